@@ -1,0 +1,222 @@
+"""One way in to the database: ``Catalog.read()`` and ``Catalog.write()``, alike on SQLite and PostgreSQL.
+
+SQLite allows one writer. Its own busy loop is unfair (a waiting writer can starve for seconds) and its WAL reset had a
+race before 3.51.3, so every write transaction of every process first takes one file lock, then ``BEGIN IMMEDIATE``;
+checkpoints run under that lock only. PostgreSQL needs neither.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from catalog.errors import ConfigError, TransientError
+from catalog.settings import Settings
+
+NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"})
+BUSY_SECONDS = 30.0
+CHECKPOINT_EVERY_BYTES = 16 * 2**20
+
+
+def database_now(session: Session) -> datetime:
+    """The database's own clock, aware UTC: the only clock that leases are compared with."""
+    if session.get_bind().dialect.name == "sqlite":
+        raw = session.execute(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")).scalar_one()
+        return datetime.fromisoformat(raw).replace(tzinfo=UTC)
+    moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return moment.astimezone(UTC)
+
+
+def filesystem_of(path: Path) -> str:
+    """The type of the filesystem that holds ``path``, from the longest mount point that is a prefix of it."""
+    resolved = path.resolve()
+    best, kind = "", "unknown"
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return kind
+    for line in mounts.read_text().splitlines():
+        _, point, fs_type, *_ = line.split(" ")
+        point = point.encode().decode("unicode_escape")
+        if (resolved == Path(point) or Path(point) in resolved.parents) and len(point) >= len(best):
+            best, kind = point, fs_type
+    return kind
+
+
+@dataclass
+class Catalog:
+    """A handle on the control plane. Cheap to make; connections open on first use.
+
+    Parameters
+    ----------
+    settings : where the database is.
+    clock : what time it is, asked inside a transaction; tests pass their own.
+    """
+
+    settings: Settings
+    clock: Callable[[Session], datetime] = field(default=database_now)
+
+    @cached_property
+    def is_sqlite(self) -> bool:
+        """Whether the embedded database is in force."""
+        return make_url(self.settings.database).get_backend_name() == "sqlite"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The connection pool.
+
+        Raises
+        ------
+        ConfigError : the SQLite file would lie on a network filesystem, where its locks do not hold.
+        """
+        if not self.is_sqlite:
+            return create_engine(self.settings.database, pool_pre_ping=True, pool_size=20, max_overflow=20)
+        path = self.sqlite_path
+        kind = filesystem_of(path.parent)
+        if kind in NETWORK_FILESYSTEMS:
+            raise ConfigError(
+                f"database {path} lies on a {kind} filesystem, where SQLite's locks do not hold; "
+                "choose a local folder with WINNOW_HOME or a PostgreSQL WINNOW_DATABASE_URL"
+            )
+        engine = create_engine(
+            self.settings.database,
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            pool_size=20,
+            max_overflow=40,
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    @cached_property
+    def sqlite_path(self) -> Path:
+        return Path(make_url(self.settings.database).database or "winnow.db").absolute()
+
+    @cached_property
+    def _writer_lock(self) -> "_WriterLock":
+        return _WriterLock(self.sqlite_path.with_name(self.sqlite_path.name + ".lock"))
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reading; nothing it does is kept."""
+        with Session(self.engine) as session, _translated():
+            yield session
+            session.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session whose work is committed on leaving, or not at all.
+
+        Raises
+        ------
+        TransientError : the database stayed locked, ran out of disk or went away. Nothing was kept; try again.
+        """
+        if not self.is_sqlite:
+            with _translated(), Session(self.engine) as session, session.begin():
+                yield session
+            return
+        with _translated(), self._writer_lock:
+            engine = self.engine.execution_options(winnow_write=True)
+            with Session(engine) as session, session.begin():
+                yield session
+            self._checkpoint_if_large()
+
+    def _checkpoint_if_large(self) -> None:
+        wal = self.sqlite_path.with_name(self.sqlite_path.name + "-wal")
+        if wal.exists() and wal.stat().st_size > CHECKPOINT_EVERY_BYTES:
+            raw = self.engine.raw_connection()
+            try:
+                raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+            finally:
+                raw.close()
+
+    def now(self, session: Session) -> datetime:
+        """The clock in force."""
+        return self.clock(session)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+
+class _WriterLock:
+    """A lock that is exclusive between threads and between processes, and vanishes with its holder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread_lock = threading.Lock()
+        self._file: int | None = None
+
+    def __enter__(self) -> None:
+        if not self._thread_lock.acquire(timeout=BUSY_SECONDS):
+            raise TransientError(f"the database stayed locked for {BUSY_SECONDS:.0f} s by this process; try again")
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._acquire(self._file)
+        except BaseException:
+            self._thread_lock.release()
+            raise
+
+    def _acquire(self, file: int) -> None:
+        deadline = time.monotonic() + BUSY_SECONDS
+        pause = 0.0005
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TransientError(
+                        f"the database stayed locked for {BUSY_SECONDS:.0f} s by another process; try again"
+                    ) from None
+                time.sleep(pause)
+                pause = min(pause * 1.5, 0.01)
+            else:
+                return
+
+    def __exit__(self, *_: object) -> None:
+        assert self._file is not None
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._thread_lock.release()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # Without this the driver begins transactions by itself, deferred, and a later write can fail with a stale snapshot.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA wal_autocheckpoint=0")
+    cursor.execute("PRAGMA mmap_size=0")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("winnow_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the drivers' passing troubles into ``TransientError``, with what to do."""
+    try:
+        yield
+    except OperationalError as error:
+        reason = str(error.orig)
+        if "full" in reason or "No space" in reason:
+            raise TransientError(f"the database's disk is full ({reason}); free space, then run the same command") from error
+        if "unable to open" in reason or "readonly" in reason or "no such table" in reason:
+            raise ConfigError(f"the database cannot be used ({reason}); run `winnow init`, or check WINNOW_HOME") from error
+        raise TransientError(f"the database did not answer ({reason}); nothing was kept, try again") from error

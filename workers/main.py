@@ -1,0 +1,103 @@
+"""One worker process: a Celery consumer, a sweeper thread, and a watch on the parent that started it."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+
+from celery.signals import task_postrun, task_prerun
+from sqlalchemy import delete
+
+from catalog.database import Catalog
+from catalog.errors import ServiceError
+from catalog.migrate import check_revision
+from catalog.settings import load_settings
+from catalog.store import Store
+from catalog.tables.engine import Worker
+from workers import engine
+from workers.app import make_app, relay, worker_arguments
+from workers.stopping import STOPPING
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper(threading.Thread):
+    """Repairs the engine's state every few seconds, in every worker; any number of them may run at once."""
+
+    def __init__(self, catalog: Catalog, parent: int | None) -> None:
+        super().__init__(name="sweeper", daemon=True)
+        self.catalog = catalog
+        self.app = make_app(catalog.settings)
+        self.parent = parent
+        self.busy = threading.Event()
+        task_prerun.connect(lambda **_: self.busy.set(), weak=False)
+        task_postrun.connect(lambda **_: self.busy.clear(), weak=False)
+
+    def run(self) -> None:
+        """Sweep until the process stops."""
+        while True:
+            if self.parent is not None and os.getppid() != self.parent:
+                # Whoever started this worker is gone without a word: stop as if asked to.
+                STOPPING.set()
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            try:
+                self._show_life()
+                engine.sweep(self.catalog, idle=not self.busy.is_set())
+                relay(self.catalog, self.app)
+            except ServiceError as error:
+                log.warning("sweep failed, will try again: %s", error)
+            if STOPPING.wait(self.catalog.settings.sweep_seconds):
+                return
+
+    def _show_life(self) -> None:
+        with self.catalog.write() as session:
+            now = self.catalog.now(session)
+            worker = session.get(Worker, engine.this_process())
+            if worker is None:
+                session.add(Worker(name=engine.this_process(), pid=os.getpid(), started_at=now, seen_at=now))
+            else:
+                worker.seen_at = now
+
+
+def limit_threads(num_workers: int) -> None:
+    """Share the machine's cores among its workers; must run before polars or torch are imported."""
+    threads = str(max(1, (os.cpu_count() or 1) // num_workers))
+    for variable in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
+        os.environ.setdefault(variable, "false" if variable == "TOKENIZERS_PARALLELISM" else threads)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def main() -> None:
+    """Entry point of ``python -m workers.main --name w1 [--parent PID]``."""
+    parser = argparse.ArgumentParser(prog="winnow-worker")
+    parser.add_argument("--name", default=f"w{os.getpid()}")
+    parser.add_argument("--parent", type=int, help="stop when this process is gone")
+    options = parser.parse_args()
+    settings = load_settings()
+    limit_threads(settings.num_workers)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Celery prints advice about running as root and about its own deprecations on every start.
+    warnings.filterwarnings("ignore", module=r"celery\..*")
+    catalog = Catalog(settings)
+    try:
+        check_revision(catalog)
+        Store.of(settings).check()
+    except ServiceError as error:
+        sys.stderr.write(f"worker {options.name}: {error}\n")
+        raise SystemExit(error.exit_code) from error
+    sweeper = Sweeper(catalog, options.parent)
+    sweeper.start()
+    try:
+        make_app(settings).worker_main(worker_arguments(options.name))
+    finally:
+        STOPPING.set()
+        with catalog.write() as session:
+            session.execute(delete(Worker).where(Worker.name == engine.this_process()))
+
+
+if __name__ == "__main__":
+    main()

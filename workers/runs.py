@@ -1,0 +1,204 @@
+"""Runs as people see them: ask for one, watch it, resume it, cancel it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.orm import Session
+
+from catalog.database import Catalog
+from catalog.errors import ConflictError, NotFoundError
+from catalog.tables.base import new_id
+from catalog.tables.engine import Run, Unit, Worker
+from workers import engine
+from workers.pipelines import PIPELINES
+
+ALIVE_SECONDS = 15.0
+
+
+def digest(config: dict[str, Any]) -> str:
+    """SHA-256 of a config's canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def submit(
+    session: Session,
+    *,
+    now: datetime,
+    kind: str,
+    dataset_id: str,
+    version_id: str | None,
+    config: dict[str, Any],
+    idempotency_key: str,
+    requested_by: str | None = None,
+) -> tuple[Run, str]:
+    """Ask for a run. The same key again gives the same run, resumed if it had failed or been cancelled.
+
+    Returns
+    -------
+    the run, and ``"new"``, ``"running"``, ``"resumed"`` or ``"done"``.
+
+    Raises
+    ------
+    NotFoundError : no such job kind.
+    """
+    pipeline = PIPELINES[kind].member
+    existing = session.scalars(select(Run).where(Run.idempotency_key == idempotency_key).with_for_update()).one_or_none()
+    if existing is not None:
+        if existing.state in ("failed", "cancelled"):
+            resume(session, existing, now)
+            return existing, "resumed"
+        return existing, existing.state
+    run = Run(
+        id=new_id(),
+        kind=kind,
+        dataset_id=dataset_id,
+        version_id=version_id,
+        idempotency_key=idempotency_key,
+        config=config,
+        config_hash=digest(config),
+        requested_by=requested_by,
+        created_at=now,
+    )
+    session.add(run)
+    session.flush()
+    engine.plan_stage(session, run, now)
+    assert pipeline.stages
+    return run, "new"
+
+
+def resume(session: Session, run: Run, now: datetime) -> None:
+    """Set a failed or cancelled run going again: finished units stay, the others get fresh attempts."""
+    run.state, run.reason, run.finished_at = "running", None, None
+    unfinished = session.scalars(select(Unit).where(Unit.run_id == run.id, Unit.state != "done")).all()
+    for unit in unfinished:
+        unit.state, unit.attempts, unit.reason, unit.lease_until, unit.ready_at = "ready", 0, None, None, now
+        engine.announce(session, unit.id, now)
+    session.flush()
+
+
+def cancel(session: Session, run: Run, now: datetime) -> None:
+    """End a running run; what it has committed stays, and asking for the same run again goes on from there.
+
+    Raises
+    ------
+    ConflictError : the run has ended already.
+    """
+    if run.state != "running":
+        raise ConflictError(f"run {run.id[:8]} is {run.state}; only a running run can be cancelled")
+    run.state, run.finished_at, run.reason = "cancelled", now, "cancelled"
+    session.execute(
+        update(Unit)
+        .where(Unit.run_id == run.id, Unit.state.in_(("ready", "running")))
+        .values(state="cancelled", lease_until=None, epoch=Unit.epoch + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageProgress:
+    """How far one stage is. Counts are the stage's own (records, steps); rate is counts per second."""
+
+    name: str
+    num_units: int
+    num_units_done: int
+    num_done: int
+    num_total: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunProgress:
+    """How far a run is."""
+
+    run_id: str
+    kind: str
+    state: str
+    reason: str | None
+    stage: int
+    stages: list[StageProgress]
+    rate: float | None
+    seconds: float
+    seconds_left: float | None
+    """Of the present stage, from its own rate; null until it is known."""
+    result: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
+    """Where a run stands.
+
+    Raises
+    ------
+    NotFoundError : no such run.
+    """
+    run = session.get(Run, run_id)
+    if run is None:
+        raise NotFoundError(f"there is no run {run_id!r}; see `winnow runs`")
+    finished = Unit.state == "done"
+    rows = {
+        row.stage: row
+        for row in session.execute(
+            select(
+                Unit.stage,
+                func.count().label("units"),
+                func.sum(case((finished, 1), else_=0)).label("done"),
+                func.sum(Unit.num_done).label("num_done"),
+                func.sum(Unit.num_total).label("num_total"),
+                func.min(Unit.ready_at).label("began"),
+            )
+            .where(Unit.run_id == run_id)
+            .group_by(Unit.stage)
+        )
+    }
+    stages = [
+        StageProgress(
+            name=stage.name,
+            num_units=int(rows[index].units) if index in rows else 0,
+            num_units_done=int(rows[index].done) if index in rows else 0,
+            num_done=int(rows[index].num_done) if index in rows else 0,
+            num_total=int(rows[index].num_total) if index in rows else 0,
+        )
+        for index, stage in enumerate(PIPELINES[run.kind].member.stages)
+    ]
+    rate, left = _rate(stages[run.stage], rows.get(run.stage), now)
+    return RunProgress(
+        run_id=run.id,
+        kind=run.kind,
+        state=run.state,
+        reason=run.reason,
+        stage=run.stage,
+        stages=stages,
+        rate=rate,
+        seconds=((run.finished_at or now) - run.created_at).total_seconds(),
+        seconds_left=left if run.state == "running" else None,
+        result=run.result,
+    )
+
+
+def _rate(stage: StageProgress, row: Any, now: datetime) -> tuple[float | None, float | None]:
+    if row is None or stage.num_done <= 0:
+        return None, None
+    seconds = (now - row.began).total_seconds()
+    if seconds <= 0:
+        return None, None
+    rate = stage.num_done / seconds
+    # Units that have not started have told no total yet: assume they are like those that have.
+    return rate, max(0.0, (stage.num_total - stage.num_done) / rate) if stage.num_total else None
+
+
+def num_workers_alive(catalog: Catalog) -> int:
+    """Worker processes that showed a sign of life lately."""
+    with catalog.read() as session:
+        now = catalog.now(session)
+        workers = session.scalars(select(Worker)).all()
+        return sum(
+            1
+            for worker in workers
+            if (now - worker.seen_at).total_seconds() < ALIVE_SECONDS and not engine.is_gone(worker.name)
+        )
