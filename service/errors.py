@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import DataError as UnstorableError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -52,6 +53,8 @@ def answer_to(error: Exception) -> Answer:
         return Answer(422, "validation", _problems(error))
     if isinstance(error, HTTPException):
         return Answer(error.status_code, HTTP_CODES.get(error.status_code, "http"), str(error.detail))
+    if isinstance(error, UnstorableError):
+        return Answer(422, "data", "a value cannot be stored (a NUL, or a number out of range); remove it")
     return Answer(500, "internal", "the service failed; the log says why")
 
 

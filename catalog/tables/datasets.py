@@ -89,5 +89,6 @@ class Version(Base):
     manifest_name: Mapped[str] = mapped_column(String(200))
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     num_records: Mapped[int] = mapped_column(BigInteger)
+    num_shards: Mapped[int]
     summary: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     created_at: Mapped[datetime] = mapped_column(Moment)

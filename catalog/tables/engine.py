@@ -70,15 +70,14 @@ class Unit(Base):
 
 
 class Outbox(Base):
-    """A message that must be sent because a committed change needs it."""
+    """A message that must be sent because a committed change needs it; gone once the broker has it."""
 
     __tablename__ = "outbox"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
     task: Mapped[str] = mapped_column(String(100))
     args: Mapped[list[Any]] = mapped_column(Json)
-    created_at: Mapped[datetime] = mapped_column(Moment)
-    sent_at: Mapped[datetime | None] = mapped_column(Moment, index=True)
+    created_at: Mapped[datetime] = mapped_column(Moment, index=True)
 
 
 class Worker(Base):

@@ -1,1 +1,226 @@
-"""Labeling queues: tasks, leases, annotations and the events that explain them."""
+"""Labeling queues: tasks, leases, annotations and the events that explain them.
+
+The database itself keeps a task from being given out too often: a live lease or an accepted answer occupies a numbered
+slot, ``(task, slot)`` is unique, and a slot lies below the task's overlap (the composite foreign key keeps that copy of
+the overlap true). NULL slots never collide, on SQLite as on PostgreSQL.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from catalog.tables.base import Base, Id, Json, Moment, new_id
+from catalog.tables.curation import RecordId
+
+QUEUE_STATES = ("open", "closed")
+ASSIGNMENT_STATES = ("leased", "accepted", "released", "skipped", "expired", "late")
+RETRACTIONS = ("undone", "superseded")
+
+AnnotatorId = String(200)
+"""A user's id. No foreign key: answers outlive accounts, and imported ones come from people who never had one."""
+
+
+class LabelQueue(Base):
+    """What people are asked about one dataset version, and how the next item is chosen."""
+
+    __tablename__ = "label_queues"
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "name"),
+        CheckConstraint(f"state IN {QUEUE_STATES}", name="state"),
+        CheckConstraint("overlap >= 1", name="overlap"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(200))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
+    schema: Mapped[dict[str, Any]] = mapped_column(Json)
+    """The label schema as JSON, fixed for the life of the queue."""
+    strategy: Mapped[str] = mapped_column(String(100))
+    encoder: Mapped[str] = mapped_column(String(200))
+    overlap: Mapped[int]
+    """How many different annotators answer each task."""
+    lease_seconds: Mapped[float] = mapped_column(Float)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    generation: Mapped[int] = mapped_column(default=0)
+    """The generation being served; 0 before the first one."""
+    waiting_for_model: Mapped[bool] = mapped_column(Boolean, default=True)
+    """True while a new generation is being computed: an empty queue is then not a finished one."""
+    num_tasks: Mapped[int] = mapped_column(BigInteger, default=0)
+    state: Mapped[str] = mapped_column(String(20), default="open")
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    closed_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+class LabelTask(Base):
+    """One record that a queue has offered. Made when the record first enters a generation."""
+
+    __tablename__ = "label_tasks"
+    __table_args__ = (
+        UniqueConstraint("queue_id", "record_id"),
+        UniqueConstraint("id", "overlap"),
+        CheckConstraint("overlap >= 1", name="overlap"),
+        Index(
+            "ix_label_tasks_queue_id_done",
+            "queue_id",
+            sqlite_where=text("done IS 1"),
+            postgresql_where=text("done IS true"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    """A function of queue and record, so that publishing again finds the same task."""
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"))
+    record_id: Mapped[str] = mapped_column(RecordId)
+    text: Mapped[str] = mapped_column(Text)
+    """A copy for serving; the record itself stays in its shard."""
+    overlap: Mapped[int]
+    done: Mapped[bool] = mapped_column(Boolean, default=False)
+    """True when every slot holds an accepted answer."""
+
+
+class LabelEntry(Base):
+    """A task's place in one generation of a queue's order. Old generations stay: they say what was next, and why."""
+
+    __tablename__ = "label_entries"
+    __table_args__ = (
+        Index(
+            "ix_label_entries_open",
+            "queue_id",
+            "generation",
+            "rank",
+            sqlite_where=text("done IS 0"),
+            postgresql_where=text("done IS false"),
+        ),
+    )
+
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[str] = mapped_column(ForeignKey("label_tasks.id"), primary_key=True)
+    rank: Mapped[int]
+    utility: Mapped[float] = mapped_column(Float)
+    why: Mapped[str] = mapped_column(Text)
+    done: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Keeps finished tasks out of the serving index. Only speed depends on it: the slots decide."""
+
+
+class LabelAssignment(Base):
+    """What one annotator has to do with one task. Its id is the lease id; there is one row a pair, for ever."""
+
+    __tablename__ = "label_assignments"
+    __table_args__ = (
+        UniqueConstraint("task_id", "slot"),
+        UniqueConstraint("task_id", "annotator_id"),
+        ForeignKeyConstraint(["task_id", "overlap"], ["label_tasks.id", "label_tasks.overlap"], onupdate="CASCADE"),
+        CheckConstraint(f"state IN {ASSIGNMENT_STATES}", name="state"),
+        CheckConstraint("slot >= 0 AND slot < overlap", name="slot_below_overlap"),
+        CheckConstraint("(state IN ('leased', 'accepted')) = (slot IS NOT NULL)", name="slot_while_live"),
+        Index("ix_label_assignments_annotator", "queue_id", "annotator_id", "state", "event_id"),
+        Index("ix_label_assignments_expiry", "queue_id", "state", "expires_at"),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"))
+    task_id: Mapped[str] = mapped_column(Id)
+    annotator_id: Mapped[str] = mapped_column(AnnotatorId)
+    overlap: Mapped[int]
+    slot: Mapped[int | None]
+    """The slot occupied; null once released, skipped, late, or taken over after expiry."""
+    state: Mapped[str] = mapped_column(String(20))
+    """A lease past its expiry stays ``leased`` until somebody takes its slot: no cleaner has to run."""
+    generation: Mapped[int]
+    rank: Mapped[int]
+    utility: Mapped[float] = mapped_column(Float)
+    why: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(Moment)
+    event_id: Mapped[int] = mapped_column(BigInteger)
+    """The event that put the row in its present state: its order is the order of the annotator's acts."""
+
+
+class Annotation(Base):
+    """An answer. Never changed but for one mark when it no longer counts."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (
+        UniqueConstraint("annotator_id", "key"),
+        CheckConstraint(f"retracted IN {RETRACTIONS}", name="retracted"),
+        Index("ix_annotations_queue_id_annotator_id", "queue_id", "annotator_id"),
+        Index(
+            "uq_annotations_current",
+            "task_id",
+            "annotator_id",
+            unique=True,
+            sqlite_where=text("retracted IS NULL"),
+            postgresql_where=text("retracted IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"))
+    task_id: Mapped[str] = mapped_column(ForeignKey("label_tasks.id"))
+    annotator_id: Mapped[str] = mapped_column(AnnotatorId)
+    lease_id: Mapped[str] = mapped_column(ForeignKey("label_assignments.id"))
+    value: Mapped[Any] = mapped_column(Json)
+    key: Mapped[str] = mapped_column(String(200))
+    """Made by the client: the same answer sent twice is one answer."""
+    late: Mapped[bool] = mapped_column(Boolean)
+    """True when every slot had been given to others: kept beyond the overlap, heard only where nobody else answered."""
+    retracted: Mapped[str | None] = mapped_column(String(20))
+    """``undone`` by the annotator, or ``superseded`` by a later answer of the same annotator; null while it counts."""
+    retracted_at: Mapped[datetime | None] = mapped_column(Moment)
+    seconds_spent: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class LabelEvent(Base):
+    """One thing that happened in a queue, append-only: why did X get Y at time T."""
+
+    __tablename__ = "label_events"
+    __table_args__ = (Index("ix_label_events_queue_id_id", "queue_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(Moment)
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"))
+    task_id: Mapped[str | None] = mapped_column(ForeignKey("label_tasks.id"), index=True)
+    annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
+    kind: Mapped[str] = mapped_column(String(20))
+    """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
+    ``closed``."""
+    detail: Mapped[dict[str, Any]] = mapped_column(Json)
+
+
+class LabelRound(Base):
+    """One point of a learning curve: a model fitted on so many labels, measured on the held-out slice."""
+
+    __tablename__ = "label_rounds"
+
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"), primary_key=True)
+    arm: Mapped[str] = mapped_column(String(100), primary_key=True)
+    """The query strategy that chose the labels: the queue's own, or ``random`` with the same budget."""
+    round: Mapped[int] = mapped_column(primary_key=True)
+    num_labels: Mapped[int]
+    num_examples: Mapped[int]
+    """Held-out records behind the accuracy."""
+    accuracy: Mapped[float] = mapped_column(Float)
+    accuracy_low: Mapped[float] = mapped_column(Float)
+    accuracy_high: Mapped[float] = mapped_column(Float)
+    """Wilson interval at 95 %."""
+    macro_f1: Mapped[float] = mapped_column(Float)
+    seconds: Mapped[float] = mapped_column(Float)
+    """Fitting, scoring and choosing."""
+    created_at: Mapped[datetime] = mapped_column(Moment)

@@ -1,0 +1,19 @@
+"""Quality rules: a member measures one number of a text; its config holds the bounds within which a record is kept.
+
+A member is ``(text: pl.Expr) -> pl.Expr``: the measured Float64 value of each text, or null where the rule does not
+apply (which keeps the record). The value of a text depends on that text alone. The config of a member is a subclass of
+``Bounds`` with the published thresholds as defaults; both bounds are inclusive.
+
+"Word" means the same in every rule (``curation.rules.words``): a run between white space, and in scripts that do not
+write spaces a fixed number of characters.
+"""
+
+from collections.abc import Callable
+
+import polars as pl
+
+from catalog.registry import Registry
+
+Rule = Callable[[pl.Expr], pl.Expr]
+
+RULES: Registry[Rule] = Registry("rule", "curation.rules")

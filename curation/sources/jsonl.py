@@ -1,0 +1,69 @@
+"""JSON Lines: one object a line."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from curation.sources import READERS
+from curation.sources.batch import MAX_DEPTH, Parsed, ReadOptions, Rejected, Suffixes
+from curation.sources.lines import bounded_lines
+from curation.sources.opening import OpenedSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonlSuffixes(Suffixes):
+    """Suffixes of JSON Lines."""
+
+    suffixes: tuple[str, ...] = (".jsonl", ".ndjson")
+
+
+@READERS.register("jsonl", JsonlSuffixes)
+def read_jsonl(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed | Rejected]:
+    """Parse one JSON object a line. Blank lines are no rows; NaN and infinities are read as null."""
+    for number, data, num_bytes, _ in bounded_lines(source.stream, options.max_line_bytes):
+        if data is None:
+            yield Rejected(number, "line_too_long", f"{num_bytes} bytes; at most {options.max_line_bytes} are read")
+        elif data.strip():
+            yield _parse(number, data, options.encoding)
+
+
+def _parse(number: int, data: bytes, encoding: str) -> Parsed | Rejected:
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        return undecodable(number, encoding, error)
+    if "\0" in text:
+        return Rejected(number, "nul_character", "a raw U+0000 in the line")
+    try:
+        value = json.loads(text, parse_constant=lambda _: None)
+        too_deep = text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH
+    except RecursionError:
+        too_deep = True
+    except ValueError as error:
+        return Rejected(number, "invalid_json", str(error))
+    if too_deep:
+        return Rejected(number, "invalid_json", f"nested deeper than {MAX_DEPTH}")
+    if not isinstance(value, dict):
+        return Rejected(number, "not_an_object", f"a line must hold one object, not {type(value).__name__}")
+    return Parsed(number, value)
+
+
+def undecodable(number: int, encoding: str, error: UnicodeDecodeError) -> Rejected:
+    """The rejection of a line whose bytes are not in the file's encoding."""
+    reason = "invalid_utf8" if encoding.lower().replace("-", "") == "utf8" else "invalid_encoding"
+    return Rejected(number, reason, f"byte {error.start + 1} of the line is not {encoding}: {error.reason}")
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner.extend(one.values())
+            elif isinstance(one, list):
+                inner.extend(one)
+        level = inner
+    return depth - 1

@@ -1,0 +1,179 @@
+"""Taking answers in, exactly once, and taking them back."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from catalog.errors import ConflictError, DataError, GoneError
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelQueue, LabelTask
+from labeling.schema import LabelSchema
+from labeling.slots import (
+    ANSWERED,
+    checked_text,
+    closed_message,
+    free_slot,
+    lock_lease,
+    lock_task,
+    move,
+    open_queue,
+    retract,
+    serialize_annotator,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submitted:
+    """What became of an answer.
+
+    Parameters
+    ----------
+    late : every slot had gone to others; the answer is kept beyond the overlap.
+    repeated : the same answer had arrived before under the same key.
+    """
+
+    annotation_id: str
+    late: bool
+    repeated: bool
+
+
+def submit(
+    session: Session,
+    *,
+    now: datetime,
+    lease_id: str,
+    annotator_id: str,
+    value: object,
+    key: str,
+    seconds_spent: float | None = None,
+) -> Submitted:
+    """Store an answer exactly once.
+
+    An answer to a lease that is over takes a free slot if the task has one, else it is kept and marked late. A second
+    answer of the same annotator to the same task under a new key supersedes the first.
+
+    Parameters
+    ----------
+    value : checked against the queue's schema.
+    key : made by the client, once an answer; sending it again is safe.
+    seconds_spent : how long the annotator looked at the task, if known.
+
+    Raises
+    ------
+    NotFoundError : no such lease, or it is another annotator's.
+    ConflictError : the key was used for another answer.
+    DataError : the schema does not allow the value; the key or the seconds are out of range.
+    GoneError : the queue is closed (an answer that had arrived before is still confirmed).
+    """
+    checked_text("key", key, at_least=1, at_most=200)
+    if seconds_spent is not None and not 0 <= seconds_spent < 1e9:
+        raise DataError(f"seconds_spent={seconds_spent} must lie in [0, 1e9); leave it out if unknown")
+    queue, lease = lock_lease(session, lease_id, annotator_id, even_closed=True)
+    stored = _stored_answer(session, queue, lease, value, key)
+    if stored is not None:
+        return Submitted(annotation_id=stored.id, late=stored.late, repeated=True)
+    if queue.state != "open":
+        raise GoneError(closed_message(queue))
+    answer = LabelSchema.from_json(queue.schema).validate(value)
+    retract(session, lease, now, "superseded")
+    slot = lease.slot if lease.slot is not None else free_slot(session, lease.task_id, annotator_id, lease.overlap, now)
+    late = slot is None
+    annotation = Annotation(
+        queue_id=queue.id,
+        task_id=lease.task_id,
+        annotator_id=annotator_id,
+        lease_id=lease.id,
+        value=answer,
+        key=key,
+        late=late,
+        seconds_spent=seconds_spent,
+        created_at=now,
+    )
+    session.add(annotation)
+    session.flush()
+    state, kind = ("late", "late") if late else ("accepted", "submitted")
+    move(session, lease, now, state=state, slot=slot, kind=kind, detail={"annotation_id": annotation.id})
+    _settle(session, queue, lease.task_id, lease.overlap)
+    return Submitted(annotation_id=annotation.id, late=late, repeated=False)
+
+
+def undo(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -> str | None:
+    """Take back the annotator's last answer or skip in this queue; the task comes back to that annotator.
+
+    The answer is marked, not removed. After a late answer or a skip whose slots have all gone to others, the task only
+    becomes askable again.
+
+    Returns
+    -------
+    The task's id, or None when there is nothing left to undo.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    GoneError : the queue is closed.
+    """
+    queue = open_queue(session, queue_id)
+    serialize_annotator(session, annotator_id)
+    lease = session.scalars(
+        select(LabelAssignment)
+        .where(
+            LabelAssignment.queue_id == queue_id,
+            LabelAssignment.annotator_id == annotator_id,
+            LabelAssignment.state.in_(ANSWERED),
+        )
+        .order_by(LabelAssignment.event_id.desc())
+        .limit(1)
+    ).first()
+    if lease is None:
+        return None
+    lock_task(session, lease.task_id)
+    session.refresh(lease)
+    was = lease.state
+    annotation_id = retract(session, lease, now, "undone")
+    slot = lease.slot if lease.slot is not None else free_slot(session, lease.task_id, annotator_id, lease.overlap, now)
+    lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
+    detail = {"was": was, "annotation_id": annotation_id}
+    move(session, lease, now, state="released" if slot is None else "leased", slot=slot, kind="undone", detail=detail)
+    _settle(session, queue, lease.task_id, lease.overlap)
+    return lease.task_id
+
+
+def _stored_answer(
+    session: Session, queue: LabelQueue, lease: LabelAssignment, value: object, key: str
+) -> Annotation | None:
+    stored = session.scalars(
+        select(Annotation).where(Annotation.annotator_id == lease.annotator_id, Annotation.key == key)
+    ).first()
+    if stored is None:
+        return None
+    if stored.lease_id != lease.id or stored.value != LabelSchema.from_json(queue.schema).validate(value):
+        raise ConflictError(f"key {key!r} was already used for another answer; make a new key for every answer")
+    return stored
+
+
+def _settle(session: Session, queue: LabelQueue, task_id: str, overlap: int) -> None:
+    """Bring the task's ``done`` in line with its accepted answers, and its entry with it."""
+    accepted = session.scalar(
+        select(func.count()).where(LabelAssignment.task_id == task_id, LabelAssignment.state == "accepted")
+    )
+    done = accepted == overlap
+    changed = session.execute(
+        update(LabelTask)
+        .where(LabelTask.id == task_id, LabelTask.done.is_not(done))
+        .values(done=done)
+        .returning(LabelTask.id),
+        execution_options={"synchronize_session": False},
+    ).first()
+    if changed is None:
+        return
+    session.execute(
+        update(LabelEntry)
+        .where(
+            LabelEntry.queue_id == queue.id,
+            LabelEntry.generation == queue.generation,
+            LabelEntry.task_id == task_id,
+        )
+        .values(done=done),
+        execution_options={"synchronize_session": False},
+    )

@@ -1,0 +1,247 @@
+"""Handing tasks out: the next one, signs of life, giving back, declining."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import Row, Select, and_, exists, func, select
+from sqlalchemy.orm import Session, aliased
+
+from catalog.errors import ConflictError, GoneError
+from catalog.tables.base import new_id
+from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelQueue, LabelTask
+from labeling.slots import (
+    ANSWERED,
+    checked_text,
+    free_slot,
+    is_live,
+    lock_lease,
+    lock_task,
+    move,
+    open_queue,
+    serialize_annotator,
+)
+
+WAIT_SECONDS = 2.0
+"""How soon to ask again while a model is being fitted."""
+RETRY_SECONDS = 0.2
+"""How soon to ask again when another annotator is just now taking or answering the last free task."""
+MAX_CLAIMS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """A task handed to an annotator, and why this one."""
+
+    lease_id: str
+    task_id: str
+    record_id: str
+    text: str
+    why: str
+    utility: float
+    rank: int
+    generation: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoTask:
+    """There is nothing to hand out, why, and when to ask again (None: never)."""
+
+    reason: Literal["done", "all_leased", "waiting_for_model"]
+    retry_after_seconds: float | None
+
+
+def next_task(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -> Served | NoTask:
+    """Lease the best task of the current generation that this annotator may answer.
+
+    An annotator who holds a live lease gets that one back, renewed: the most recent first, so a task that was just
+    undone comes before the one that was on the screen.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    GoneError : the queue is closed.
+    """
+    queue = open_queue(session, queue_id)
+    serialize_annotator(session, annotator_id)
+    held = _held_lease(session, queue_id, annotator_id, now)
+    if held is not None:
+        held.expires_at = now + timedelta(seconds=queue.lease_seconds)
+        return _served(held, session.get_one(LabelTask, held.task_id))
+    if queue.generation == 0:
+        return NoTask(reason="waiting_for_model", retry_after_seconds=WAIT_SECONDS)
+    candidates = servable(queue, annotator_id, now).limit(1)
+    for _ in range(MAX_CLAIMS):
+        found = session.execute(
+            candidates.with_for_update(of=LabelTask, skip_locked=True, key_share=True),
+            execution_options={"populate_existing": True},
+        ).first()
+        if found is None:
+            break
+        lease = _claim(session, queue, found, annotator_id, now)
+        if lease is not None:
+            return _served(lease, found.LabelTask)
+    return _nothing(session, queue, annotator_id, now)
+
+
+def heartbeat(session: Session, *, now: datetime, lease_id: str, annotator_id: str) -> datetime:
+    """Renew a lease; return its new expiry. A lease that ran out is revived while nobody has taken its slot.
+
+    Raises
+    ------
+    NotFoundError : no such lease, or it is another annotator's.
+    GoneError : the queue is closed, or the lease is over (answered, given back, or taken over).
+    """
+    queue, lease = lock_lease(session, lease_id, annotator_id)
+    if lease.state != "leased":
+        raise GoneError(f"lease {lease_id} is {lease.state}; an answer to it is still kept, or ask for the next task")
+    lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
+    session.flush()
+    return lease.expires_at
+
+
+def release(session: Session, *, now: datetime, lease_id: str, annotator_id: str) -> None:
+    """Give a task back unanswered; it is at once free for anybody. A lease already over stays as it is.
+
+    Raises
+    ------
+    NotFoundError : no such lease, or it is another annotator's.
+    GoneError : the queue is closed.
+    """
+    _, lease = lock_lease(session, lease_id, annotator_id)
+    if lease.state == "leased":
+        move(session, lease, now, state="released", slot=None, kind="released", detail={})
+
+
+def skip(session: Session, *, now: datetime, lease_id: str, annotator_id: str, reason: str) -> None:
+    """Decline a task: this annotator is not asked again, others are. Skipping twice changes nothing.
+
+    Raises
+    ------
+    NotFoundError : no such lease, or it is another annotator's.
+    ConflictError : the task was already answered.
+    GoneError : the queue is closed.
+    DataError : the reason has more than 500 characters, or characters databases refuse.
+    """
+    _, lease = lock_lease(session, lease_id, annotator_id)
+    if lease.state in ("accepted", "late"):
+        raise ConflictError(f"lease {lease_id} is already answered; undo the answer before skipping")
+    checked_text("reason", reason, at_least=0, at_most=500)
+    if lease.state != "skipped":
+        move(session, lease, now, state="skipped", slot=None, kind="skipped", detail={"reason": reason})
+
+
+def servable(queue: LabelQueue, annotator_id: str, now: datetime) -> Select[int, float, str, LabelTask]:
+    """Tasks of the current generation with a free slot that this annotator has not dealt with, best first."""
+    mine, taken = aliased(LabelAssignment), aliased(LabelAssignment)
+    num_taken = (
+        select(func.count())
+        .where(taken.task_id == LabelEntry.task_id, is_live(taken, now))
+        .correlate(LabelEntry)
+        .scalar_subquery()
+    )
+    dealt_with = exists().where(
+        mine.task_id == LabelEntry.task_id, mine.annotator_id == annotator_id, mine.state.in_(ANSWERED)
+    )
+    return (
+        select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelTask)
+        .join(LabelTask, LabelTask.id == LabelEntry.task_id)
+        .where(
+            LabelEntry.queue_id == queue.id,
+            LabelEntry.generation == queue.generation,
+            LabelEntry.done.is_(False),
+            ~dealt_with,
+            num_taken < LabelTask.overlap,
+        )
+        .order_by(LabelEntry.rank)
+    )
+
+
+def _held_lease(session: Session, queue_id: str, annotator_id: str, now: datetime) -> LabelAssignment | None:
+    """The annotator's most recent live lease, with its task locked so that nobody takes it over meanwhile."""
+    lease = session.scalars(
+        select(LabelAssignment)
+        .where(
+            LabelAssignment.queue_id == queue_id,
+            LabelAssignment.annotator_id == annotator_id,
+            LabelAssignment.state == "leased",
+            LabelAssignment.expires_at > now,
+        )
+        .order_by(LabelAssignment.event_id.desc())
+        .limit(1)
+    ).first()
+    if lease is None:
+        return None
+    lock_task(session, lease.task_id)
+    session.refresh(lease)
+    return lease if lease.state == "leased" else None
+
+
+def _claim(
+    session: Session, queue: LabelQueue, found: Row[int, float, str, LabelTask], annotator_id: str, now: datetime
+) -> LabelAssignment | None:
+    task: LabelTask = found.LabelTask
+    lease = session.scalars(
+        select(LabelAssignment).where(LabelAssignment.task_id == task.id, LabelAssignment.annotator_id == annotator_id),
+        execution_options={"populate_existing": True},
+    ).first()
+    mine = lease.slot if lease is not None else None
+    slot = mine if mine is not None else free_slot(session, task.id, annotator_id, task.overlap, now)
+    if slot is None:
+        return None
+    if lease is None:
+        lease = LabelAssignment(
+            id=new_id(), queue_id=queue.id, task_id=task.id, annotator_id=annotator_id, overlap=task.overlap, event_id=0
+        )
+        session.add(lease)
+    lease.generation, lease.rank, lease.utility, lease.why = queue.generation, found.rank, found.utility, found.why
+    lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
+    detail = {"generation": queue.generation, "rank": found.rank, "utility": found.utility, "why": found.why}
+    move(session, lease, now, state="leased", slot=slot, kind="served", detail=detail)
+    return lease
+
+
+def _served(lease: LabelAssignment, task: LabelTask) -> Served:
+    return Served(
+        lease_id=lease.id,
+        task_id=lease.task_id,
+        record_id=task.record_id,
+        text=task.text,
+        why=lease.why,
+        utility=lease.utility,
+        rank=lease.rank,
+        generation=lease.generation,
+        expires_at=lease.expires_at,
+    )
+
+
+def _nothing(session: Session, queue: LabelQueue, annotator_id: str, now: datetime) -> NoTask:
+    if session.execute(servable(queue, annotator_id, now).limit(1)).first() is not None:
+        return NoTask(reason="all_leased", retry_after_seconds=RETRY_SECONDS)
+    mine = aliased(LabelAssignment)
+    expires_at = session.scalar(
+        select(func.min(LabelAssignment.expires_at))
+        .join(
+            LabelEntry,
+            and_(
+                LabelEntry.queue_id == queue.id,
+                LabelEntry.generation == queue.generation,
+                LabelEntry.task_id == LabelAssignment.task_id,
+            ),
+        )
+        .where(
+            LabelAssignment.queue_id == queue.id,
+            LabelAssignment.state == "leased",
+            LabelAssignment.expires_at > now,
+            ~exists().where(
+                mine.task_id == LabelAssignment.task_id,
+                mine.annotator_id == annotator_id,
+                mine.state.in_(ANSWERED),
+            ),
+        )
+    )
+    wait = None if expires_at is None else max((expires_at - now).total_seconds(), RETRY_SECONDS)
+    if queue.waiting_for_model:
+        return NoTask(reason="waiting_for_model", retry_after_seconds=min(wait or WAIT_SECONDS, WAIT_SECONDS))
+    return NoTask(reason="done" if wait is None else "all_leased", retry_after_seconds=wait)

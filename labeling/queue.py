@@ -1,0 +1,267 @@
+"""The labeling queue: serves the most useful task to each annotator and never loses or doubles an answer.
+
+Every function takes the session of an open transaction, never commits, and is told the time. On SQLite the caller holds
+the one write transaction; on PostgreSQL transactions run side by side under READ COMMITTED (see ``labeling.slots``).
+This module opens, fills and closes queues; the acts of annotators live in ``leases`` and ``answers``, the counting in
+``results``, and all of them are importable from here.
+"""
+
+import math
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError, nearest
+from catalog.tables.labeling import LabelEntry, LabelQueue, LabelTask
+from labeling.answers import Submitted, submit, undo
+from labeling.leases import NoTask, Served, heartbeat, next_task, release, skip
+from labeling.results import CurrentLabel, LabelHistory, Progress, current_labels, labels_of_record, progress
+from labeling.schema import LabelSchema
+from labeling.slots import checked_text, open_queue, record_event
+from labeling.strategies import STRATEGIES
+
+__all__ = [
+    "CurrentLabel",
+    "LabelHistory",
+    "NoTask",
+    "Progress",
+    "QueueEntry",
+    "Served",
+    "Submitted",
+    "await_model",
+    "close_queue",
+    "create_queue",
+    "current_labels",
+    "find_queue",
+    "heartbeat",
+    "labels_of_record",
+    "next_task",
+    "open_queue",
+    "progress",
+    "publish_generation",
+    "release",
+    "skip",
+    "submit",
+    "undo",
+]
+
+TASK_NAMESPACE = uuid.UUID("8a7a6f0e-6c54-4f0a-9d0b-6a3c1a5f7d21")
+MAX_OVERLAP = 100
+CHUNK_ROWS = 5_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueEntry:
+    """A record's place in a new generation: the order of the sequence is the order of serving.
+
+    Parameters
+    ----------
+    text : shown to the annotator.
+    utility : higher was queried first; finite.
+    why : one line for the annotator.
+    """
+
+    record_id: str
+    text: str
+    utility: float
+    why: str
+
+
+def create_queue(
+    session: Session,
+    *,
+    now: datetime,
+    name: str,
+    dataset_id: str,
+    version_id: str,
+    schema: LabelSchema,
+    strategy: str,
+    encoder: str,
+    overlap: int,
+    lease_seconds: float,
+    seed: int,
+) -> LabelQueue:
+    """Open a queue. It waits for its first generation.
+
+    Parameters
+    ----------
+    name : unique in the dataset.
+    strategy : a name in ``STRATEGIES``.
+    overlap : how many different annotators answer each task, 1 to 100.
+    lease_seconds : how long a task is held without a sign of life.
+
+    Raises
+    ------
+    ConflictError : the dataset has a queue of that name.
+    NotFoundError : no such strategy.
+    ConfigError : a number is out of range.
+    """
+    STRATEGIES[strategy]
+    checked_text("queue name", name, at_least=1, at_most=200)
+    if not 1 <= overlap <= MAX_OVERLAP:
+        raise ConfigError(f"overlap={overlap} must lie in [1, {MAX_OVERLAP}]")
+    if not 0 < lease_seconds <= 7 * 86_400:
+        raise ConfigError(f"lease_seconds={lease_seconds} must be above 0 and at most a week (604800)")
+    if session.scalar(select(LabelQueue.id).where(LabelQueue.dataset_id == dataset_id, LabelQueue.name == name)):
+        raise ConflictError(f"the dataset already has a label queue named {name!r}; choose another name")
+    queue = LabelQueue(
+        name=name,
+        dataset_id=dataset_id,
+        version_id=version_id,
+        schema=schema.to_json(),
+        strategy=strategy,
+        encoder=encoder,
+        overlap=overlap,
+        lease_seconds=lease_seconds,
+        seed=seed,
+        created_at=now,
+    )
+    session.add(queue)
+    session.flush()
+    return queue
+
+
+def publish_generation(session: Session, *, now: datetime, queue_id: str, entries: Sequence[QueueEntry]) -> int:
+    """Replace the order of serving by a new one: add rows, then flip one pointer.
+
+    Leases and answers stay as they are. Tasks already finished keep their place but are not served.
+
+    Parameters
+    ----------
+    entries : best first, each record once. Empty ends the serving: the queue is then done for everybody.
+
+    Returns
+    -------
+    The number of the new generation, from 1 up.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    GoneError : it is closed.
+    DataError : a record occurs twice, a utility is not finite, or a text is one that databases refuse.
+    """
+    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
+    queue = open_queue(session, queue_id)
+    generation = queue.generation + 1
+    ids = _task_ids(queue_id, entries)
+    _insert_tasks(session, queue, ids, entries)
+    done = set(session.scalars(select(LabelTask.id).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))))
+    rows = (
+        {
+            "queue_id": queue_id,
+            "generation": generation,
+            "task_id": task_id,
+            "rank": rank,
+            "utility": entry.utility,
+            "why": entry.why,
+            "done": task_id in done,
+        }
+        for rank, (task_id, entry) in enumerate(zip(ids, entries, strict=True))
+    )
+    _insert_chunked(session, insert(LabelEntry), rows)
+    if session.get_bind().dialect.name == "postgresql":
+        # A planner that has not seen the new rows would sort them all for every task it serves.
+        session.execute(text("ANALYZE label_tasks, label_entries"))
+    queue.generation, queue.waiting_for_model = generation, False
+    queue.num_tasks = session.scalar(select(func.count()).where(LabelTask.queue_id == queue_id)) or 0
+    detail = {"generation": generation, "num_entries": len(entries)}
+    record_event(session, now=now, queue_id=queue_id, kind="published", detail=detail)
+    session.flush()
+    return generation
+
+
+def await_model(session: Session, *, queue_id: str) -> None:
+    """Say that a new generation is being computed: until it is published an empty queue answers "waiting for model".
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    GoneError : it is closed.
+    """
+    open_queue(session, queue_id)
+    session.execute(update(LabelQueue).where(LabelQueue.id == queue_id).values(waiting_for_model=True))
+
+
+def close_queue(session: Session, *, now: datetime, queue_id: str) -> None:
+    """End a queue: nothing more is served or taken, everything is kept. Closing twice changes nothing.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    """
+    queue = open_queue(session, queue_id, even_closed=True)
+    if queue.state == "open":
+        queue.state, queue.closed_at = "closed", now
+        record_event(session, now=now, queue_id=queue_id, kind="closed", detail={})
+        session.flush()
+
+
+def find_queue(session: Session, *, dataset_id: str, name: str | None = None) -> LabelQueue:
+    """The dataset's queue of that name; without a name, its only open one, or else its only one.
+
+    Raises
+    ------
+    NotFoundError : there is none; the message has the nearest name.
+    ConfigError : no name was given and several fit; the message lists them.
+    """
+    queues = session.scalars(
+        select(LabelQueue).where(LabelQueue.dataset_id == dataset_id).order_by(LabelQueue.created_at, LabelQueue.name)
+    ).all()
+    if name is not None:
+        for queue in queues:
+            if queue.name == name:
+                return queue
+        raise NotFoundError(f"the dataset has no label queue named {name!r}; {nearest(name, (q.name for q in queues))}")
+    fitting = [queue for queue in queues if queue.state == "open"] or list(queues)
+    if not fitting:
+        raise NotFoundError("the dataset has no label queue; create one with `winnow label create`")
+    if len(fitting) > 1:
+        raise ConfigError(f"the dataset has several label queues; name one of {', '.join(q.name for q in fitting)}")
+    return fitting[0]
+
+
+def _task_ids(queue_id: str, entries: Sequence[QueueEntry]) -> list[str]:
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.record_id in seen:
+            raise DataError(f"record {entry.record_id!r} occurs twice in the generation; give each record once")
+        seen.add(entry.record_id)
+        if not math.isfinite(entry.utility):
+            raise DataError(f"record {entry.record_id!r}: utility={entry.utility} must be finite")
+        checked_text(f"text of record {entry.record_id!r}", entry.text, at_least=0, at_most=2**26)
+    return [str(uuid.uuid5(TASK_NAMESPACE, f"{queue_id}/{entry.record_id}")) for entry in entries]
+
+
+def _insert_tasks(session: Session, queue: LabelQueue, ids: Sequence[str], entries: Sequence[QueueEntry]) -> None:
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(LabelTask).on_conflict_do_nothing(index_elements=["id"])
+    rows = (
+        {
+            "id": task_id,
+            "queue_id": queue.id,
+            "record_id": entry.record_id,
+            "text": entry.text,
+            "overlap": queue.overlap,
+            "done": False,
+        }
+        for task_id, entry in zip(ids, entries, strict=True)
+    )
+    _insert_chunked(session, statement, rows)
+
+
+def _insert_chunked(session: Session, statement: Any, rows: Iterable[dict[str, Any]]) -> None:
+    connection = session.connection()
+    chunk: list[dict[str, Any]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK_ROWS:
+            connection.execute(statement, chunk)
+            chunk = []
+    if chunk:
+        connection.execute(statement, chunk)

@@ -1,0 +1,62 @@
+"""What handlers ask of a request: the catalog, who is asking, and whether their role may."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Query
+from starlette.requests import Request
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError, ForbiddenError
+from service.auth import Identity
+
+MAX_PAGE = 200
+
+
+def get_catalog(request: Request) -> Catalog:
+    """The catalog that the application was made with."""
+    catalog: Catalog = request.app.state.catalog
+    return catalog
+
+
+def get_identity(request: Request) -> Identity:
+    """The identity that the gate established; a route reached without one is our own bug."""
+    identity: Identity = request.state.identity
+    return identity
+
+
+def needs(*roles: str) -> Callable[[Request], Identity]:
+    """A dependency that lets only these roles in.
+
+    Raises
+    ------
+    ForbiddenError : the token is valid but its role is another.
+    """
+
+    def check(request: Request) -> Identity:
+        identity = get_identity(request)
+        if identity.role not in roles:
+            raise ForbiddenError(f"role {identity.role!r} may not do this; it takes {' or '.join(roles)}")
+        return identity
+
+    return check
+
+
+Catalogued = Annotated[Catalog, Depends(get_catalog)]
+Anyone = Annotated[Identity, Depends(get_identity)]
+Curator = Annotated[Identity, Depends(needs("admin", "curator"))]
+PageSize = Annotated[int, Query(alias="limit", ge=1, le=MAX_PAGE, description="items a page holds at most")]
+
+
+def number_cursor(after: str | None) -> int:
+    """Parse a cursor that is a number; no cursor is 0.
+
+    Raises
+    ------
+    ConfigError : it is not one that a page gave out.
+    """
+    if after is None:
+        return 0
+    if not (after.isascii() and after.isdigit() and len(after) <= 18):
+        raise ConfigError(f"after={after[:40]!r} is no cursor; send back `next` of the page before")
+    return int(after)

@@ -1,0 +1,90 @@
+"""Leases: keep one, give it back, skip its task, or answer it."""
+
+from datetime import datetime
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from labeling import queue
+from service.api.access import Anyone, Catalogued
+
+router = APIRouter(prefix="/leases", tags=["leases"])
+
+
+class LeaseOut(BaseModel):
+    """Until when the lease is held without another sign of life."""
+
+    expires_at: datetime
+
+
+class SkipRequest(BaseModel):
+    """Why the caller cannot answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=200)
+
+
+class AnswerRequest(BaseModel):
+    """An answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{8,100}$",
+        description="made by the client, once an answer: sending the same key again changes nothing",
+    )
+    value: str = Field(min_length=1, max_length=200, description="name of a label of the queue's schema")
+    seconds_spent: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
+
+
+class AnswerOut(BaseModel):
+    """What became of the answer."""
+
+    annotation_id: str
+    late: bool = Field(description="others had filled the overlap by then: kept, beyond the overlap")
+    repeated: bool = Field(description="this key had arrived before; nothing changed")
+
+
+@router.post("/{lease_id}/heartbeat", summary="Keep a lease")
+def heartbeat(catalog: Catalogued, who: Anyone, lease_id: str) -> LeaseOut:
+    """Renew the lease. 410 when it has ended and another annotator may hold the task."""
+    with catalog.write() as session:
+        now = catalog.now(session)
+        expires_at = queue.heartbeat(session, now=now, lease_id=lease_id, annotator_id=who.user_id)
+    return LeaseOut(expires_at=expires_at)
+
+
+@router.post("/{lease_id}/release", status_code=204, summary="Give a lease back")
+def release(catalog: Catalogued, who: Anyone, lease_id: str) -> Response:
+    """Give the task back unanswered; anyone, the caller included, may get it again."""
+    with catalog.write() as session:
+        queue.release(session, now=catalog.now(session), lease_id=lease_id, annotator_id=who.user_id)
+    return Response(status_code=204)
+
+
+@router.post("/{lease_id}/skip", status_code=204, summary="Skip a task")
+def skip(catalog: Catalogued, who: Anyone, lease_id: str, request: SkipRequest) -> Response:
+    """Give the task to others; the caller does not get it again."""
+    with catalog.write() as session:
+        now = catalog.now(session)
+        queue.skip(session, now=now, lease_id=lease_id, annotator_id=who.user_id, reason=request.reason)
+    return Response(status_code=204)
+
+
+@router.put("/{lease_id}/annotation", summary="Answer a task")
+def answer(catalog: Catalogued, who: Anyone, lease_id: str, request: AnswerRequest) -> AnswerOut:
+    """Store an answer, durably before the reply, and once however often it is sent. A late answer is kept, and says so."""
+    with catalog.write() as session:
+        submitted = queue.submit(
+            session,
+            now=catalog.now(session),
+            lease_id=lease_id,
+            annotator_id=who.user_id,
+            value=request.value,
+            key=request.key,
+            seconds_spent=request.seconds_spent,
+        )
+    return AnswerOut(
+        annotation_id=submitted.annotation_id, late=submitted.late, repeated=submitted.repeated
+    )

@@ -1,0 +1,241 @@
+"""Labeling queues: list, create, ask for the next task, undo, watch progress."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from catalog.errors import ConfigError, NotFoundError
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.labeling import LabelQueue
+from labeling import queue
+from labeling.schema import LabelSchema
+from service.api.access import Anyone, Catalogued, Curator, PageSize
+from service.api.datasets import dataset_named
+from service.auth import Identity, audit
+
+router = APIRouter(prefix="/queues", tags=["queues"])
+
+
+class LabelModel(BaseModel):
+    """One label of a schema."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200)
+    hotkey: str | None = Field(None, max_length=1, description="one character; s, z, g and ? belong to the page")
+    description: str = Field("", max_length=2000)
+
+
+class SchemaModel(BaseModel):
+    """What annotators are asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: list[LabelModel] = Field(min_length=2, max_length=1000)
+    task: str = "single_choice"
+    question: str = Field("Which label fits?", max_length=2000)
+    guidelines: str = Field("", max_length=200_000)
+    version: int = Field(1, ge=1)
+
+
+class QueueRequest(BaseModel):
+    """A queue to create over a dataset's latest version, or the numbered one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200)
+    dataset: str = Field(min_length=1, max_length=200)
+    version: int | None = Field(None, ge=1, description="number of the version; the latest when left out")
+    label_schema: SchemaModel = Field(alias="schema")
+    strategy: str = Field("margin", max_length=100, description="query strategy")
+    encoder: str = Field(max_length=200, description="encoder whose embeddings the strategy uses")
+    overlap: int = Field(1, ge=1, le=100, description="different annotators a task")
+    lease_seconds: float | None = Field(None, ge=1, le=86_400, description="WINNOW_LABEL_LEASE_SECONDS when left out")
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class QueueOut(BaseModel):
+    """A labeling queue."""
+
+    id: str
+    name: str
+    dataset: str
+    label_schema: SchemaModel = Field(serialization_alias="schema")
+    strategy: str
+    encoder: str
+    overlap: int
+    lease_seconds: float
+    generation: int
+    waiting_for_model: bool
+    num_tasks: int
+    state: str
+    created_at: datetime
+
+
+class QueuePage(BaseModel):
+    """Some queues by id; ``next`` is the ``after`` of the following page, null on the last."""
+
+    items: list[QueueOut]
+    next: str | None
+
+
+class TaskOut(BaseModel):
+    """A task leased to the caller: answer with ``PUT /api/v1/leases/{lease_id}/annotation``."""
+
+    lease_id: str
+    task_id: str
+    record_id: str
+    text: str
+    why: str = Field(description="why this item was picked, for the annotator")
+    utility: float
+    rank: int
+    generation: int
+    expires_at: datetime
+
+
+class NextOut(BaseModel):
+    """The next task, or why there is none: everything is done, others hold the rest, or a model is being fitted."""
+
+    task: TaskOut | None
+    reason: Literal["done", "all_leased", "waiting_for_model"] | None = None
+    retry_after_seconds: float | None = None
+
+
+class UndoOut(BaseModel):
+    """The task whose answer was taken back (ask for the next task to get it again), or null: nothing to undo."""
+
+    task_id: str | None
+
+
+@router.get("", summary="List queues")
+def list_queues(
+    catalog: Catalogued,
+    _who: Anyone,
+    dataset: Annotated[str | None, Query(max_length=200)] = None,
+    state: Literal["open", "closed"] | None = None,
+    after: Annotated[str, Query(max_length=36)] = "",
+    limit: PageSize = 50,
+) -> QueuePage:
+    """Queues in the order of their ids."""
+    query = select(LabelQueue, Dataset.name).join(Dataset, Dataset.id == LabelQueue.dataset_id)
+    if dataset is not None:
+        query = query.where(Dataset.name == dataset)
+    if state is not None:
+        query = query.where(LabelQueue.state == state)
+    query = query.where(LabelQueue.id > after).order_by(LabelQueue.id).limit(limit + 1)
+    with catalog.read() as session:
+        rows = session.execute(query).all()
+        items = [_queue_out(one, name) for one, name in rows[:limit]]
+    return QueuePage(items=items, next=items[-1].id if len(rows) > limit else None)
+
+
+@router.post("", status_code=201, summary="Create a queue")
+def create(catalog: Catalogued, who: Curator, request: QueueRequest) -> QueueOut:
+    """Create a queue. It serves tasks once the workers have published its first generation."""
+    schema = LabelSchema.from_json(request.label_schema.model_dump(exclude_none=True))
+    with catalog.write() as session:
+        now = catalog.now(session)
+        dataset = dataset_named(session, request.dataset)
+        made = queue.create_queue(
+            session,
+            now=now,
+            name=request.name,
+            dataset_id=dataset.id,
+            version_id=_version_id(session, dataset, request.version),
+            schema=schema,
+            strategy=request.strategy,
+            encoder=request.encoder,
+            overlap=request.overlap,
+            lease_seconds=request.lease_seconds or catalog.settings.label_lease_seconds,
+            seed=request.seed,
+        )
+        audit(session, now=now, actor=who.user_id, action="queue.created", target=f"queue:{made.id}")
+        return _queue_out(made, dataset.name)
+
+
+@router.get("/{queue_id}", summary="Read a queue")
+def read_queue(catalog: Catalogued, _who: Anyone, queue_id: str) -> QueueOut:
+    """One queue with its schema."""
+    with catalog.read() as session:
+        found, dataset = queue_with_dataset(session, queue_id)
+        return _queue_out(found, dataset.name)
+
+
+@router.post("/{queue_id}/next", summary="Lease the next task")
+def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
+    """Always 200: ``task`` is the most useful task, leased to the caller, or null with a reason and when to ask again."""
+    with catalog.write() as session:
+        now = catalog.now(session)
+        served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id)
+    if isinstance(served, queue.NoTask):
+        return NextOut.model_validate({"task": None, **asdict(served)})
+    return NextOut(task=TaskOut(**asdict(served)))
+
+
+@router.post("/{queue_id}/undo", summary="Take back the caller's last answer")
+def undo(catalog: Catalogued, who: Anyone, queue_id: str) -> UndoOut:
+    """Take back the caller's latest answer in this queue."""
+    with catalog.write() as session:
+        now = catalog.now(session)
+        return UndoOut(task_id=queue.undo(session, now=now, queue_id=queue_id, annotator_id=who.user_id))
+
+
+@router.get("/{queue_id}/progress", summary="Read a queue's progress")
+def read_progress(catalog: Catalogued, who: Anyone, queue_id: str) -> dict[str, Any]:
+    """How far the queue is. Annotators see their own part only, curators everyone's."""
+    with catalog.read() as session:
+        return progress_for(session, who, now=catalog.now(session), queue_id=queue_id)
+
+
+def progress_for(session: Session, who: Identity, *, now: datetime, queue_id: str) -> dict[str, Any]:
+    """``labeling.queue.progress`` as plain values, cut to what this user may see."""
+    found = asdict(queue.progress(session, now=now, queue_id=queue_id))
+    return found
+
+
+def queue_with_dataset(session: Session, queue_id: str) -> tuple[LabelQueue, Dataset]:
+    """A queue and the dataset it is over.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    """
+    query = select(LabelQueue, Dataset).join(Dataset, Dataset.id == LabelQueue.dataset_id)
+    row = session.execute(query.where(LabelQueue.id == queue_id)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"no queue {queue_id[:40]!r}; see /api/v1/queues")
+    return row[0], row[1]
+
+
+def _version_id(session: Session, dataset: Dataset, number: int | None) -> str:
+    latest = session.scalar(select(func.max(Version.number)).where(Version.dataset_id == dataset.id))
+    if latest is None:
+        raise ConfigError(f"dataset {dataset.name!r} has no version yet; run `winnow ingest` first")
+    query = select(Version.id).where(Version.dataset_id == dataset.id, Version.number == (number or latest))
+    found = session.scalar(query)
+    if found is None:
+        raise NotFoundError(f"dataset {dataset.name!r} has no version {number}; it has 1 to {latest}")
+    return found
+
+
+def _queue_out(row: LabelQueue, dataset: str) -> QueueOut:
+    return QueueOut(
+        id=row.id,
+        name=row.name,
+        dataset=dataset,
+        label_schema=SchemaModel.model_validate(row.schema),
+        strategy=row.strategy,
+        encoder=row.encoder,
+        overlap=row.overlap,
+        lease_seconds=row.lease_seconds,
+        generation=row.generation,
+        waiting_for_model=row.waiting_for_model,
+        num_tasks=row.num_tasks,
+        state=row.state,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,179 @@
+"""Runs: start one, list them, watch one."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from catalog.errors import ConfigError, NotFoundError
+from catalog.tables.datasets import Dataset
+from catalog.tables.engine import Run, Unit
+from service.api.access import Catalogued, Curator, PageSize
+from service.auth import audit
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+MAX_UNITS = 100
+
+
+class RunRequest(BaseModel):
+    """What to run. The same request asked again is the same run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["clean", "train"]
+    dataset: str = Field(min_length=1, max_length=200)
+    config: dict[str, Any] = Field(default_factory=dict, description="options of the recipe; unknown ones are refused")
+
+
+class RunStarted(BaseModel):
+    """The run that will do what was asked; read its progress at ``/api/v1/runs/{run_id}``."""
+
+    run_id: str
+
+
+class RunOut(BaseModel):
+    """A run."""
+
+    id: str
+    kind: str
+    dataset: str
+    state: str
+    reason: str | None
+    requested_by: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class RunPage(BaseModel):
+    """Some runs, newest first; ``next`` is the ``after`` of the following page, null on the last."""
+
+    items: list[RunOut]
+    next: str | None
+
+
+class UnitOut(BaseModel):
+    """One unit of a run."""
+
+    id: str
+    stage_name: str
+    position: int
+    state: str
+    attempts: int
+    owner: str | None
+    num_done: int
+    num_total: int
+    reason: str | None
+
+
+class UnitList(BaseModel):
+    """Units of one run."""
+
+    items: list[UnitOut]
+
+
+@router.get("", summary="List runs")
+def list_runs(
+    catalog: Catalogued,
+    _who: Curator,
+    dataset: Annotated[str | None, Query(description="only runs over this dataset", max_length=200)] = None,
+    after: Annotated[str | None, Query(description="id of the last run of the page before", max_length=36)] = None,
+    limit: PageSize = 50,
+) -> RunPage:
+    """Runs, newest first."""
+    query = select(Run, Dataset.name).join(Dataset, Dataset.id == Run.dataset_id)
+    with catalog.read() as session:
+        if dataset is not None:
+            query = query.where(Dataset.name == dataset)
+        if after is not None:
+            last = session.get(Run, after)
+            if last is None:
+                raise ConfigError(f"after={after!r} is no run; send back `next` of the page before")
+            earlier = and_(Run.created_at == last.created_at, Run.id < last.id)
+            query = query.where(or_(Run.created_at < last.created_at, earlier))
+        query = query.order_by(Run.created_at.desc(), Run.id.desc()).limit(limit + 1)
+        rows = session.execute(query).all()
+        items = [_run_out(run, name) for run, name in rows[:limit]]
+    return RunPage(items=items, next=items[-1].id if len(rows) > limit else None)
+
+
+@router.post("", status_code=202, summary="Start a run")
+def start_run(catalog: Catalogued, who: Curator, request: RunRequest, response: Response) -> RunStarted:
+    """Accept a job. It runs in the workers; ``Location`` says where to watch it."""
+    from workers.runs import submit_run
+
+    run_id = submit_run(
+        catalog, kind=request.kind, dataset=request.dataset, config=request.config, requested_by=who.name
+    )
+    with catalog.write() as session:
+        audit(
+            session,
+            now=catalog.now(session),
+            actor=who.user_id,
+            action="run.requested",
+            target=f"run:{run_id}",
+            detail={"kind": request.kind, "dataset": request.dataset},
+        )
+    response.headers["Location"] = f"/api/v1/runs/{run_id}"
+    return RunStarted(run_id=run_id)
+
+
+@router.get("/{run_id}", summary="Read a run's progress")
+def read_run(catalog: Catalogued, _who: Curator, run_id: str) -> dict[str, Any]:
+    """State, stages, rate and time left of one run, and its result when it is done."""
+    with catalog.read() as session:
+        return progress_of(session, run_id, catalog.now(session))
+
+
+@router.get("/{run_id}/units", summary="List a run's units that need watching")
+def list_units(catalog: Catalogued, _who: Curator, run_id: str) -> UnitList:
+    """The units under way and those that gave up, with the reason; at most ``MAX_UNITS``."""
+    with catalog.read() as session:
+        if session.get(Run, run_id) is None:
+            raise _no_run(run_id)
+        return UnitList(items=units_of(session, run_id))
+
+
+def progress_of(session: Session, run_id: str, now: datetime) -> dict[str, Any]:
+    """``workers.runs.run_progress`` as plain JSON values.
+
+    Raises
+    ------
+    NotFoundError : no such run.
+    """
+    from workers.runs import run_progress
+
+    if session.get(Run, run_id) is None:
+        raise _no_run(run_id)
+    return run_progress(session, run_id, now).to_json()
+
+
+def units_of(session: Session, run_id: str) -> list[UnitOut]:
+    """The units of a run that are poisoned or running, poisoned first."""
+    query = (
+        select(Unit)
+        .where(Unit.run_id == run_id, Unit.state.in_(("poisoned", "running")))
+        .order_by(Unit.state, Unit.stage, Unit.position)
+        .limit(MAX_UNITS)
+    )
+    return [UnitOut.model_validate(unit, from_attributes=True) for unit in session.scalars(query)]
+
+
+def _no_run(run_id: str) -> NotFoundError:
+    return NotFoundError(f"no run {run_id[:40]!r}; see /api/v1/runs")
+
+
+def _run_out(run: Run, dataset: str) -> RunOut:
+    return RunOut(
+        id=run.id,
+        kind=run.kind,
+        dataset=dataset,
+        state=run.state,
+        reason=run.reason,
+        requested_by=run.requested_by,
+        created_at=run.created_at,
+        finished_at=run.finished_at,
+    )

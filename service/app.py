@@ -1,0 +1,108 @@
+"""The web application: ``create_app`` wires the gate, the API and the pages; ``serve`` runs it."""
+
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from sqlalchemy import text
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError, ServiceError
+from catalog.settings import Settings
+from service.api import datasets, leases, queues, runs
+from service.errors import PROBLEMS, error_response
+from service.gate import Gate
+from service.pages import datasets as dataset_pages
+from service.pages import home, label, login
+from service.pages import queues as queue_pages
+from service.pages import runs as run_pages
+
+API = "/api/v1"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+bearer = HTTPBearer(auto_error=False, description="a token from `winnow init` or an administrator: wnw_…")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The whole web service over one catalog.
+
+    Nothing is opened until the first request. Everything but ``/health``, ``/login`` and ``/static/`` needs a login.
+
+    Parameters
+    ----------
+    settings : where the database is, which host names are answered, and whether a TLS proxy stands in front.
+    """
+    catalog = Catalog(settings)
+    # FastAPI's own documentation pages load scripts from a CDN, and its schema route would stand outside the API.
+    app = FastAPI(title="Winnow", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.catalog = catalog
+    app.state.settings = settings
+    app.add_api_route("/health", health, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    app.include_router(_api(app))
+    for page in (login, home, dataset_pages, run_pages, queue_pages, label):
+        app.include_router(page.router)
+    for kind in (ServiceError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, error_response)
+    hosts = frozenset(host.strip().lower() for host in settings.allowed_hosts.split(",") if host.strip())
+    app.add_middleware(Gate, catalog=catalog, allowed_hosts=hosts)
+    return app
+
+
+def _api(app: FastAPI) -> APIRouter:
+    api = APIRouter(prefix=API, dependencies=[Security(bearer)], responses=PROBLEMS)
+    for part in (datasets, runs, queues, leases):
+        api.include_router(part.router)
+
+    @api.get("/openapi.json", include_in_schema=False)
+    def schema() -> dict[str, Any]:
+        return app.openapi()
+
+    return api
+
+
+def health(request: Request) -> Response:
+    """200 when the database answers, else 503; says nothing more, since anyone may ask."""
+    catalog: Catalog = request.app.state.catalog
+    try:
+        with catalog.read() as session:
+            session.execute(text("SELECT 1"))
+    except ServiceError:
+        return JSONResponse({"status": "unavailable"}, status_code=503)
+    return JSONResponse({"status": "ok"})
+
+
+def server(settings: Settings) -> uvicorn.Server:
+    """A uvicorn server for the application, not yet running.
+
+    Raises
+    ------
+    ConfigError : the host is not loopback and no TLS proxy is declared: tokens would cross the network in clear.
+    """
+    if settings.host not in LOOPBACK and not settings.behind_proxy:
+        raise ConfigError(
+            f"host={settings.host!r} is reachable from outside without TLS; put a TLS proxy in front and set "
+            "WINNOW_BEHIND_PROXY=true, or use host=127.0.0.1"
+        )
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        server_header=False,
+        # Without a proxy nobody may name another address as theirs: failed logins are counted by it.
+        proxy_headers=settings.behind_proxy,
+        timeout_graceful_shutdown=5,
+    )
+    return uvicorn.Server(config)
+
+
+def serve(settings: Settings) -> None:
+    """Answer requests until the process is told to stop."""
+    server(settings).run()

@@ -1,0 +1,64 @@
+"""A queue for its curator: the learning curve and who answered what."""
+
+from fastapi import APIRouter
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+
+from catalog.tables.access import User
+from catalog.tables.labeling import LabelRound
+from labeling import queue
+from service.api.access import Catalogued, Curator
+from service.api.queues import queue_with_dataset
+from service.pages.charts import Chart, Series, line_chart
+from service.pages.rendering import render
+
+router = APIRouter(prefix="/queues", include_in_schema=False)
+
+
+def learning_curve(rounds: list[LabelRound]) -> Chart | None:
+    """Held-out accuracy against labels spent, one line an arm, with its 95 % interval."""
+    arms: dict[str, list[LabelRound]] = {}
+    for one in sorted(rounds, key=lambda row: (row.arm == "random", row.arm, row.num_labels)):
+        arms.setdefault(one.arm, []).append(one)
+    return line_chart(
+        [
+            Series(
+                name=arm,
+                points=tuple((float(row.num_labels), row.accuracy) for row in rows),
+                low=tuple(row.accuracy_low for row in rows),
+                high=tuple(row.accuracy_high for row in rows),
+            )
+            for arm, rows in arms.items()
+        ]
+    )
+
+
+@router.get("/{queue_id}")
+def show_queue(request: Request, catalog: Catalogued, _who: Curator, queue_id: str) -> Response:
+    """One queue."""
+    with catalog.read() as session:
+        found, dataset = queue_with_dataset(session, queue_id)
+        rounds = list(
+            session.scalars(
+                select(LabelRound)
+                .where(LabelRound.queue_id == queue_id)
+                .order_by(LabelRound.num_labels, LabelRound.arm, LabelRound.round)
+            )
+        )
+        progress = queue.progress(session, now=catalog.now(session), queue_id=queue_id)
+        return render(
+            request,
+            "queue.html",
+            queue=found,
+            dataset=dataset,
+            rounds=rounds,
+            chart=learning_curve(rounds),
+            progress=progress,
+            names=_names(session),
+        )
+
+
+def _names(session: Session) -> dict[str, str]:
+    return {user_id: name for user_id, name in session.execute(select(User.id, User.name))}

@@ -1,0 +1,41 @@
+"""The web service as a process: ``python -m service.serve --fd 3``."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+
+import uvicorn
+
+from catalog.errors import ServiceError
+from catalog.settings import load_settings
+from service.app import create_app
+
+
+def watch_parent(parent: int) -> None:
+    """Stop when whoever started this process is gone without a word."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Serve on a socket that the parent has bound."""
+    parser = argparse.ArgumentParser(prog="winnow-service")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int)
+    options = parser.parse_args()
+    try:
+        app = create_app(load_settings())
+    except ServiceError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from error
+    if options.parent is not None:
+        threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
+    uvicorn.run(app, fd=options.fd, log_level="warning", access_log=False, server_header=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The whole story of one record, from what every stage stored about it."""
+
+from typing import Any
+
+import polars as pl
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from catalog.errors import NotFoundError
+from catalog.store import Store, StoredFile
+from catalog.tables.curation import DuplicatePair, Verdict
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.engine import Run
+from labeling import queue as queues
+from workers import manifests
+
+MIN_PREFIX = 6
+
+
+def biography(session: Session, store: Store, dataset: Dataset, record: str) -> dict[str, Any]:
+    """Origin, values against thresholds, duplicates, scores and labels of one record.
+
+    Parameters
+    ----------
+    record : a record id, or a beginning of one of at least six characters that no other record shares.
+
+    Raises
+    ------
+    NotFoundError : no such record, or several begin so.
+    """
+    raw = manifests.require_version(session, dataset, "raw")
+    found = _find(store, raw, record)
+    story: dict[str, Any] = {
+        "record": found["id"],
+        "dataset": dataset.name,
+        "origin": {"file": found["source"], "line": found["line"]},
+        "text": found["text"],
+        "label": found["label"],
+        "fields": found["fields"],
+    }
+    curated = manifests.latest_version(session, dataset.id, "curated")
+    run = session.get(Run, curated.run_id) if curated is not None else None
+    if run is None:
+        return story | {"verdict": None, "hint": f"not judged yet: `winnow clean {dataset.name} --recipe web-text`"}
+    return story | _judgement(session, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}
+
+
+def _find(store: Store, version: Version, record: str) -> dict[str, Any]:
+    exact = pl.col("id") == record
+    begins = pl.col("id").str.starts_with(record)
+    matches: list[dict[str, Any]] = []
+    for entry in manifests.read(store, version)["shards"]:
+        frame = store.read_frame(StoredFile.from_json(entry["data"]))
+        full = frame.filter(exact)
+        if full.height:
+            return full.row(0, named=True)
+        if len(record) >= MIN_PREFIX:
+            matches += frame.filter(begins).head(2).rows(named=True)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise NotFoundError(f"several records begin with {record!r}: {matches[0]['id']}, {matches[1]['id']}; give more of it")
+    raise NotFoundError(
+        f"there is no record {record!r} among {version.num_records:,}; "
+        f"ids are 32 hex digits, a dash and a counter, and {MIN_PREFIX} characters are enough where they are unique"
+    )
+
+
+def _judgement(session: Session, run: Run, record_id: str) -> dict[str, Any]:
+    verdict = session.get(Verdict, (run.id, record_id))
+    if verdict is None:
+        return {"verdict": None, "hint": f"ingested after run {run.id[:8]}; clean again to judge it"}
+    recipe = run.config["recipe"]
+    rules = [
+        {
+            "rule": name,
+            "version": bounds.get("version", 1),
+            "measured": verdict.measured.get(name),
+            "minimum": bounds.get("minimum"),
+            "maximum": bounds.get("maximum"),
+            "passed": name not in verdict.failed,
+        }
+        for name, bounds in recipe["rules"].items()
+    ]
+    pairs = session.scalars(
+        select(DuplicatePair)
+        .where(
+            DuplicatePair.run_id == run.id,
+            or_(DuplicatePair.record_id == record_id, DuplicatePair.keeper_id == record_id),
+        )
+        .order_by(DuplicatePair.accepted.desc(), DuplicatePair.jaccard.desc(), DuplicatePair.record_id)
+    ).all()
+    return {
+        "run": run.id,
+        "recipe": recipe["name"],
+        "verdict": "kept" if verdict.kept else "dropped",
+        "reason": verdict.reason,
+        "failed": verdict.failed,
+        "rules": rules,
+        "language": {"code": verdict.measured.get("language"), "confidence": verdict.measured.get("confidence")},
+        "duplicate_of": next(
+            (_pair(one) for one in pairs if one.accepted and one.record_id == record_id),
+            None,
+        ),
+        "duplicates": [_pair(one) for one in pairs if one.accepted and one.keeper_id == record_id],
+        "compared_and_different": [_pair(one) for one in pairs if not one.accepted],
+        "scores": verdict.scores,
+    }
+
+
+def _pair(pair: DuplicatePair) -> dict[str, Any]:
+    return {
+        "record": pair.record_id,
+        "kept": pair.keeper_id,
+        "kind": pair.kind,
+        "jaccard": pair.jaccard,
+        "bands_shared": pair.bands_shared,
+        "rule": pair.rule,
+    }
+
+
+def _labels(session: Session, dataset: Dataset, record_id: str) -> list[dict[str, Any]]:
+    return queues.labels_of_record(session, dataset_id=dataset.id, record_id=record_id)  # type: ignore[return-value]

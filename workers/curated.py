@@ -1,0 +1,35 @@
+"""Reading a curated version back: its records, difficulty and vectors, in the manifest's order."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from catalog.store import Store, StoredFile
+from catalog.tables.datasets import Version
+from workers import manifests
+
+
+def _file(entry: dict[str, Any], kind: str) -> StoredFile:
+    return StoredFile.from_json(entry[kind])
+
+
+def read_records(store: Store, version: Version) -> pl.DataFrame:
+    """The records that stay: ``id, text, label, difficulty``, one row each."""
+    frames = []
+    for entry in manifests.read(store, version)["shards"]:
+        selection = store.read_frame(_file(entry, "selection"), ["id", "row", "difficulty"])
+        text = store.read_frame(_file(entry, "data"), ["text", "label"])
+        frames.append(pl.concat([selection.drop("row"), text[selection["row"]]], how="horizontal"))
+    return pl.concat(frames)
+
+
+def read_embeddings(store: Store, version: Version) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(num_records, dim) float32, in the order of ``read_records``."""
+    parts = []
+    for entry in manifests.read(store, version)["shards"]:
+        vectors = store.read_frame(_file(entry, "embedding"), ["vector"])["vector"]
+        if len(vectors):
+            width = int(vectors.list.len()[0])
+            parts.append(vectors.list.explode().to_numpy().reshape(-1, width))
+    return np.concatenate(parts).astype(np.float32, copy=False)

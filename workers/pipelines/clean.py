@@ -1,0 +1,368 @@
+"""Clean: a raw version and a recipe in, a verdict for every record and a curated version out.
+
+measure (a shard) → deduplicate (all) → score (a shard) → rank (all) → judge (a shard) → publish (all)
+
+Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError
+from catalog.store import StoredFile
+from catalog.tables.curation import DuplicatePair, Verdict
+from catalog.tables.datasets import Version
+from catalog.tables.engine import Run, Unit
+from curation.dedup.exact import find_exact_duplicates
+from curation.dedup.near import find_near_duplicates
+from curation.dedup.normalize import exact_hash
+from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
+from curation.encoders import ENCODERS
+from curation.language import identify
+from curation.recipe import Recipe, recipe_from_canonical
+from curation.rules import Bounds, judge, measure
+from workers import manifests, runs
+from workers.engine import UnitResult
+from workers.execution import UnitContext
+from workers.pipelines import PIPELINES, Pipeline, Stage, single
+
+LANGUAGE = "language"
+EXACT = "exact_duplicate"
+NEAR = "near_duplicate"
+EMBED_BATCH = 2_048
+
+
+def submit_clean(
+    catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by: str | None = None
+) -> tuple[str, str]:
+    """Ask for the newest raw version to be cleaned; the same version and recipe again is the same run.
+
+    Returns
+    -------
+    the run's id and ``"new"``, ``"running"``, ``"resumed"`` or ``"done"``.
+
+    Raises
+    ------
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : the recipe's encoder is not installed.
+    """
+    from curation.encoders import installed_encoders
+
+    if recipe.encoder not in installed_encoders():
+        raise ConfigError(
+            f"recipe {recipe.name!r} needs encoder {recipe.encoder!r}, which is not installed; "
+            f"pip install 'winnow[models]', or set encoder to one of: {', '.join(installed_encoders())}"
+        )
+    with catalog.write() as session:
+        found = manifests.find_dataset(session, dataset)
+        version = manifests.require_version(session, found, "raw")
+        config = {"recipe": recipe.canonical(), "recipe_hash": recipe.digest(), "manifest": version.manifest_sha256}
+        run, state = runs.submit(
+            session,
+            now=catalog.now(session),
+            kind="clean",
+            dataset_id=found.id,
+            version_id=version.id,
+            config=config,
+            idempotency_key=runs.digest({"clean": found.id} | config),
+            requested_by=requested_by,
+        )
+        return run.id, state
+
+
+def _entries(unit: UnitContext) -> list[dict[str, Any]]:
+    with unit.catalog.read() as session:
+        version = session.get_one(Version, unit.claim.version_id)
+        entries: list[dict[str, Any]] = manifests.read(unit.store, version)["shards"]
+    return entries
+
+
+def _recipe(unit: UnitContext) -> Recipe:
+    return recipe_from_canonical(unit.claim.config["recipe"])
+
+
+def _outputs(unit: UnitContext, stage: int, kind: str) -> list[StoredFile]:
+    """What an earlier stage's units left, one shard each, in the order of the text shards."""
+    with unit.catalog.read() as session:
+        units = session.scalars(
+            select(Unit.id).where(Unit.run_id == unit.claim.run_id, Unit.stage == stage).order_by(Unit.position)
+        ).all()
+        return [file for unit_id in units for file in manifests.unit_files(session, unit_id, kind)]
+
+
+def _text_plan(session: Session, run: Run) -> list[dict[str, Any]]:
+    """One unit a text shard, by its place in the manifest."""
+    version = session.get_one(Version, run.version_id)
+    return [{"index": index} for index in range(version.num_shards)]
+
+
+def _measure(unit: UnitContext) -> UnitResult:
+    """Every rule's value, language, exact hash and token counts of one shard."""
+    recipe = _recipe(unit)
+    entry = _entries(unit)[unit.claim.payload["index"]]
+    frame = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
+    unit.progress(0, frame.height)
+    values = measure(frame["text"], list(recipe.rules))
+    unit.check()
+    language = identify(frame["text"].to_list())
+    unit.progress(frame.height // 2, frame.height)
+    out = pl.concat(
+        [
+            frame.select("id", num_chars=pl.col("text").str.len_chars().cast(pl.Int64)),
+            language,
+            pl.DataFrame({"exact_hash": exact_hash(frame["text"])}),
+            values,
+        ],
+        how="horizontal",
+    )
+    tokens = count_tokens(frame["text"]).to_frame()
+    unit.progress(frame.height, frame.height)
+    return UnitResult(
+        result={"records": frame.height},
+        shards=[
+            ("measured", unit.store.write_frame(out, "measured")),
+            ("tokens", unit.store.write_frame(tokens, "tokens")),
+        ],
+    )
+
+
+def _rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+    """``kept``, ``reason`` and ``failed`` by the recipe's rules and languages, before duplicates are known."""
+    bounds: dict[str, Bounds] = dict(recipe.rules)
+    values = measured.select(list(bounds))
+    if recipe.languages:
+        # A text whose language is unsure is not dropped for it: only a confident other language is.
+        other = (
+            pl.col("language").is_not_null()
+            & ~pl.col("language").is_in(list(recipe.languages))
+            & (pl.col("confidence") >= recipe.min_language_confidence)
+        )
+        values = values.with_columns(measured.select(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE)))
+        bounds[LANGUAGE] = Bounds(minimum=None, maximum=0.0)
+    return judge(values, bounds)
+
+
+def _deduplicate(unit: UnitContext) -> UnitResult:
+    """Exact, then near duplicates over the whole version; who fails a rule never keeps a place from one who passes."""
+    recipe = _recipe(unit)
+    measured = pl.concat([unit.store.read_frame(file) for file in _outputs(unit, 0, "measured")])
+    quality = _rule_verdicts(measured, recipe)["kept"].cast(pl.Float64)
+    base = measured.select("id", "exact_hash", "num_chars").with_columns(quality=quality)
+    exact = (
+        find_exact_duplicates(base["id"], base["exact_hash"], quality=base["quality"], length=base["num_chars"])
+        if recipe.exact
+        else pl.DataFrame(schema={"record_id": pl.String, "keeper_id": pl.String})
+    )
+    left = base.join(exact, left_on="id", right_on="record_id", how="anti", maintain_order="left")
+    unit.progress(exact.height, base.height)
+    pairs = [
+        exact.with_columns(
+            kind=pl.lit("exact"), jaccard=pl.lit(1.0), bands_shared=pl.lit(0, pl.Int64), accepted=pl.lit(value=True),
+            rule=pl.lit("xxh3-128/1"),
+        )
+    ]
+    if recipe.near is not None:
+        texts = pl.concat(
+            [unit.store.read_frame(StoredFile.from_json(one["data"]), ["id", "text"]) for one in _entries(unit)]
+        )
+        left = left.join(texts, on="id", how="left", maintain_order="left")
+        near = find_near_duplicates(left["id"], left["text"], left["quality"], recipe.near)
+        pairs.append(near.pairs.with_columns(kind=pl.lit("near"), rule=pl.lit("minhash/1")))
+    columns = ["record_id", "keeper_id", "kind", "jaccard", "bands_shared", "accepted", "rule"]
+    found = pl.concat([part.select(columns) for part in pairs]).sort("record_id", "keeper_id")
+    removed = found.filter("accepted").select(id="record_id", keeper_id="keeper_id", kind="kind")
+    corpus = TokenCounts.empty()
+    for file in _outputs(unit, 0, "tokens"):
+        corpus = corpus.merge(TokenCounts.from_frame(unit.store.read_frame(file)))
+    rows = found.with_columns(run_id=pl.lit(unit.claim.run_id))
+    unit.progress(base.height, base.height)
+    return UnitResult(
+        result={"exact": exact.height, "near": removed.height - exact.height, "pairs": found.height},
+        shards=[
+            ("duplicates", unit.store.write_frame(removed, "duplicates")),
+            ("corpus", unit.store.write_frame(corpus.to_frame(), "tokens")),
+        ],
+        rows=[(DuplicatePair.metadata.tables["duplicate_pairs"], rows)],
+    )
+
+
+def _single_output(unit: UnitContext, stage: int, kind: str) -> pl.DataFrame:
+    (file,) = _outputs(unit, stage, kind)
+    return unit.store.read_frame(file)
+
+
+def _score(unit: UnitContext) -> UnitResult:
+    """Raw difficulty of every record of one shard, and embeddings of those that stay."""
+    recipe = _recipe(unit)
+    index = unit.claim.payload["index"]
+    frame = unit.store.read_frame(StoredFile.from_json(_entries(unit)[index]["data"]), ["id", "text"])
+    measured = unit.store.read_frame(_outputs(unit, 0, "measured")[index])
+    corpus = TokenCounts.from_frame(_single_output(unit, 1, "corpus"))
+    duplicates = _single_output(unit, 1, "duplicates")
+    scores = frame.select("id").with_columns(
+        **{name: DIFFICULTY[name].member(frame["text"], corpus) for name in recipe.difficulty}
+    )
+    kept = _rule_verdicts(measured, recipe)["kept"] & ~frame["id"].is_in(duplicates["id"].implode())
+    scores = scores.with_columns(kept=kept)
+    chosen = frame.filter(kept)
+    unit.progress(0, chosen.height)
+    embedded = _embed(unit, recipe.encoder, chosen)
+    return UnitResult(
+        result={"records": frame.height, "kept": chosen.height},
+        shards=[
+            ("scored", unit.store.write_frame(scores, "scored")),
+            ("embedding", unit.store.write_frame(embedded, "embedding")),
+        ],
+    )
+
+
+def _embed(unit: UnitContext, encoder: str, frame: pl.DataFrame) -> pl.DataFrame:
+    encode = ENCODERS[encoder].member
+    cache = unit.catalog.settings.home / "models"
+    parts: list[np.ndarray[Any, Any]] = []
+    texts = frame["text"].to_list()
+    for start in range(0, len(texts), EMBED_BATCH):
+        parts.append(encode(texts[start : start + EMBED_BATCH], cache))
+        unit.progress(min(start + EMBED_BATCH, len(texts)), len(texts))
+    vectors = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+    return frame.select("id").with_columns(
+        vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])).cast(pl.List(pl.Float32))
+    )
+
+
+def _rank(unit: UnitContext) -> UnitResult:
+    """Difficulty percentiles among the records that stay, one selection shard a text shard."""
+    recipe = _recipe(unit)
+    files = _outputs(unit, 2, "scored")
+    frames = [unit.store.read_frame(file) for file in files]
+    kept = pl.concat([frame.filter("kept").drop("kept") for frame in frames])
+    ranks = kept.select("id").with_columns(
+        **{name: pl.Series(percentile(kept[name].to_numpy())) for name in recipe.difficulty}
+    )
+    ranks = ranks.with_columns(difficulty=pl.Series(combine(ranks.select(list(recipe.difficulty)))))
+    shards = []
+    for frame in frames:
+        rows = (
+            frame.select("id", "kept")
+            .with_row_index("row")
+            .filter("kept")
+            .select("id", row=pl.col("row").cast(pl.Int64))
+            .join(ranks, on="id", how="left", maintain_order="left")
+        )
+        shards.append(("selection", unit.store.write_frame(rows, "selection")))
+    return UnitResult(result={"kept": kept.height}, shards=shards)
+
+
+def _judge(unit: UnitContext) -> UnitResult:
+    """One verdict a record of one shard, with everything measured, into SQL."""
+    recipe = _recipe(unit)
+    index = unit.claim.payload["index"]
+    measured = unit.store.read_frame(_outputs(unit, 0, "measured")[index])
+    duplicates = _single_output(unit, 1, "duplicates")
+    scored = unit.store.read_frame(_outputs(unit, 2, "scored")[index]).drop("kept")
+    ranks = unit.store.read_frame(_outputs(unit, 3, "selection")[index]).select("id", "difficulty")
+    kinds = measured.select("id").join(duplicates, on="id", how="left", maintain_order="left")["kind"]
+    by_rules = _rule_verdicts(measured, recipe)
+    duplicate = pl.when(pl.col("kind") == "exact").then(pl.lit(EXACT)).when(pl.col("kind") == "near").then(pl.lit(NEAR))
+    frame = by_rules.with_columns(kind=kinds).with_columns(duplicate=duplicate)
+    frame = frame.with_columns(
+        kept=pl.col("kept") & pl.col("duplicate").is_null(),
+        reason=pl.coalesce("reason", "duplicate"),
+        failed=pl.concat_list("failed", "duplicate").list.drop_nulls(),
+    )
+    values = measured.drop("id", "exact_hash")
+    scores = scored.join(ranks, on="id", how="left", maintain_order="left").drop("id")
+    failed = pl.struct("failed").struct.json_encode().str.slice(len('{"failed":')).str.head(-1)
+    verdicts = frame.select(
+        run_id=pl.lit(unit.claim.run_id),
+        record_id=measured["id"],
+        kept="kept",
+        reason="reason",
+        failed=failed,
+        measured=values.select(pl.struct(pl.all()).struct.json_encode()).to_series(),
+        scores=scores.select(pl.struct(pl.all()).struct.json_encode()).to_series(),
+    )
+    unit.progress(verdicts.height, verdicts.height)
+    return UnitResult(
+        result={"records": verdicts.height, "reasons": _counts(verdicts["reason"])},
+        rows=[(Verdict.metadata.tables["verdicts"], verdicts)],
+    )
+
+
+def _counts(reasons: pl.Series) -> dict[str, int]:
+    frame = reasons.drop_nulls().value_counts().sort(reasons.name)
+    return dict(zip(frame[reasons.name].to_list(), frame["count"].to_list(), strict=True))
+
+
+def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How many records each rule dropped first, in recipe order, and how many it would have dropped alone.
+
+    Parameters
+    ----------
+    recipe : its canonical form.
+    """
+    first = {
+        reason: count
+        for reason, count in session.execute(
+            select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
+        )
+    }
+    names = [*recipe["rules"], *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR]
+    return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
+
+
+def _publish(unit: UnitContext) -> UnitResult:
+    """The curated version: text shards as they are, beside each the ids that stay, their difficulty and vectors."""
+    recipe = unit.claim.config["recipe"]
+    entries = _entries(unit)
+    selections, embeddings = _outputs(unit, 3, "selection"), _outputs(unit, 2, "embedding")
+    curated = [
+        entry | {"selection": selection.to_json(), "embedding": embedding.to_json()}
+        for entry, selection, embedding in zip(entries, selections, embeddings, strict=True)
+    ]
+    with unit.catalog.read() as session:
+        dropped = funnel(session, unit.claim.run_id, recipe)
+        accepted = select(func.count()).where(DuplicatePair.run_id == unit.claim.run_id, DuplicatePair.accepted)
+        num_clusters = session.scalar(
+            select(func.count(DuplicatePair.keeper_id.distinct())).where(
+                DuplicatePair.run_id == unit.claim.run_id, DuplicatePair.accepted
+            )
+        )
+        num_duplicates = session.scalar(accepted)
+    kept = sum(file.num_rows for file in selections)
+    summary = {
+        "recipe": recipe["name"],
+        "recipe_hash": unit.claim.config["recipe_hash"],
+        "encoder": recipe["encoder"],
+        "records": sum(entry["data"]["num_rows"] for entry in entries),
+        "kept": kept,
+        "dropped": {one["rule"]: one["dropped"] for one in dropped if one["dropped"]},
+        "clusters": num_clusters,
+        "duplicates": num_duplicates,
+    }
+    manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "curated", curated)
+    return UnitResult(
+        result=summary,
+        apply=manifests.publisher(
+            unit.claim, manifest, kind="curated", parent_id=unit.claim.version_id, entries=curated, summary=summary
+        ),
+    )
+
+
+PIPELINES.register("clean")(
+    Pipeline(
+        stages=(
+            Stage(name="measure", plan=_text_plan, work=_measure),
+            Stage(name="deduplicate", plan=single, work=_deduplicate),
+            Stage(name="score", plan=_text_plan, work=_score),
+            Stage(name="rank", plan=single, work=_rank),
+            Stage(name="judge", plan=_text_plan, work=_judge),
+            Stage(name="publish", plan=single, work=_publish),
+        )
+    )
+)

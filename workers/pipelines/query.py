@@ -1,0 +1,161 @@
+"""Query: refit the labeling model on the labels so far and publish what to ask next."""
+
+import time
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from catalog.tables.datasets import Version
+from catalog.tables.labeling import LabelQueue, LabelRound
+from labeling import queue as queues
+from labeling.candidates import Candidates
+from labeling.learner import Learner
+from labeling.queue import QueueEntry
+from labeling.schema import LabelSchema
+from labeling.selection import choose
+from training.split import is_test
+from workers import curated, runs
+from workers.engine import UnitResult
+from workers.execution import UnitContext
+from workers.pipelines import PIPELINES, Pipeline, Stage, single
+
+NUM_ENTRIES = 200
+"""Tasks in a generation: enough that no annotator waits for the model."""
+
+
+def submit_query(
+    session: Session,
+    *,
+    now: datetime,
+    queue_id: str,
+    num_labels: int,
+    held_out_share: float,
+    num_entries: int = NUM_ENTRIES,
+    requested_by: str | None = None,
+) -> str:
+    """Ask for the next generation of a queue; at one count of labels there is one. Returns the run's id."""
+    found = session.get_one(LabelQueue, queue_id)
+    config = {
+        "queue": queue_id,
+        "num_labels": num_labels,
+        "held_out_share": held_out_share,
+        "num_entries": num_entries,
+        "strategy": found.strategy,
+    }
+    run, _ = runs.submit(
+        session,
+        now=now,
+        kind="query",
+        dataset_id=found.dataset_id,
+        version_id=found.version_id,
+        config=config,
+        idempotency_key=runs.digest({"query": queue_id, "num_labels": num_labels}),
+        requested_by=requested_by,
+    )
+    return run.id
+
+
+def _choose(unit: UnitContext) -> UnitResult:
+    """Fit on the labels, measure on the held-out slice where gold labels exist, rank the pool."""
+    config = unit.claim.config
+    with unit.catalog.read() as session:
+        found = session.get_one(LabelQueue, config["queue"])
+        version = session.get_one(Version, unit.claim.version_id)
+        labels = {one.record_id: one.value for one in queues.current_labels(session, queue_id=found.id)}
+        schema = LabelSchema.from_json(found.schema)
+        seed, strategy, generation = found.seed, found.strategy, found.generation
+        session.expunge_all()
+    records = curated.read_records(unit.store, version)
+    vectors = curated.read_embeddings(unit.store, version)
+    unit.progress(0, records.height)
+    began = time.perf_counter()
+    held_out = is_test(records["id"], config["held_out_share"], seed).to_numpy()
+    labelled = records["id"].is_in(list(labels)).to_numpy()
+    learner = _fit(vectors[labelled], [labels[one] for one in records["id"].filter(pl.Series(labelled))], schema, seed)
+    pool = np.flatnonzero(~labelled & ~held_out)
+    entries = _entries(records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation)
+    unit.progress(records.height, records.height)
+    measured = _evaluate(records, vectors, held_out, learner, schema)
+    seconds = time.perf_counter() - began
+
+    def apply(session: Session, now: datetime) -> None:
+        queues.publish_generation(session, now=now, queue_id=config["queue"], entries=entries)
+        if measured is not None:
+            _record_round(session, config, strategy, measured, seconds, now)
+
+    return UnitResult(
+        result={"num_labels": len(labels), "num_entries": len(entries), "pool": len(pool), "measured": measured},
+        apply=apply,
+    )
+
+
+def _fit(vectors: np.ndarray[Any, Any], labels: list[str], schema: LabelSchema, seed: int) -> Learner | None:
+    return Learner.fit(vectors, labels, schema.names, seed) if len(set(labels)) > 1 else None
+
+
+def _entries(
+    records: pl.DataFrame,
+    vectors: np.ndarray[Any, Any],
+    pool: np.ndarray[Any, Any],
+    labelled: np.ndarray[Any, Any],
+    learner: Learner | None,
+    schema: LabelSchema,
+    strategy: str,
+    num_entries: int,
+    seed: int,
+) -> list[QueueEntry]:
+    if not len(pool):
+        return []
+    candidates = Candidates(
+        embeddings=vectors[pool],
+        proba=learner.proba(vectors[pool]) if learner is not None else None,
+        labelled_embeddings=vectors[labelled],
+        classes=schema.names,
+    )
+    chosen = choose(candidates, strategy, min(num_entries, len(pool)), np.random.default_rng(seed))
+    rows = records[pool[chosen.indices]]
+    return [
+        QueueEntry(record_id=record_id, text=text, utility=float(utility), why=why)
+        for record_id, text, utility, why in zip(rows["id"], rows["text"], chosen.utility, chosen.why, strict=True)
+    ]
+
+
+def _evaluate(
+    records: pl.DataFrame,
+    vectors: np.ndarray[Any, Any],
+    held_out: np.ndarray[Any, Any],
+    learner: Learner | None,
+    schema: LabelSchema,
+) -> dict[str, float] | None:
+    known = records["label"].is_in(list(schema.names)).fill_null(value=False).to_numpy() & held_out
+    if learner is None or not known.any():
+        return None
+    return learner.evaluate(vectors[known], records["label"].filter(pl.Series(known)).to_list())
+
+
+def _record_round(
+    session: Session, config: dict[str, Any], strategy: str, measured: dict[str, float], seconds: float, now: datetime
+) -> None:
+    number = session.scalar(select(func.count()).where(LabelRound.queue_id == config["queue"])) or 0
+    session.add(
+        LabelRound(
+            queue_id=config["queue"],
+            arm=strategy,
+            round=number + 1,
+            num_labels=config["num_labels"],
+            num_examples=int(measured["n"]),
+            accuracy=measured["accuracy"],
+            accuracy_low=measured["low"],
+            accuracy_high=measured["high"],
+            macro_f1=measured["macro_f1"],
+            seconds=seconds,
+            created_at=now,
+        )
+    )
+
+
+PIPELINES.register("query")(Pipeline(stages=(Stage(name="choose", plan=single, work=_choose),)))
