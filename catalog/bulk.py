@@ -8,15 +8,18 @@ open in one process void each other's POSIX locks (sqlite.org/howtocorrupt.html,
 held meanwhile, correctness is worth more than the difference, which ``benchmarks/bulk.py`` measures.
 """
 
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
-from sqlalchemy import Table, text
+from sqlalchemy import Table, event, text
 from sqlalchemy.orm import Session
 
 CHUNK_ROWS = 50_000
+STAGING = "staging_"
+ABANDONED_SECONDS = 3600
 
 
 def upsert_frame(session: Session, table: Table, frame: pl.DataFrame) -> int:
@@ -70,8 +73,16 @@ def _upsert_sqlite(session: Session, table: Table, frame: pl.DataFrame, keys: Se
 
 
 def _upsert_postgresql(session: Session, table: Table, frame: pl.DataFrame, keys: Sequence[str]) -> None:
-    staging = f"staging_{uuid.uuid4().hex}"
-    _stage_by_adbc(session.get_bind().engine.url.render_as_string(hide_password=False), staging, frame)
+    engine = session.get_bind().engine
+    staging = f"{STAGING}{int(time.time())}_{uuid.uuid4().hex}"
+    _stage_by_adbc(engine.url.render_as_string(hide_password=False), staging, frame)
+    drop = text(f'DROP TABLE IF EXISTS "{staging}"')
+
+    def after_rollback(_session: Session) -> None:
+        with engine.begin() as connection:
+            connection.execute(drop)
+
+    event.listen(session, "after_rollback", after_rollback, once=True)
     columns = frame.columns
     listed = ", ".join(f'"{name}"' for name in columns)
     # The Arrow types are wider than the table's (text for jsonb, int64 for integer): cast each on the way.
@@ -83,7 +94,19 @@ def _upsert_postgresql(session: Session, table: Table, frame: pl.DataFrame, keys
             f"{_conflict_clause(columns, keys)}"
         )
     )
-    session.execute(text(f'DROP TABLE "{staging}"'))
+    session.execute(drop)
+    _drop_abandoned(session)
+
+
+def _drop_abandoned(session: Session) -> None:
+    """Drop staging tables whose process was killed before it could: committed aside, they belong to nobody."""
+    found = session.scalars(
+        text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE :begins"),
+        {"begins": STAGING.replace("_", r"\_") + "%"},
+    )
+    for name in found.all():
+        if time.time() - int(name.removeprefix(STAGING).split("_")[0]) > ABANDONED_SECONDS:
+            session.execute(text(f'DROP TABLE IF EXISTS "{name}"'))
 
 
 def _stage_by_adbc(url: str, staging: str, frame: pl.DataFrame) -> None:

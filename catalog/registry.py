@@ -9,9 +9,11 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from catalog.errors import ConfigError, NotFoundError, nearest
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class NoConfig:
 
 
 @dataclass(frozen=True)
-class Member[M]:
+class Member(Generic[M]):
     """One registered behaviour: its permanent name, what it does, and the dataclass of its options."""
 
     name: str
@@ -46,7 +48,7 @@ class Member[M]:
             raise ConfigError(f"{self.name}: {error}") from error
 
 
-class Registry[M]:
+class Registry(Generic[M]):
     """A named family of behaviours (``FILTERS``, ``STRATEGIES``, ``ATTENTION``, …).
 
     Parameters

@@ -36,7 +36,7 @@ class Candidates:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.embeddings.ndim != 2 or not np.isfinite(self.embeddings).all():
+        if self.embeddings.ndim != 2 or not np.isfinite(self.embeddings.sum(dtype=np.float64)):
             raise DataError(
                 f"embeddings of shape {self.embeddings.shape} must be a finite matrix; embed the pool again"
             )

@@ -12,6 +12,8 @@ from catalog.errors import DataError, nearest
 from labeling.determinism import one_thread
 
 NORMAL_QUANTILE_95 = 1.959963984540054
+CHUNK_ROWS = 65_536
+"""Rows scored at a time, so that a large pool is never copied as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,11 +61,11 @@ class Learner:
         -------
         (n, num_classes) float64, rows summing to 1; classes without a label so far get 0.
         """
-
         proba = np.zeros((len(embeddings), len(self.classes)))
-        if len(embeddings):
-            with one_thread():
-                proba[:, self.columns] = self.model.predict_proba(np.asarray(embeddings, dtype=np.float64))
+        with one_thread():
+            for start in range(0, len(embeddings), CHUNK_ROWS):
+                rows = slice(start, start + CHUNK_ROWS)
+                proba[rows, self.columns] = self.model.predict_proba(np.asarray(embeddings[rows], dtype=np.float64))
         return proba
 
     def evaluate(self, embeddings: npt.NDArray[np.float32], labels: Sequence[str]) -> dict[str, float]:

@@ -2,19 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
-from sqlalchemy import Row, Select, and_, exists, func, select
+from sqlalchemy import Row, Select, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from catalog.errors import ConflictError, GoneError
-from catalog.tables.base import new_id
+from catalog.tables.base import Moment, new_id
 from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelQueue, LabelTask
 from labeling.slots import (
     ANSWERED,
     checked_text,
     free_slot,
-    is_live,
     lock_lease,
     lock_task,
     move,
@@ -71,12 +71,9 @@ def next_task(session: Session, *, now: datetime, queue_id: str, annotator_id: s
         return _served(held, session.get_one(LabelTask, held.task_id))
     if queue.generation == 0:
         return NoTask(reason="waiting_for_model", retry_after_seconds=WAIT_SECONDS)
-    candidates = servable(queue, annotator_id, now).limit(1)
+    parameters = _parameters(queue, annotator_id, now)
     for _ in range(MAX_CLAIMS):
-        found = session.execute(
-            candidates.with_for_update(of=LabelTask, skip_locked=True, key_share=True),
-            execution_options={"populate_existing": True},
-        ).first()
+        found = session.execute(_servable_locked(), parameters, execution_options={"populate_existing": True}).first()
         if found is None:
             break
         lease = _claim(session, queue, found, annotator_id, now)
@@ -132,30 +129,54 @@ def skip(session: Session, *, now: datetime, lease_id: str, annotator_id: str, r
         move(session, lease, now, state="skipped", slot=None, kind="skipped", detail={"reason": reason})
 
 
-def servable(queue: LabelQueue, annotator_id: str, now: datetime) -> Select[int, float, str, LabelTask]:
-    """Tasks of the current generation with a free slot that this annotator has not dealt with, best first."""
+@cache
+def _servable() -> Select[int, float, str, LabelTask]:
+    """The best task of the current generation with a free slot that this annotator has not dealt with.
+
+    Built once: putting the statement together costs more than running it. It stops at the first row of the index of
+    open entries that fits.
+    """
     mine, taken = aliased(LabelAssignment), aliased(LabelAssignment)
     num_taken = (
         select(func.count())
-        .where(taken.task_id == LabelEntry.task_id, is_live(taken, now))
+        .where(
+            taken.task_id == LabelEntry.task_id,
+            or_(
+                taken.state == "accepted",
+                and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment)),
+            ),
+        )
         .correlate(LabelEntry)
         .scalar_subquery()
     )
     dealt_with = exists().where(
-        mine.task_id == LabelEntry.task_id, mine.annotator_id == annotator_id, mine.state.in_(ANSWERED)
+        mine.task_id == LabelEntry.task_id,
+        mine.annotator_id == bindparam("annotator_id"),
+        mine.state.in_(ANSWERED),
     )
     return (
         select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelTask)
         .join(LabelTask, LabelTask.id == LabelEntry.task_id)
         .where(
-            LabelEntry.queue_id == queue.id,
-            LabelEntry.generation == queue.generation,
+            LabelEntry.queue_id == bindparam("queue_id"),
+            LabelEntry.generation == bindparam("generation"),
             LabelEntry.done.is_(False),
             ~dealt_with,
             num_taken < LabelTask.overlap,
         )
         .order_by(LabelEntry.rank)
+        .limit(1)
     )
+
+
+@cache
+def _servable_locked() -> Select[int, float, str, LabelTask]:
+    """The same, passing over tasks that somebody else is changing and locking the one it finds."""
+    return _servable().with_for_update(of=LabelTask, skip_locked=True, key_share=True)
+
+
+def _parameters(queue: LabelQueue, annotator_id: str, now: datetime) -> dict[str, Any]:
+    return {"queue_id": queue.id, "generation": queue.generation, "annotator_id": annotator_id, "now": now}
 
 
 def _held_lease(session: Session, queue_id: str, annotator_id: str, now: datetime) -> LabelAssignment | None:
@@ -217,7 +238,7 @@ def _served(lease: LabelAssignment, task: LabelTask) -> Served:
 
 
 def _nothing(session: Session, queue: LabelQueue, annotator_id: str, now: datetime) -> NoTask:
-    if session.execute(servable(queue, annotator_id, now).limit(1)).first() is not None:
+    if session.execute(_servable(), _parameters(queue, annotator_id, now)).first() is not None:
         return NoTask(reason="all_leased", retry_after_seconds=RETRY_SECONDS)
     mine = aliased(LabelAssignment)
     expires_at = session.scalar(

@@ -86,6 +86,8 @@ def create_queue(
     overlap: int,
     lease_seconds: float,
     seed: int,
+    held_out_share: float = 0.0,
+    refresh_every: int = 20,
 ) -> LabelQueue:
     """Open a queue. It waits for its first generation.
 
@@ -95,6 +97,8 @@ def create_queue(
     strategy : a name in ``STRATEGIES``.
     overlap : how many different annotators answer each task, 1 to 100.
     lease_seconds : how long a task is held without a sign of life.
+    held_out_share : share of the records nobody is asked about, in [0, 0.9].
+    refresh_every : finished tasks between two fits of the model.
 
     Raises
     ------
@@ -108,6 +112,10 @@ def create_queue(
         raise ConfigError(f"overlap={overlap} must lie in [1, {MAX_OVERLAP}]")
     if not 0 < lease_seconds <= 7 * 86_400:
         raise ConfigError(f"lease_seconds={lease_seconds} must be above 0 and at most a week (604800)")
+    if not 0 <= held_out_share <= 0.9:
+        raise ConfigError(f"held_out_share={held_out_share} must lie in [0, 0.9]")
+    if refresh_every < 1:
+        raise ConfigError(f"refresh_every={refresh_every} must be at least 1")
     if session.scalar(select(LabelQueue.id).where(LabelQueue.dataset_id == dataset_id, LabelQueue.name == name)):
         raise ConflictError(f"the dataset already has a label queue named {name!r}; choose another name")
     queue = LabelQueue(
@@ -120,6 +128,8 @@ def create_queue(
         overlap=overlap,
         lease_seconds=lease_seconds,
         seed=seed,
+        held_out_share=held_out_share,
+        refresh_every=refresh_every,
         created_at=now,
     )
     session.add(queue)
@@ -235,6 +245,7 @@ def _task_ids(queue_id: str, entries: Sequence[QueueEntry]) -> list[str]:
         if not math.isfinite(entry.utility):
             raise DataError(f"record {entry.record_id!r}: utility={entry.utility} must be finite")
         checked_text(f"text of record {entry.record_id!r}", entry.text, at_least=0, at_most=2**26)
+        checked_text(f"why of record {entry.record_id!r}", entry.why, at_least=0, at_most=2_000)
     return [str(uuid.uuid5(TASK_NAMESPACE, f"{queue_id}/{entry.record_id}")) for entry in entries]
 
 

@@ -1,8 +1,8 @@
 """Slots and leases, as every act on a queue needs them: who holds what, who may take it, and what is written down.
 
 A task has ``overlap`` slots; a live lease or an accepted answer occupies one. Whether a slot is free is decided under
-the task's row lock, and the unique constraint on ``(task, slot)`` stands behind it. Expiry is part of the question "is this
-slot taken", so nothing has to clean up after an annotator who went away.
+the task's row lock, and the unique constraint on ``(task, slot)`` stands behind it. Expiry is part of the question "is
+this slot taken", so nothing has to clean up after an annotator who went away.
 
 On PostgreSQL every act takes its annotator's advisory lock first and then waits for at most one task, so two acts can
 never wait for each other. On SQLite the caller holds the one write transaction.
@@ -11,7 +11,7 @@ never wait for each other. On SQLite the caller holds the one write transaction.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, insert, or_, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from catalog.errors import DataError, GoneError, NotFoundError
@@ -66,11 +66,6 @@ def lock_lease(
 def lock_task(session: Session, task_id: str) -> None:
     """Wait until nobody else changes this task's slots."""
     session.execute(select(LabelTask.id).where(LabelTask.id == task_id).with_for_update(key_share=True))
-
-
-def is_live(row: Any, now: datetime) -> Any:
-    """SQL: whether an assignment occupies its slot: answered, or leased and not run out."""
-    return or_(row.state == "accepted", and_(row.state == "leased", row.expires_at > now))
 
 
 def free_slot(session: Session, task_id: str, annotator_id: str, overlap: int, now: datetime) -> int | None:

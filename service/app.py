@@ -1,9 +1,8 @@
-"""The web application: ``create_app`` wires the gate, the API and the pages; ``serve`` runs it."""
+"""The web application: ``create_app`` wires the gate, the API and the pages."""
 
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
@@ -37,7 +36,16 @@ def create_app(settings: Settings) -> FastAPI:
     Parameters
     ----------
     settings : where the database is, which host names are answered, and whether a TLS proxy stands in front.
+
+    Raises
+    ------
+    ConfigError : the host is not loopback and no TLS proxy is declared: tokens would cross the network in clear.
     """
+    if settings.host not in LOOPBACK and not settings.behind_proxy:
+        raise ConfigError(
+            f"host={settings.host!r} is reachable from outside without TLS; put a TLS proxy in front and set "
+            "WINNOW_BEHIND_PROXY=true, or use host=127.0.0.1"
+        )
     catalog = Catalog(settings)
     # FastAPI's own documentation pages load scripts from a CDN, and its schema route would stand outside the API.
     app = FastAPI(title="Winnow", version="1", openapi_url=None, docs_url=None, redoc_url=None)
@@ -76,33 +84,3 @@ def health(request: Request) -> Response:
     except ServiceError:
         return JSONResponse({"status": "unavailable"}, status_code=503)
     return JSONResponse({"status": "ok"})
-
-
-def server(settings: Settings) -> uvicorn.Server:
-    """A uvicorn server for the application, not yet running.
-
-    Raises
-    ------
-    ConfigError : the host is not loopback and no TLS proxy is declared: tokens would cross the network in clear.
-    """
-    if settings.host not in LOOPBACK and not settings.behind_proxy:
-        raise ConfigError(
-            f"host={settings.host!r} is reachable from outside without TLS; put a TLS proxy in front and set "
-            "WINNOW_BEHIND_PROXY=true, or use host=127.0.0.1"
-        )
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        server_header=False,
-        # Without a proxy nobody may name another address as theirs: failed logins are counted by it.
-        proxy_headers=settings.behind_proxy,
-        timeout_graceful_shutdown=5,
-    )
-    return uvicorn.Server(config)
-
-
-def serve(settings: Settings) -> None:
-    """Answer requests until the process is told to stop."""
-    server(settings).run()

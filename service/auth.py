@@ -108,9 +108,7 @@ def _issue(session: Session, *, now: datetime, user_id: str, lifetime: timedelta
         raise NotFoundError(f"no user with id {user_id!r}")
     token_id = secrets.token_hex(8)
     token = f"wnw_{token_id}_{secrets.token_urlsafe(32)}"
-    session.add(
-        Token(id=token_id, user_id=user_id, sha256=_digest(token), created_at=now, expires_at=now + lifetime)
-    )
+    session.add(Token(id=token_id, user_id=user_id, sha256=_digest(token), created_at=now, expires_at=now + lifetime))
     detail = {"user_id": user_id, "expires_at": (now + lifetime).isoformat()}
     audit(session, now=now, actor=actor, action=action, target=f"token:{token_id}", detail=detail)
     return token

@@ -116,7 +116,7 @@ def client_address(request: HTTPConnection) -> str:
 
 
 def _host_name(header: str) -> str:
-    if header.startswith("["):
+    if header.startswith("[") and "]" in header:
         return header.partition("]")[0].lower() + "]"
     return header.partition(":")[0].lower()
 

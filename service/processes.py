@@ -173,9 +173,21 @@ def workers_for(catalog: Catalog) -> Iterator[bool]:
     supervisor = Supervisor(catalog.settings)
     supervisor.add_workers(catalog.settings.num_workers)
     try:
+        _wait_until_alive(supervisor, catalog)
         yield True
     finally:
         supervisor.stop()
+
+
+def _wait_until_alive(supervisor: Supervisor, catalog: Catalog) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while num_workers_alive(catalog) == 0:
+        for child in supervisor.children:
+            if child.ended() is not None:
+                raise TransientError(f"{child.name} ended at once; {child.last_words()}")
+        if time.monotonic() > deadline:
+            raise TransientError(f"no worker came up within {START_SECONDS:.0f} s; see {supervisor.children[0].log}")
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

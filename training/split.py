@@ -29,5 +29,5 @@ def is_test(ids: pl.Series, share: float, seed: int) -> pl.Series:
     if not 0 <= share < 1:
         raise ValueError(f"share={share} must lie in [0, 1); hold out less")
     limit = int(share * _RANGE)
-    held_out = [xxhash.xxh3_64_intdigest(one, seed=seed) < limit for one in ids]
+    held_out = [xxhash.xxh3_64_intdigest(one.encode(), seed=seed) < limit for one in ids]
     return pl.Series("is_test", held_out, dtype=pl.Boolean)

@@ -57,6 +57,10 @@ class LabelQueue(Base):
     """How many different annotators answer each task."""
     lease_seconds: Mapped[float] = mapped_column(Float)
     seed: Mapped[int] = mapped_column(BigInteger)
+    held_out_share: Mapped[float] = mapped_column(Float)
+    """Share of the records nobody is asked about, kept to measure on; 0 where there are no gold labels."""
+    refresh_every: Mapped[int]
+    """Finished tasks after which the model is refitted and a new generation chosen."""
     generation: Mapped[int] = mapped_column(default=0)
     """The generation being served; 0 before the first one."""
     waiting_for_model: Mapped[bool] = mapped_column(Boolean, default=True)

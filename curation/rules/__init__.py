@@ -13,7 +13,13 @@ from collections.abc import Callable
 import polars as pl
 
 from catalog.registry import Registry
+from curation.rules.bounds import Bounds
+from curation.rules.judging import judge
 
 Rule = Callable[[pl.Expr], pl.Expr]
 
 RULES: Registry[Rule] = Registry("rule", "curation.rules")
+
+from curation.rules.measuring import measure  # noqa: E402 - needs the registry
+
+__all__ = ["RULES", "Bounds", "Rule", "judge", "measure"]

@@ -6,7 +6,7 @@ import polars as pl
 
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
-from curation.rules.words import ratio, spaced_words
+from curation.rules.words import ratio, spaced_characters, spaced_words
 from curation.scripts import UNSPACED
 
 
@@ -32,4 +32,4 @@ def mean_word_length(text: pl.Expr) -> pl.Expr:
     """
     filled = text.str.count_matches(r"\S").cast(pl.Float64)
     syllabic = text.str.count_matches(rf"[{UNSPACED}\p{{Hangul}}]").cast(pl.Float64)
-    return pl.when(syllabic * 2 < filled).then(ratio(filled, spaced_words(text)))
+    return pl.when(syllabic * 2 < filled).then(ratio(spaced_characters(text), spaced_words(text)))

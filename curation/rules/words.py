@@ -21,6 +21,11 @@ def spaced_words(text: pl.Expr) -> pl.Expr:
     return text.str.count_matches(f"{_IN_WORD}+").cast(pl.Float64)
 
 
+def spaced_characters(text: pl.Expr) -> pl.Expr:
+    """Number of characters in the words between white space."""
+    return text.str.count_matches(_IN_WORD).cast(pl.Float64)
+
+
 def unspaced_words(text: pl.Expr) -> pl.Expr:
     """Number of words in scripts without spaces, by their characters."""
     cjk = text.str.count_matches(f"[{CJK}]").cast(pl.Float64) / CHARACTERS_A_CJK_WORD

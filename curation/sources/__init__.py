@@ -9,9 +9,24 @@ The config of a member is ``Suffixes``, which names the file suffixes that choos
 from collections.abc import Callable, Iterator
 
 from catalog.registry import Registry
-from curation.sources.batch import Parsed, ReadOptions, Rejected
+from curation.sources.batch import Batch, Parsed, ReadOptions, Rejected
 from curation.sources.opening import OpenedSource
+from curation.sources.refusal import SourceRefusedError
 
 Reader = Callable[[OpenedSource, ReadOptions], Iterator[Parsed | Rejected]]
 
 READERS: Registry[Reader] = Registry("format", "curation.sources")
+
+from curation.sources.reading import read_batches  # noqa: E402 - needs the registry
+
+__all__ = [
+    "READERS",
+    "Batch",
+    "OpenedSource",
+    "Parsed",
+    "ReadOptions",
+    "Reader",
+    "Rejected",
+    "SourceRefusedError",
+    "read_batches",
+]

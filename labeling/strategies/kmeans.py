@@ -65,5 +65,8 @@ def _cluster(
         # Fewer distinct points than clusters leaves clusters empty, which the ranking does not mind.
         warnings.simplefilter("ignore", ConvergenceWarning)
         cluster = model.fit_predict(embeddings)
-    offset = embeddings.astype(np.float64) - model.cluster_centers_[cluster].astype(np.float64)
-    return cluster.astype(np.int64), np.einsum("nd,nd->n", offset, offset)
+    distance = np.empty(len(embeddings))
+    for code in range(num_clusters):
+        rows = np.flatnonzero(cluster == code)
+        distance[rows] = ((embeddings[rows].astype(np.float64) - model.cluster_centers_[code]) ** 2).sum(axis=1)
+    return cluster.astype(np.int64), distance

@@ -246,6 +246,8 @@ def upgrade() -> None:
         sa.Column("overlap", sa.Integer(), nullable=False),
         sa.Column("lease_seconds", sa.Float(), nullable=False),
         sa.Column("seed", sa.BigInteger(), nullable=False),
+        sa.Column("held_out_share", sa.Float(), nullable=False),
+        sa.Column("refresh_every", sa.Integer(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("waiting_for_model", sa.Boolean(), nullable=False),
         sa.Column("num_tasks", sa.BigInteger(), nullable=False),
@@ -331,7 +333,7 @@ def upgrade() -> None:
             ["queue_id"],
             unique=False,
             sqlite_where=sa.text("done IS 1"),
-            postgresql_where=sa.text("done"),
+            postgresql_where=sa.text("done IS true"),
         )
 
     op.create_table(
@@ -395,7 +397,7 @@ def upgrade() -> None:
             ["queue_id", "generation", "rank"],
             unique=False,
             sqlite_where=sa.text("done IS 0"),
-            postgresql_where=sa.text("NOT done"),
+            postgresql_where=sa.text("done IS false"),
         )
 
     op.create_table(
@@ -467,7 +469,7 @@ def downgrade() -> None:
     op.drop_table("label_events")
     with op.batch_alter_table("label_entries", schema=None) as batch_op:
         batch_op.drop_index(
-            "ix_label_entries_open", sqlite_where=sa.text("done IS 0"), postgresql_where=sa.text("NOT done")
+            "ix_label_entries_open", sqlite_where=sa.text("done IS 0"), postgresql_where=sa.text("done IS false")
         )
 
     op.drop_table("label_entries")
@@ -478,7 +480,7 @@ def downgrade() -> None:
     op.drop_table("label_assignments")
     with op.batch_alter_table("label_tasks", schema=None) as batch_op:
         batch_op.drop_index(
-            "ix_label_tasks_queue_id_done", sqlite_where=sa.text("done IS 1"), postgresql_where=sa.text("done")
+            "ix_label_tasks_queue_id_done", sqlite_where=sa.text("done IS 1"), postgresql_where=sa.text("done IS true")
         )
 
     op.drop_table("label_tasks")

@@ -74,7 +74,7 @@ def skip(catalog: Catalogued, who: Anyone, lease_id: str, request: SkipRequest) 
 
 @router.put("/{lease_id}/annotation", summary="Answer a task")
 def answer(catalog: Catalogued, who: Anyone, lease_id: str, request: AnswerRequest) -> AnswerOut:
-    """Store an answer, durably before the reply, and once however often it is sent. A late answer is kept, and says so."""
+    """Store an answer: durably before the reply, once however often it is sent. A late one is kept, and says so."""
     with catalog.write() as session:
         submitted = queue.submit(
             session,
@@ -85,6 +85,4 @@ def answer(catalog: Catalogued, who: Anyone, lease_id: str, request: AnswerReque
             key=request.key,
             seconds_spent=request.seconds_spent,
         )
-    return AnswerOut(
-        annotation_id=submitted.annotation_id, late=submitted.late, repeated=submitted.repeated
-    )
+    return AnswerOut(annotation_id=submitted.annotation_id, late=submitted.late, repeated=submitted.repeated)

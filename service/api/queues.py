@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,6 +57,7 @@ class QueueRequest(BaseModel):
     overlap: int = Field(1, ge=1, le=100, description="different annotators a task")
     lease_seconds: float | None = Field(None, ge=1, le=86_400, description="WINNOW_LABEL_LEASE_SECONDS when left out")
     seed: int = Field(0, ge=0, lt=2**63)
+    held_out_share: float = Field(0.2, ge=0, lt=1, description="records never asked about, for measuring the model")
 
 
 class QueueOut(BaseModel):
@@ -112,6 +113,19 @@ class UndoOut(BaseModel):
     task_id: str | None
 
 
+class ProgressOut(BaseModel):
+    """How far a queue is."""
+
+    num_tasks: int = Field(description="records ever offered")
+    num_done: int = Field(description="tasks with as many answers as the overlap asks for")
+    num_leased: int
+    num_skipped: int
+    num_annotations: int = Field(description="answers that count, late ones included")
+    num_mine: int = Field(description="of those, the caller's")
+    annotators: dict[str, int] | None = Field(description="answers by user id; null for annotators")
+    labels: dict[str, int] | None = Field(description="answers by label; null for annotators")
+
+
 @router.get("", summary="List queues")
 def list_queues(
     catalog: Catalogued,
@@ -136,7 +150,9 @@ def list_queues(
 
 @router.post("", status_code=201, summary="Create a queue")
 def create(catalog: Catalogued, who: Curator, request: QueueRequest) -> QueueOut:
-    """Create a queue. It serves tasks once the workers have published its first generation."""
+    """Create a queue and ask the workers for its first generation; it serves tasks once that is published."""
+    from workers.pipelines.query import submit_query
+
     schema = LabelSchema.from_json(request.label_schema.model_dump(exclude_none=True))
     with catalog.write() as session:
         now = catalog.now(session)
@@ -154,6 +170,14 @@ def create(catalog: Catalogued, who: Curator, request: QueueRequest) -> QueueOut
             lease_seconds=request.lease_seconds or catalog.settings.label_lease_seconds,
             seed=request.seed,
         )
+        submit_query(
+            session,
+            now=now,
+            queue_id=made.id,
+            num_labels=0,
+            held_out_share=request.held_out_share,
+            requested_by=who.name,
+        )
         audit(session, now=now, actor=who.user_id, action="queue.created", target=f"queue:{made.id}")
         return _queue_out(made, dataset.name)
 
@@ -168,7 +192,7 @@ def read_queue(catalog: Catalogued, _who: Anyone, queue_id: str) -> QueueOut:
 
 @router.post("/{queue_id}/next", summary="Lease the next task")
 def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
-    """Always 200: ``task`` is the most useful task, leased to the caller, or null with a reason and when to ask again."""
+    """Always 200: ``task`` is the most useful one, leased to the caller, or null with a reason and when to ask again."""
     with catalog.write() as session:
         now = catalog.now(session)
         served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id)
@@ -186,16 +210,26 @@ def undo(catalog: Catalogued, who: Anyone, queue_id: str) -> UndoOut:
 
 
 @router.get("/{queue_id}/progress", summary="Read a queue's progress")
-def read_progress(catalog: Catalogued, who: Anyone, queue_id: str) -> dict[str, Any]:
+def read_progress(catalog: Catalogued, who: Anyone, queue_id: str) -> ProgressOut:
     """How far the queue is. Annotators see their own part only, curators everyone's."""
     with catalog.read() as session:
         return progress_for(session, who, now=catalog.now(session), queue_id=queue_id)
 
 
-def progress_for(session: Session, who: Identity, *, now: datetime, queue_id: str) -> dict[str, Any]:
-    """``labeling.queue.progress`` as plain values, cut to what this user may see."""
-    found = asdict(queue.progress(session, now=now, queue_id=queue_id))
-    return found
+def progress_for(session: Session, who: Identity, *, now: datetime, queue_id: str) -> ProgressOut:
+    """``labeling.queue.progress``, cut to what this user may see: never what others said, while one is labeling."""
+    found = queue.progress(session, now=now, queue_id=queue_id)
+    everyone = who.role != "annotator"
+    return ProgressOut(
+        num_tasks=found.num_tasks,
+        num_done=found.num_done,
+        num_leased=found.num_leased,
+        num_skipped=found.num_skipped,
+        num_annotations=found.num_annotations,
+        num_mine=found.annotators.get(who.user_id, 0),
+        annotators=found.annotators if everyone else None,
+        labels=found.labels if everyone else None,
+    )
 
 
 def queue_with_dataset(session: Session, queue_id: str) -> tuple[LabelQueue, Dataset]:

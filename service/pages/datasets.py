@@ -40,7 +40,8 @@ def last_funnel(session: Session, dataset_id: str) -> Funnel | None:
         select(Verdict.reason, func.count()).where(Verdict.run_id == run.id).group_by(Verdict.reason)
     ).all()
     kept = sum(count for reason, count in counted if reason is None)
-    dropped = sorted(((reason, count) for reason, count in counted if reason is not None), key=lambda one: (-one[1], one[0]))
+    dropped = [(reason, count) for reason, count in counted if reason is not None]
+    dropped.sort(key=lambda one: (-one[1], one[0]))
     return Funnel(run=run, num_records=sum(count for _, count in counted), num_kept=kept, dropped=dropped)
 
 

@@ -61,4 +61,4 @@ def show_queue(request: Request, catalog: Catalogued, _who: Curator, queue_id: s
 
 
 def _names(session: Session) -> dict[str, str]:
-    return {user_id: name for user_id, name in session.execute(select(User.id, User.name))}
+    return {user.id: user.name for user in session.scalars(select(User))}

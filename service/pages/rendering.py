@@ -11,7 +11,8 @@ from starlette.responses import HTMLResponse
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with our filters."""
     environment = Environment(
         loader=PackageLoader("service", "templates"),
         autoescape=True,
@@ -35,7 +36,7 @@ def render(
 ) -> HTMLResponse:
     """One page. ``me`` is the identity that the gate put on the request, or None before login."""
     me = getattr(request.state, "identity", None)
-    html = _environment().get_template(template).render(me=me, path=request.url.path, **context)
+    html = environment().get_template(template).render(me=me, path=request.url.path, **context)
     return HTMLResponse(html, status_code=status_code, headers=dict(headers or {}))
 
 

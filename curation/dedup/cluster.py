@@ -1,0 +1,27 @@
+"""From measured pairs to removals."""
+
+import numpy as np
+
+
+def assign_keepers(number: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Give every record that leaves the keeper it was measured against.
+
+    The best record not yet removed becomes a keeper and takes all its verified neighbours, then the next. So a record
+    leaves only when its similarity to its own keeper was measured and sufficient: a chain A~B~C never drags C to A.
+
+    Parameters
+    ----------
+    number : number of records, numbered in keeper order.
+    first, second : (num_pairs,) verified pairs, first < second, sorted by (first, second).
+
+    Returns
+    -------
+    (number,) int64: the keeper of each record that leaves, -1 for those that stay.
+    """
+    keepers = np.full(number, -1, dtype=np.int64)
+    assigned = keepers.tolist()
+    for one, other in zip(first.tolist(), second.tolist(), strict=True):
+        # Sorted pairs: all that could remove ``one`` have been seen when it is looked at as a keeper.
+        if assigned[one] < 0 and assigned[other] < 0:
+            assigned[other] = one
+    return np.asarray(assigned, dtype=np.int64) if number else keepers

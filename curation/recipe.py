@@ -1,0 +1,234 @@
+"""Recipes: everything a cleaning run decides by, in one named, versioned, hashable value."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from catalog.errors import ConfigError, NotFoundError, nearest
+from catalog.registry import Registry
+from curation.dedup.near import NearConfig
+from curation.difficulty import DIFFICULTY
+from curation.encoders import ENCODERS
+from curation.rules import RULES
+from curation.rules.bounds import Bounds
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a dataset is cleaned.
+
+    Parameters
+    ----------
+    name, version : of the recipe; raise the version when a threshold changes.
+    rules : rule name to bounds, in the order in which failures are reported.
+    languages : ISO 639 codes that are kept; empty keeps all.
+    min_language_confidence : probability from which another language counts as identified, in [0, 1].
+    exact : whether exact duplicates leave.
+    near : how near-duplicates are found, or None to keep them.
+    encoder : registered encoder of the embeddings.
+    difficulty : registered difficulty parts, at least one.
+    """
+
+    name: str
+    version: int = 1
+    rules: Mapping[str, Bounds] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
+    min_language_confidence: float = 0.0
+    exact: bool = True
+    near: NearConfig | None = None
+    encoder: str = "hashing"
+    difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range and names that are not registered."""
+        if not isinstance(self.name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name):
+            raise ConfigError(f"name={self.name!r} must be 1 to 64 of a-z, 0-9, '.', '_', '-'")
+        if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
+            raise ConfigError(f"version={self.version!r} must be a whole number from 1")
+        for language in self.languages:
+            if not isinstance(language, str) or not re.fullmatch(r"[a-z]{2,3}", language):
+                raise ConfigError(f"languages: {language!r} is no ISO 639-1 code such as en or ko; quote 'no' in YAML")
+        confidence = self.min_language_confidence
+        if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
+            raise ConfigError(f"min_language_confidence={confidence!r} must lie in [0, 1]")
+        if not isinstance(self.exact, bool):
+            raise ConfigError(f"exact={self.exact!r} must be true or false")
+        for name in self.rules:
+            _known(RULES, name)
+        _known(ENCODERS, self.encoder)
+        if not self.difficulty or len(set(self.difficulty)) < len(self.difficulty):
+            raise ConfigError(f"difficulty={list(self.difficulty)!r} must name at least one part, each once")
+        for name in self.difficulty:
+            _known(DIFFICULTY, name)
+
+    def canonical(self) -> dict[str, Any]:
+        """The recipe as plain JSON values, complete: defaults filled in, versions of all members.
+
+        Rules carry their position: a JSON database does not keep the order of keys.
+        """
+        rules = {
+            name: {"position": position, "version": RULES[name].version, **_floats(bounds)}
+            for position, (name, bounds) in enumerate(self.rules.items())
+        }
+        versions = {name: DIFFICULTY[name].version for name in self.difficulty}
+        return {
+            "name": self.name,
+            "version": self.version,
+            "rules": rules,
+            "languages": list(self.languages),
+            "min_language_confidence": float(self.min_language_confidence),
+            "exact": self.exact,
+            "near": None if self.near is None else {**asdict(self.near), "threshold": float(self.near.threshold)},
+            "encoder": self.encoder,
+            "difficulty": list(self.difficulty),
+            "versions": {"encoder": ENCODERS[self.encoder].version, "difficulty": versions},
+        }
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical form: equal for recipes that decide alike."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    return sorted(path.name.removesuffix(".yaml") for path in _presets().iterdir() if path.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Load a preset by its name, or a YAML file by its path.
+
+    Raises
+    ------
+    NotFoundError : neither a preset nor a file.
+    ConfigError : not YAML, an unknown key, rule, encoder or part (with the nearest known), or a value out of range.
+    """
+    if name_or_path in preset_names():
+        text, origin = (_presets() / f"{name_or_path}.yaml").read_text("utf-8"), name_or_path
+    elif name_or_path.endswith(_SUFFIXES) and Path(name_or_path).is_file():
+        text, origin = _read(Path(name_or_path)), name_or_path
+    else:
+        raise NotFoundError(
+            f"no recipe {name_or_path!r}; {nearest(name_or_path, preset_names())}, or the path of a .yaml file"
+        )
+    try:
+        return _parse(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {origin}: not YAML ({error})") from error
+    except ConfigError as error:
+        raise ConfigError(f"recipe {origin}: {error}") from error
+
+
+def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
+    """Rebuild a recipe from its stored canonical form.
+
+    Raises
+    ------
+    ConfigError : it was written with other versions of its members than this release has: what it would decide now
+        differs from what it decided then.
+    """
+    rules = dict(sorted(canonical["rules"].items(), key=lambda item: item[1]["position"]))
+    versions = canonical["versions"]
+    members: list[tuple[Registry[Any], str, int]] = [(RULES, name, one["version"]) for name, one in rules.items()]
+    members += [(ENCODERS, canonical["encoder"], versions["encoder"])]
+    members += [(DIFFICULTY, name, version) for name, version in versions["difficulty"].items()]
+    for registry, name, version in members:
+        if _known(registry, name).version != version:
+            raise ConfigError(
+                f"{registry.kind} {name!r} was recorded at version {version} and is at {registry[name].version} now; "
+                "start a new run"
+            )
+    plain = {key: value for key, value in canonical.items() if key != "versions"}
+    bounds = {name: {"minimum": one["minimum"], "maximum": one["maximum"]} for name, one in rules.items()}
+    return _parse({**plain, "rules": bounds})
+
+
+def _presets() -> Any:
+    return resources.files("curation") / "recipes"
+
+
+def _floats(bounds: Bounds) -> dict[str, float | None]:
+    """Bounds as floats, so that 50 and 50.0 have one digest."""
+    return {
+        "minimum": None if bounds.minimum is None else float(bounds.minimum),
+        "maximum": None if bounds.maximum is None else float(bounds.maximum),
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error}") from error
+
+
+def _known(registry: Registry[Any], name: Any) -> Any:
+    if not isinstance(name, str):
+        raise ConfigError(f"{registry.kind} {name!r} must be a name; {nearest(str(name), registry)}")
+    try:
+        return registry[name]
+    except NotFoundError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _parse(given: Any) -> Recipe:
+    if not isinstance(given, dict):
+        raise ConfigError(f"a recipe is a mapping of keys to values, not {type(given).__name__}")
+    known = {one.name for one in fields(Recipe)}
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}; {nearest(str(key), known)}")
+    if "name" not in given:
+        raise ConfigError("the key 'name' is missing; give the recipe a name")
+    values = dict(given)
+    values["rules"] = _rules(given.get("rules"))
+    values["near"] = _near(given.get("near"))
+    for key in ("languages", "difficulty"):
+        if key in given:
+            values[key] = _names(key, given[key])
+    return Recipe(**values)
+
+
+def _rules(given: Any) -> dict[str, Bounds]:
+    """Bounds by rule. A side that is left out is the published one; null opens it."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise ConfigError(f"rules must map rule names to bounds, not {type(given).__name__}")
+    rules: dict[str, Bounds] = {}
+    for name, bounds in given.items():
+        member = _known(RULES, name)
+        if not (bounds is None or isinstance(bounds, dict)):
+            raise ConfigError(f"{name}={bounds!r} must be bounds such as {{minimum: 1, maximum: 2}}")
+        rules[name] = member.configured({str(key): value for key, value in (bounds or {}).items()})
+    return rules
+
+
+def _near(given: Any) -> NearConfig | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise ConfigError(f"near={given!r} must map options to values, or be null to keep near-duplicates")
+    known = {one.name for one in fields(NearConfig)}
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"near: unknown option {key!r}; {nearest(str(key), known)}")
+    try:
+        return NearConfig(**given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"near: {error}") from error
+
+
+def _names(key: str, given: Any) -> tuple[Any, ...]:
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"{key}={given!r} must be a list; write [] for none")
+    return tuple(given)

@@ -1,0 +1,5 @@
+"""The ``winnow`` command."""
+
+from service.cli.app import main
+
+__all__ = ["main"]

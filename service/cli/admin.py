@@ -1,0 +1,142 @@
+"""``winnow init``, ``user``, ``datasets``, ``runs``, ``cancel``: the home folder, who may do what, what there is."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import select
+
+from catalog import migrate
+from catalog.database import Catalog
+from catalog.settings import load_settings
+from catalog.store import Store
+from catalog.tables.access import ROLES, User
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.engine import Run
+from service.auth import create_user, issue_token
+from service.cli.output import AsJson, emit_json, emit_table, out, say, workspace
+from workers import engine, runs
+
+ADMIN = "admin"
+TOKEN_FILE = "admin.token"  # noqa: S105 - a file name
+
+
+def add(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command("init")(init)
+    app.command("user")(user)
+    app.command("datasets")(datasets)
+    app.command("runs")(list_runs)
+    app.command("cancel")(cancel)
+
+
+def init(*, json: AsJson = False) -> None:
+    """Create the home folder, the database and the first admin token, or bring an older database up to date."""
+    settings = load_settings()
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    catalog = Catalog(settings)
+    changed = migrate.upgrade(catalog)
+    Store.of(settings).create()
+    token_path = settings.home / TOKEN_FILE
+    token = _first_admin(catalog, token_path)
+    if json:
+        emit_json({"home": str(settings.home), "migrated": changed, "token": token, "token_file": str(token_path)})
+        return
+    say(f"home      {settings.home}")
+    say(f"database  {catalog.engine.url.render_as_string()} ({'migrated' if changed else 'up to date'})")
+    say(f"store     {settings.store}")
+    if token is None:
+        say("an admin exists already; nothing was changed. New tokens: `winnow user NAME --role annotator`")
+        return
+    say(f"admin token, shown this once, also in {token_path} (mode 0600):")
+    out.print(token)
+    say("next: `winnow up` in one terminal, `winnow ingest FILES --dataset NAME --text COLUMN` in another")
+
+
+def _first_admin(catalog: Catalog, path: Path) -> str | None:
+    with catalog.write() as session:
+        if session.scalars(select(User).where(User.role == "admin")).first() is not None:
+            return None
+        now = catalog.now(session)
+        admin = create_user(session, now=now, name=ADMIN, role="admin")
+        token = issue_token(session, now=now, user_id=admin.id, days=catalog.settings.token_days)
+        # Within the transaction: an admin whose token nobody could read would lock everybody out.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.fchmod(descriptor, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token + "\n")
+    return token
+
+
+def user(
+    name: Annotated[str, typer.Argument(help="Name of the person or program.")],
+    *,
+    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "annotator",
+    json: AsJson = False,
+) -> None:
+    """Give somebody a new token; the person is created if unknown. Shown once."""
+    catalog = workspace()
+    with catalog.write() as session:
+        now = catalog.now(session)
+        found = session.scalars(select(User).where(User.name == name)).one_or_none()
+        person = found or create_user(session, now=now, name=name, role=role, actor="command line")
+        token = issue_token(session, now=now, user_id=person.id, days=catalog.settings.token_days, actor="command line")
+        shown = {"user": name, "role": person.role, "token": token}
+    if json:
+        emit_json(shown)
+        return
+    say(f"token of {name} ({shown['role']}), valid {catalog.settings.token_days} days, shown this once:")
+    out.print(token)
+
+
+def datasets(*, json: AsJson = False) -> None:
+    """List datasets and their newest versions."""
+    catalog = workspace()
+    with catalog.read() as session:
+        rows = session.execute(
+            select(Dataset.name, Version.number, Version.kind, Version.num_records, Version.created_at)
+            .outerjoin(Version, Version.dataset_id == Dataset.id)
+            .order_by(Dataset.name, Version.number)
+        ).all()
+    header = ("dataset", "version", "kind", "records", "published")
+    if json:
+        emit_json([dict(zip(header, row, strict=True)) for row in rows])
+        return
+    emit_table("", header, [(*row[:4], row[4].strftime("%Y-%m-%d %H:%M") if row[4] else "") for row in rows])
+    if not rows:
+        say("no dataset yet: `winnow ingest FILES --dataset NAME --text COLUMN`")
+
+
+def list_runs(*, limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, json: AsJson = False) -> None:
+    """List runs, newest first."""
+    catalog = workspace()
+    with catalog.read() as session:
+        found = session.execute(
+            select(Run, Dataset.name)
+            .join(Dataset, Dataset.id == Run.dataset_id)
+            .order_by(Run.created_at.desc(), Run.id)
+            .limit(limit)
+        ).all()
+        rows = [
+            (run.id[:8], run.kind, name, run.state, run.created_at.strftime("%Y-%m-%d %H:%M:%S"), run.reason or "")
+            for run, name in found
+        ]
+    header = ("run", "kind", "dataset", "state", "asked", "reason")
+    if json:
+        emit_json([dict(zip(header, row, strict=True)) for row in rows])
+        return
+    emit_table("", header, rows)
+
+
+def cancel(run: Annotated[str, typer.Argument(help="Run id, or its first characters.")], *, json: AsJson = False) -> None:
+    """Cancel a running run; what it has finished is kept."""
+    catalog = workspace()
+    with catalog.write() as session:
+        found = engine.find_run(session, run)
+        runs.cancel(session, found, catalog.now(session))
+        run_id = found.id
+    if json:
+        emit_json({"run": run_id, "state": "cancelled"})
+        return
+    say(f"run {run_id[:8]} cancelled; asking for the same again goes on from there")

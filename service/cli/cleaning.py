@@ -1,0 +1,191 @@
+"""``winnow ingest``, ``rejected``, ``clean`` and ``explain``: files in, verdicts out, and why."""
+
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import func, select
+
+from catalog.store import Store
+from catalog.tables.datasets import Quarantined, Source
+from service.cli.output import AsJson, emit_json, emit_table, out, printable, run_to_end, say, send, workspace
+from workers import manifests
+from workers.biography import biography
+from workers.runs import num_workers_alive
+
+
+def add(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command("ingest")(ingest)
+    app.command("rejected")(rejected)
+    app.command("clean")(clean)
+    app.command("explain")(explain)
+
+
+def ingest(
+    files: Annotated[list[str], typer.Argument(help="JSONL, CSV, TSV, Parquet or text files, also .gz and .zst.")],
+    *,
+    dataset: Annotated[str, typer.Option(help="Name of the dataset; made if it does not exist.")],
+    text: Annotated[str, typer.Option(help="Column that holds the text.")] = "text",
+    label: Annotated[str | None, typer.Option(help="Column that holds a label, if there is one.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Read files into a dataset. Bad rows are set aside with file, line and reason; the rest goes in."""
+    from workers.pipelines.ingest import submit_ingest
+
+    catalog = workspace()
+    run_id, skipped = submit_ingest(catalog, dataset=dataset, paths=files, text_column=text, label_column=label)
+    for name in skipped:
+        say(f"{name}: these bytes are in {dataset!r} already; skipped", as_json=json)
+    if run_id is None:
+        if json:
+            emit_json({"run": None, "skipped": skipped})
+        return
+    result = run_to_end(catalog, run_id, as_json=json).result or {}
+    if json:
+        emit_json({"run": run_id, "skipped": skipped} | result)
+    else:
+        say(f"{result['records']:,} records in {dataset!r} from {result['files']} files; {result['rejected']:,} rows set aside")
+        if result["reasons"]:
+            emit_table("rows set aside", ("reason", "rows"), list(result["reasons"].items()))
+            say(f"each with file and line: `winnow rejected {dataset}`")
+    for name, reason in result["refused"].items():
+        say(f"{name} was refused whole: {reason}", as_json=json)
+    if result["refused"]:
+        raise typer.Exit(1)
+
+
+def rejected(
+    dataset: Annotated[str, typer.Argument()],
+    *,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+    json: AsJson = False,
+) -> None:
+    """List the rows that ingest set aside, and why."""
+    catalog = workspace()
+    with catalog.read() as session:
+        found = manifests.find_dataset(session, dataset)
+        of_dataset = Source.dataset_id == found.id
+        query = (
+            select(Source.name, Quarantined.line, Quarantined.reason, Quarantined.detail)
+            .join(Source, Source.id == Quarantined.source_id)
+            .where(of_dataset)
+            .order_by(Source.name, Quarantined.line)
+        )
+        rows = [tuple(row) for row in session.execute(query.limit(limit))]
+        total = session.scalar(
+            select(func.count()).select_from(Quarantined).join(Source, Source.id == Quarantined.source_id).where(of_dataset)
+        )
+        refused = [
+            (name, 0, "refused", reason)
+            for name, reason in session.execute(
+                select(Source.name, Source.refused).where(of_dataset, Source.refused.is_not(None)).order_by(Source.name)
+            )
+        ]
+    header = ("file", "line", "reason", "detail")
+    if json:
+        emit_json({"total": total, "rows": [dict(zip(header, row, strict=True)) for row in [*refused, *rows]]})
+        return
+    emit_table("", header, [*refused, *rows])
+    say(f"{len(rows):,} of {total:,} rows shown")
+
+
+def clean(
+    dataset: Annotated[str, typer.Argument()],
+    *,
+    recipe: Annotated[str, typer.Option(help="A preset's name or a YAML file.")],
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Judge every record by a recipe and publish what stays as a new version."""
+    from curation.recipe import load_recipe
+    from workers.pipelines.clean import submit_clean
+
+    catalog = workspace()
+    run_id, state = submit_clean(catalog, dataset=dataset, recipe=load_recipe(recipe))
+    if detach:
+        send(catalog)
+        _detached(catalog, run_id, as_json=json)
+        return
+    if state == "done":
+        say("this version was cleaned by this recipe before; the same result:", as_json=json)
+    elif state == "resumed":
+        say("going on from where the last try ended", as_json=json)
+    result = run_to_end(catalog, run_id, as_json=json).result or {}
+    if json:
+        emit_json({"run": run_id} | result)
+        return
+    emit_table("funnel", ("rule", "dropped", "left"), funnel_rows(result))
+    say(f"{result['kept']:,} of {result['records']:,} records stay; {result['clusters']:,} duplicate clusters")
+    say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
+
+
+def funnel_rows(result: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """Rule by rule: how many it dropped first, how many were left after it."""
+    left = result["records"]
+    rows = [("(in)", 0, left)]
+    for rule, dropped in result["dropped"].items():
+        left -= dropped
+        rows.append((rule, dropped, left))
+    return rows
+
+
+def _detached(catalog: Any, run_id: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_json({"run": run_id})
+        return
+    out.print(run_id)
+    if num_workers_alive(catalog):
+        say("running in the workers; see `winnow runs`")
+    else:
+        say("queued, but no worker is running: start them with `winnow up`")
+
+
+def explain(
+    dataset: Annotated[str, typer.Argument()],
+    record: Annotated[str, typer.Argument(help="Record id, or its first characters.")],
+    *,
+    json: AsJson = False,
+) -> None:
+    """Tell a record's whole story: origin, values against thresholds, duplicates, scores, labels."""
+    catalog = workspace()
+    with catalog.read() as session:
+        found = manifests.find_dataset(session, dataset)
+        story = biography(session, Store.of(catalog.settings), found, record)
+    if json:
+        emit_json(story)
+        return
+    out.print(f"record   {story['record']}")
+    out.print(f"origin   {story['origin']['file']}, line {story['origin']['line']}")
+    out.print(f"text     {printable(story['text'][:500])}")
+    out.print(f"label    {story['label'] or '(none)'}")
+    if story["verdict"] is None:
+        say(story["hint"])
+        return
+    because = f" by {story['reason']}" if story["reason"] else ""
+    out.print(f"verdict  {story['verdict']}{because} (recipe {story['recipe']}, run {story['run'][:8]})")
+    _explain_rules(story)
+    _explain_duplicates(story)
+    emit_table("scores", ("score", "value"), list(story["scores"].items()))
+    for one in story["labels"]:
+        out.print(f"label    {one}")
+
+
+def _explain_rules(story: dict[str, Any]) -> None:
+    rows = [
+        (one["rule"], one["measured"], one["minimum"], one["maximum"], "passed" if one["passed"] else "FAILED")
+        for one in story["rules"]
+    ]
+    emit_table("rules", ("rule", "measured", "minimum", "maximum", ""), rows)
+    language = story["language"]
+    if language["code"]:
+        out.print(f"language {language['code']} ({language['confidence']:.2f})")
+
+
+def _explain_duplicates(story: dict[str, Any]) -> None:
+    kept = story["duplicate_of"]
+    if kept is not None:
+        out.print(f"{kept['kind']} duplicate of {kept['kept']}, which was kept: Jaccard {kept['jaccard']:.3f} ({kept['rule']})")
+    for one in story["duplicates"][:20]:
+        out.print(f"kept instead of {one['record']}: {one['kind']}, Jaccard {one['jaccard']:.3f}")
+    if story["compared_and_different"]:
+        out.print(f"compared with {len(story['compared_and_different'])} more and found different enough")

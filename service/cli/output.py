@@ -1,0 +1,170 @@
+"""What every command prints: data on stdout (tables or JSON), words and progress on stderr."""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from catalog.database import Catalog
+from catalog.errors import ServiceError
+from catalog.migrate import check_revision
+from catalog.settings import Settings, load_settings
+from catalog.store import Store
+from workers import runs
+from workers.app import make_app, relay
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, and no progress.")]
+POLL_SECONDS = 0.1
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class RunFailedError(ServiceError):
+    """The run that the command asked for did not succeed."""
+
+    code = "run_failed"
+
+
+def complain(message: str) -> None:
+    """An error, in one line on stderr."""
+    err.print(f"winnow: {message}")
+
+
+def say(message: str, *, as_json: bool = False) -> None:
+    """A remark on stderr, kept quiet when a program is reading."""
+    if not as_json:
+        err.print(message)
+
+
+def emit_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+
+
+def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on stdout; numbers to the right."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for index, name in enumerate(header):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[_shown(cell) for cell in row])
+    out.print(table)
+
+
+def printable(text: str) -> str:
+    """Text without the control characters that a terminal would obey."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _shown(cell: Any) -> str:
+    if isinstance(cell, bool) or cell is None:
+        return "" if cell is None else ("yes" if cell else "no")
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return printable(str(cell))
+
+
+def workspace() -> Catalog:
+    """Settings, database and store, checked before anything begins.
+
+    Raises
+    ------
+    ConfigError : a setting is wrong, the database is missing or of another release, the store is not there.
+    """
+    settings: Settings = load_settings()
+    catalog = Catalog(settings)
+    check_revision(catalog)
+    Store.of(settings).check()
+    return catalog
+
+
+def send(catalog: Catalog) -> None:
+    """Hand what the outbox holds to the broker; a broker that is away gets it from the next sweep."""
+    relay(catalog, make_app(catalog.settings))
+
+
+def watch(catalog: Catalog, run_id: str, *, as_json: bool) -> runs.RunProgress:
+    """Wait for a run, showing stage, counts, rate and time left.
+
+    Raises
+    ------
+    RunFailedError : the run failed or was cancelled; the message has the reason and how to go on.
+    """
+    with _bar(quiet=as_json or not sys.stderr.isatty()) as bar:
+        task = bar.add_task("starting", total=None, rate="", left="")
+        shown_stage = -1
+        while True:
+            with catalog.read() as session:
+                state = runs.run_progress(session, run_id, catalog.now(session))
+            stage = state.stages[state.stage]
+            if bar.disable and not as_json and state.stage != shown_stage:
+                err.print(f"{state.kind} {state.stage + 1}/{len(state.stages)}: {stage.name}")
+            shown_stage = state.stage
+            bar.update(
+                task,
+                description=f"{state.kind} {state.stage + 1}/{len(state.stages)} {stage.name}",
+                completed=stage.num_done,
+                total=stage.num_total or None,
+                rate=f"{state.rate:,.0f}/s" if state.rate else "",
+                left=f"{state.seconds_left:,.0f} s left" if state.seconds_left is not None else "",
+            )
+            if state.state != "running":
+                break
+            time.sleep(POLL_SECONDS)
+    if state.state != "done":
+        raise RunFailedError(
+            f"{state.kind} run {run_id[:8]} {state.state}: {state.reason}; "
+            "what was finished is kept, and the same command goes on from there"
+        )
+    return state
+
+
+def _bar(*, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[left]}"),
+        console=err,
+        disable=quiet,
+        transient=True,
+    )
+
+
+def run_to_end(catalog: Catalog, run_id: str, *, as_json: bool) -> runs.RunProgress:
+    """Send, make sure somebody works, and wait."""
+    from service.processes import workers_for
+
+    send(catalog)
+    with workers_for(catalog) as started:
+        if started:
+            say(f"no worker is running: {catalog.settings.num_workers} started for this command", as_json=as_json)
+        return watch(catalog, run_id, as_json=as_json)
+
+
+__all__ = [
+    "AsJson",
+    "RunFailedError",
+    "complain",
+    "emit_json",
+    "emit_table",
+    "printable",
+    "run_to_end",
+    "say",
+    "send",
+    "watch",
+    "workspace",
+]

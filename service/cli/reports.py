@@ -1,0 +1,46 @@
+"""``winnow report``: one HTML page that says it all."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalog.errors import ConfigError
+from catalog.store import Store
+from service.cli.output import AsJson, emit_json, out, say, workspace
+from service.report import render_report
+from workers import manifests
+
+
+def add(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command("report")(report)
+
+
+def report(
+    dataset: Annotated[str, typer.Argument()],
+    *,
+    output: Annotated[Path | None, typer.Option(help="Where to write; default reports/DATASET.html at home.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML page: funnel, clusters, learning curve, loss curve, variants."""
+    catalog = workspace()
+    with catalog.read() as session:
+        found = manifests.find_dataset(session, dataset)
+        page = render_report(session, Store.of(catalog.settings), found)
+    path = output or catalog.settings.home / "reports" / f"{found.id[:8]}.html"
+    if path.is_dir():
+        raise ConfigError(f"--output {path} is a folder; give a file name, e.g. {path / 'report.html'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.tmp")
+        aside.write_text(page, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from error
+    if json:
+        emit_json({"report": str(path)})
+        return
+    say("report, to be opened in a browser:")
+    out.print(path.absolute().as_uri())

@@ -1,0 +1,181 @@
+"""The report: one self-contained HTML page about a dataset, drawn on the server, with no script and nothing fetched."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import polars as pl
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from catalog.store import Store, StoredFile
+from catalog.tables.curation import DuplicatePair
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.engine import Run
+from catalog.tables.labeling import LabelQueue, LabelRound
+from catalog.tables.training import Evaluation, LossPoint
+from service.pages.charts import Chart, Series, line_chart
+from service.pages.datasets import last_funnel
+from service.pages.rendering import environment
+from workers import manifests
+
+NUM_CLUSTERS = 12
+NUM_MEMBERS = 5
+SMOOTHED_OVER = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """Records that one kept record stands for."""
+
+    keeper_id: str
+    keeper_text: str
+    num_members: int
+    members: list[dict[str, Any]]
+
+
+def render_report(session: Session, store: Store, dataset: Dataset) -> str:
+    """The page as text.
+
+    Raises
+    ------
+    NotFoundError : nothing was cleaned yet, with the command that does.
+    """
+    version = manifests.require_version(session, dataset, "curated")
+    run = session.get_one(Run, version.run_id)
+    training = session.scalars(
+        select(Run)
+        .where(Run.dataset_id == dataset.id, Run.kind == "train", Run.state == "done")
+        .order_by(Run.created_at.desc(), Run.id)
+        .limit(1)
+    ).one_or_none()
+    style = (files("service") / "static" / "style.css").read_text(encoding="utf-8")
+    return environment().get_template("report.html").render(
+        dataset=dataset,
+        version=version,
+        run=run,
+        summary=version.summary,
+        style=style,
+        funnel=last_funnel(session, dataset.id),
+        clusters=clusters(session, store, version),
+        learning=learning_chart(session, dataset.id),
+        rounds=last_rounds(session, dataset.id),
+        training=training,
+        losses=loss_chart(session, training),
+        variants=variants(session, training),
+    )
+
+
+def clusters(session: Session, store: Store, version: Version) -> list[Cluster]:
+    """The biggest duplicate clusters, with the kept text and some of those that left."""
+    accepted = (DuplicatePair.run_id == version.run_id, DuplicatePair.accepted)
+    size = func.count().label("size")
+    biggest = session.execute(
+        select(DuplicatePair.keeper_id, size)
+        .where(*accepted)
+        .group_by(DuplicatePair.keeper_id)
+        .order_by(size.desc(), DuplicatePair.keeper_id)
+        .limit(NUM_CLUSTERS)
+    ).all()
+    pairs = {
+        keeper: session.scalars(
+            select(DuplicatePair)
+            .where(*accepted, DuplicatePair.keeper_id == keeper)
+            .order_by(DuplicatePair.jaccard, DuplicatePair.record_id)
+            .limit(NUM_MEMBERS)
+        ).all()
+        for keeper, _ in biggest
+    }
+    wanted = {keeper for keeper, _ in biggest} | {one.record_id for found in pairs.values() for one in found}
+    text = _texts(store, version, wanted)
+    return [
+        Cluster(
+            keeper_id=keeper,
+            keeper_text=text[keeper],
+            num_members=count,
+            members=[
+                {"id": one.record_id, "text": text[one.record_id], "kind": one.kind, "jaccard": one.jaccard}
+                for one in pairs[keeper]
+            ],
+        )
+        for keeper, count in biggest
+    ]
+
+
+def _texts(store: Store, version: Version, ids: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in manifests.read(store, version)["shards"]:
+        frame = store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
+        rows = frame.filter(pl.col("id").is_in(list(ids)))
+        found.update(zip(rows["id"].to_list(), rows["text"].to_list(), strict=True))
+    return found
+
+
+def last_rounds(session: Session, dataset_id: str) -> list[LabelRound]:
+    """The newest learning curve of every strategy."""
+    queues = session.scalars(
+        select(LabelQueue).where(LabelQueue.dataset_id == dataset_id).order_by(LabelQueue.created_at, LabelQueue.id)
+    ).all()
+    newest = {queue.strategy: queue.id for queue in queues if _is_measured(session, queue.id)}
+    return list(
+        session.scalars(
+            select(LabelRound).where(LabelRound.queue_id.in_(newest.values())).order_by(LabelRound.arm, LabelRound.round)
+        )
+    )
+
+
+def _is_measured(session: Session, queue_id: str) -> bool:
+    return session.scalar(select(LabelRound.round).where(LabelRound.queue_id == queue_id).limit(1)) is not None
+
+
+def learning_chart(session: Session, dataset_id: str) -> Chart | None:
+    """Held-out accuracy against labels spent, one line a strategy with its interval."""
+    rounds = last_rounds(session, dataset_id)
+    by_arm = {arm: [one for one in rounds if one.arm == arm] for arm in sorted({one.arm for one in rounds})}
+    return line_chart(
+        [
+            Series(
+                name=arm,
+                points=tuple((float(one.num_labels), one.accuracy) for one in found),
+                low=tuple(one.accuracy_low for one in found),
+                high=tuple(one.accuracy_high for one in found),
+            )
+            for arm, found in by_arm.items()
+        ]
+    )
+
+
+def loss_chart(session: Session, training: Run | None) -> Chart | None:
+    """Training loss against steps, one line an arm, averaged over a few points."""
+    if training is None:
+        return None
+    points = session.execute(
+        select(LossPoint.arm, LossPoint.step, LossPoint.loss)
+        .where(LossPoint.run_id == training.id)
+        .order_by(LossPoint.arm, LossPoint.step)
+    ).all()
+    if not points:
+        return None
+    frame = pl.DataFrame(points, schema=["arm", "step", "loss"], orient="row")
+    series = []
+    for (arm,), part in frame.group_by("arm", maintain_order=True):
+        smooth = part["loss"].rolling_mean(SMOOTHED_OVER, min_samples=1)
+        every = max(1, part.height // 120)
+        series.append(
+            Series(
+                name=str(arm),
+                points=tuple(
+                    (float(step), round(loss, 4))
+                    for step, loss in zip(part["step"][::every].to_list(), smooth[::every].to_list(), strict=True)
+                ),
+            )
+        )
+    return line_chart(series)
+
+
+def variants(session: Session, training: Run | None) -> list[Evaluation]:
+    """The variant table of the newest training."""
+    if training is None:
+        return []
+    query = select(Evaluation).where(Evaluation.run_id == training.id).order_by(Evaluation.arm, Evaluation.variant)
+    return list(session.scalars(query))

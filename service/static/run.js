@@ -1,0 +1,103 @@
+// Keeps a run's page fresh until the run has ended. Everything is written through textContent and attributes.
+
+import { call } from "./requests.js";
+
+const EVERY_MS = 1500;
+const byId = (id) => document.getElementById(id);
+const page = document.querySelector("main");
+const { run } = page.dataset;
+
+function cell(kind, text, name = "") {
+  const made = document.createElement(kind);
+  made.textContent = text;
+  if (name) made.className = name;
+  return made;
+}
+
+const count = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, " ");
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+function badge(state) {
+  return cell("span", state, `state state-${state}`);
+}
+
+function showStages(stages) {
+  const rows = stages.map((stage) => {
+    const row = document.createElement("tr");
+    const name = cell("th", stage.name);
+    name.scope = "row";
+    const bar = document.createElement("progress");
+    bar.setAttribute("aria-label", stage.name);
+    // Inside one long unit the records move before the units do.
+    const whole = stage.num_units === 0 ? 1 : stage.num_units;
+    const within = stage.num_total > 0 ? stage.num_done / stage.num_total : 0;
+    bar.max = 1;
+    bar.value = Math.min(1, Math.max(stage.num_units_done / whole, stage.num_units === 1 ? within : 0));
+    const barCell = cell("td", "", "grow");
+    barCell.append(bar);
+    row.append(
+      name,
+      barCell,
+      cell("td", `${stage.num_units_done} / ${stage.num_units}`, "number"),
+      cell("td", count(stage.num_done), "number"),
+      cell("td", count(stage.num_total), "number"),
+    );
+    return row;
+  });
+  byId("stages").tBodies[0].replaceChildren(...rows);
+}
+
+function showUnits(units) {
+  const rows = units.map((unit) => {
+    const row = document.createElement("tr");
+    const state = document.createElement("td");
+    state.append(badge(unit.state));
+    row.append(
+      cell("td", unit.stage_name),
+      cell("td", unit.position, "number"),
+      state,
+      cell("td", unit.attempts, "number"),
+      cell("td", `${count(unit.num_done)} / ${count(unit.num_total)}`, "number"),
+      cell("td", unit.owner ?? "–", "wrap"),
+      cell("td", unit.reason ?? "–", "wrap"),
+    );
+    return row;
+  });
+  byId("units").tBodies[0].replaceChildren(...rows);
+  byId("units").hidden = rows.length === 0;
+  byId("no-units").hidden = rows.length > 0;
+}
+
+function showPace(progress) {
+  const parts = [`after ${duration(progress.seconds)}`];
+  if (progress.state === "running" && progress.rate !== null) parts.push(`${progress.rate.toPrecision(3)} a second`);
+  if (progress.seconds_left !== null) parts.push(`about ${duration(progress.seconds_left)} left in this stage`);
+  byId("pace").textContent = parts.join(" · ");
+}
+
+async function refresh() {
+  const outcome = await call("GET", `/runs/${run}`);
+  if (outcome.ok) {
+    const progress = outcome.body;
+    page.dataset.state = progress.state;
+    byId("state").replaceChildren(badge(progress.state));
+    byId("reason").textContent = progress.reason ?? "";
+    byId("reason").hidden = !progress.reason;
+    showStages(progress.stages);
+    showPace(progress);
+    const units = await call("GET", `/runs/${run}/units`);
+    if (units.ok) showUnits(units.body.items);
+    if (progress.state !== "running") return;
+  } else {
+    byId("pace").textContent = outcome.why === "logged out" ? "logged out; log in again in another tab" : "the service does not answer; trying again";
+    if (outcome.refused) return;
+  }
+  setTimeout(refresh, EVERY_MS);
+}
+
+refresh();

@@ -1,0 +1,74 @@
+"""A database reaches this release's schema by migrations alone, once, and a newer one is left in peace."""
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, make_url, text
+
+from catalog import migrate
+from catalog.database import Catalog
+from catalog.errors import ConfigError
+from catalog.settings import Settings
+from catalog.tables import metadata
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    """A catalog on a database without any table."""
+    url = ""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres_url")
+        name = f"m{abs(hash(tmp_path)):x}"
+        admin = create_engine(server, isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        admin.dispose()
+        url = make_url(server).set(database=name).render_as_string(hide_password=False)
+    catalog = Catalog(Settings(home=tmp_path, database_url=url))
+    yield catalog
+    catalog.close()
+
+
+def test_migrations_give_exactly_the_declared_schema(empty: Catalog) -> None:
+    assert migrate.upgrade(empty) is True
+    assert migrate.upgrade(empty) is False
+    migrate.check_revision(empty)
+    with empty.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        names = set(inspect(connection).get_table_names())
+    assert names == {*metadata.tables, "alembic_version"}
+
+
+def _upgrade(home: str, url: str) -> None:
+    migrate.upgrade(Catalog(Settings(home=Path(home), database_url=url)))
+
+
+def test_processes_that_migrate_at_once_all_succeed(empty: Catalog) -> None:
+    context = multiprocessing.get_context("spawn")
+    arguments = (str(empty.settings.home), empty.settings.database_url)
+    processes = [context.Process(target=_upgrade, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    migrate.check_revision(empty)
+
+
+def test_database_without_schema_is_refused(empty: Catalog) -> None:
+    with pytest.raises(ConfigError, match="run `winnow init`"):
+        migrate.check_revision(empty)
+
+
+def test_database_of_a_newer_release_is_refused_and_unchanged(empty: Catalog) -> None:
+    migrate.upgrade(empty)
+    with empty.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for attempt in (migrate.check_revision, migrate.upgrade):
+        with pytest.raises(ConfigError, match="revision 9999, from a newer release"):
+            attempt(empty)
+    assert migrate.current_revision(empty) == "9999"

@@ -1,0 +1,141 @@
+"""What is written to the store comes back unchanged, or not at all."""
+
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from catalog.errors import ConfigError, CorruptionError, NotFoundError, TransientError
+from catalog.store import Store, StoredFile
+
+FRAME = pl.DataFrame(
+    {
+        "id": [f"{n:032x}-0" for n in range(500)],
+        "text": ["한국어 텍스트 🎉 " * (n % 7) + f"ไทย 中文 {n}" for n in range(500)],
+        "score": [n / 3 for n in range(500)],
+    }
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(f"file://{tmp_path}/store")
+    made.create()
+    return made
+
+
+def path_of(store: Store, file: StoredFile) -> Path:
+    return Path(store.url.removeprefix("file://")) / file.name
+
+
+def test_frame_comes_back_as_it_was(store: Store) -> None:
+    file = store.write_frame(FRAME, "text")
+    assert_frame_equal(store.read_frame(file), FRAME)
+    assert_frame_equal(store.read_frame(file, ["id"]), FRAME.select("id"))
+    assert file.num_rows == 500
+    assert file.sha256 == hashlib.sha256(path_of(store, file).read_bytes()).hexdigest()
+    assert StoredFile.from_json(file.to_json()) == file
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=30) | st.none(), max_size=20))
+def test_any_text_survives_and_equal_frames_are_one_file(store: Store, texts: list[str | None]) -> None:
+    frame = pl.DataFrame({"text": texts}, schema={"text": pl.String})
+    first = store.write_frame(frame, "text")
+    assert store.write_frame(frame, "text") == first
+    assert_frame_equal(store.read_frame(first), frame)
+
+
+def test_every_bit_flip_and_truncation_is_detected(store: Store) -> None:
+    file = store.write_frame(FRAME, "text")
+    path = path_of(store, file)
+    sound = path.read_bytes()
+    rng = random.Random(7)
+    for _ in range(100):
+        at, bit = rng.randrange(len(sound)), rng.randrange(8)
+        damaged = bytearray(sound)
+        damaged[at] ^= 1 << bit
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(CorruptionError, match="is damaged: SHA-256"):
+            store.read_frame(file)
+    path.write_bytes(sound[:-10])
+    with pytest.raises(CorruptionError, match="restore it from a backup"):
+        store.read_frame(file)
+    path.write_bytes(sound)
+    assert_frame_equal(store.read_frame(file), FRAME)
+
+
+def test_page_checksums_alone_never_let_damaged_data_through(store: Store) -> None:
+    file = store.write_frame(FRAME, "text")
+    path = path_of(store, file)
+    sound = path.read_bytes()
+    refused = 0
+    for at in range(4, len(sound) // 2, 11):
+        damaged = bytearray(sound)
+        damaged[at] ^= 16
+        path.write_bytes(bytes(damaged))
+        forged = StoredFile(name=file.name, sha256=hashlib.sha256(damaged).hexdigest(), size_bytes=file.size_bytes)
+        try:
+            assert_frame_equal(store.read_frame(forged), FRAME)
+        except CorruptionError:
+            refused += 1
+    # The rest hit page headers, whose statistics nobody reads.
+    assert refused > 0.8 * len(range(4, len(sound) // 2, 11))
+
+
+def test_missing_file_and_missing_store_say_so(store: Store, tmp_path: Path) -> None:
+    file = store.write_json({"a": 1}, "manifests")
+    assert store.read_json(file) == {"a": 1}
+    path_of(store, file).unlink()
+    with pytest.raises(NotFoundError, match="is missing from store"):
+        store.read_json(file)
+    gone = Store(f"file://{tmp_path}/nowhere")
+    with pytest.raises(ConfigError, match="is not there; run `winnow init`"):
+        gone.check()
+    with pytest.raises(ConfigError, match="is not there"):
+        gone.write_frame(FRAME, "text")
+
+
+def test_manifest_bytes_do_not_depend_on_key_order(store: Store) -> None:
+    assert store.write_json({"a": 1, "b": [2]}, "m") == store.write_json({"b": [2], "a": 1}, "m")
+
+
+def test_store_behind_another_fsspec_url() -> None:
+    store = Store("memory://bucket-for-test")
+    with pytest.raises(ConfigError, match="is not there"):
+        store.check()
+    file = store.write_frame(FRAME, "text")
+    store.check()
+    assert_frame_equal(store.read_frame(file), FRAME)
+    with pytest.raises(NotFoundError):
+        store.read_frame(StoredFile(name="text/00/none", sha256="0" * 64, size_bytes=1))
+
+
+def test_unknown_url_scheme_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Store("nosuchscheme://x").check()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="mounting a small filesystem needs root")
+def test_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    root = tmp_path / "small"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(root)], check=True)
+    try:
+        store = Store(f"file://{root}")
+        noise = pl.DataFrame({"text": [random.Random(n).randbytes(2000).hex() for n in range(200)]})
+        with pytest.raises(TransientError, match="no space left for .* free space, then run the same command"):
+            store.write_frame(noise, "text")
+        assert not [path for path in root.rglob("*") if path.is_file()]
+        shutil.rmtree(root / "text")
+        assert store.read_json(store.write_json({"still": "works"}, "m")) == {"still": "works"}
+    finally:
+        subprocess.run(["umount", str(root)], check=True)

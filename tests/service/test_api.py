@@ -1,0 +1,248 @@
+"""The HTTP API on both databases: what it answers, to whom, and what it refuses."""
+
+import json
+
+import pytest
+from sqlalchemy import select
+
+from catalog.tables.base import new_id
+from catalog.tables.datasets import Dataset
+from catalog.tables.engine import Run
+from catalog.tables.labeling import Annotation
+
+API = "/api/v1"
+SCHEMA = {"labels": [{"name": "긍정"}, {"name": "부정", "hotkey": "n"}], "question": "기분은?"}
+
+
+def take(client, world):
+    answer = client.post(f"{API}/queues/{world.queue_id}/next")
+    assert answer.status_code == 200, answer.text
+    return answer.json()["task"]
+
+
+def put(client, lease_id, **body):
+    return client.put(f"{API}/leases/{lease_id}/annotation", json={"key": "k" * 16, "value": "긍정", **body})
+
+
+def test_datasets_are_paged_by_key_in_order(worlds):
+    with worlds.catalog.write() as session:
+        now = worlds.catalog.now(session)
+        session.add_all(Dataset(name=f"d{number}", text_column="t", created_at=now) for number in range(5))
+    client, seen, after = worlds.client("curator"), [], ""
+    while True:
+        page = client.get(f"{API}/datasets", params={"limit": 2, "after": after}).json()
+        seen += [item["name"] for item in page["items"]]
+        if page["next"] is None:
+            break
+        after = page["next"]
+    assert seen == ["d0", "d1", "d2", "d3", "d4", "tickets 고객"]
+
+
+def test_dataset_and_its_versions(worlds):
+    client = worlds.client("curator")
+    found = client.get(f"{API}/datasets/tickets 고객").json()
+    assert (found["id"], found["text_column"]) == (worlds.dataset_id, "body")
+    versions = client.get(f"{API}/datasets/tickets 고객/versions").json()
+    assert [(one["number"], one["num_records"]) for one in versions["items"]] == [(1, 5)]
+    assert client.get(f"{API}/datasets/tickets 고객/versions", params={"after": "1"}).json()["items"] == []
+
+
+def test_unknown_dataset_is_404_with_the_nearest_name(world):
+    answer = world.client("curator").get(f"{API}/datasets/tickets")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "tickets 고객" in answer.json()["message"]
+
+
+def test_runs_are_paged_newest_first(worlds):
+    with worlds.catalog.write() as session:
+        now = worlds.catalog.now(session)
+        for _ in range(4):
+            session.add(
+                Run(kind="clean", dataset_id=worlds.dataset_id, idempotency_key=new_id(), config={}, config_hash="0", created_at=now)
+            )  # fmt: skip
+    client, seen, after = worlds.client("curator"), [], {}
+    while True:
+        page = client.get(f"{API}/runs", params={"limit": 2, **after}).json()
+        seen += [(item["created_at"], item["id"]) for item in page["items"]]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    assert len(seen) == len(set(seen)) == 5
+    assert seen == sorted(seen, reverse=True)
+    assert client.get(f"{API}/runs", params={"dataset": "other"}).json()["items"] == []
+
+
+def test_units_that_gave_up_are_listed_with_their_reason(worlds):
+    items = worlds.client("curator").get(f"{API}/runs/{worlds.run_id}/units").json()["items"]
+    assert [(one["state"], one["attempts"], one["reason"]) for one in items] == [("poisoned", 3, "ValueError: <b>no</b>")]
+
+
+def test_progress_of_a_run(worlds):
+    answer = worlds.client("curator").get(f"{API}/runs/{worlds.run_id}")
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["state"], answer.json()["kind"]) == ("done", "clean")
+    assert [set(stage) >= {"name", "num_units", "num_units_done"} for stage in answer.json()["stages"]]
+
+
+def test_labeling_from_next_to_progress(worlds):
+    client = worlds.client("annotator")
+    task = take(client, worlds)
+    assert (task["text"], task["why"]) == ("배송이 늦었지만 품질은 좋아요 👍", "margin 0.00")
+    stored = put(client, task["lease_id"], seconds_spent=1.5)
+    assert (stored.status_code, stored.json()["late"], stored.json()["repeated"]) == (200, False, False)
+    progress = client.get(f"{API}/queues/{worlds.queue_id}/progress").json()
+    assert (progress["num_done"], progress["num_mine"], progress["num_tasks"]) == (1, 1, 5)
+    with worlds.catalog.read() as session:
+        row = session.scalars(select(Annotation)).one()
+        assert (row.value, row.annotator_id, row.seconds_spent) == ("긍정", worlds.users["annotator"], 1.5)
+
+
+def test_the_same_answer_sent_again_changes_nothing(worlds):
+    client = worlds.client("annotator")
+    task = take(client, worlds)
+    first, again = put(client, task["lease_id"]), put(client, task["lease_id"])
+    assert (again.status_code, again.json()["repeated"]) == (200, True)
+    assert again.json()["annotation_id"] == first.json()["annotation_id"]
+    other = put(client, task["lease_id"], value="부정")
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    with worlds.catalog.read() as session:
+        assert len(session.scalars(select(Annotation)).all()) == 1
+
+
+def test_leases_of_others_do_not_exist(worlds):
+    task = take(worlds.client("annotator"), worlds)
+    other = worlds.client("admin")
+    lease = f"{API}/leases/{task['lease_id']}"
+    answers = [
+        other.post(f"{lease}/heartbeat"),
+        other.post(f"{lease}/release"),
+        other.post(f"{lease}/skip", json={"reason": "x"}),
+        put(other, task["lease_id"]),
+        put(other, new_id()),
+    ]
+    assert [answer.status_code for answer in answers] == [404] * 5
+    assert take(worlds.client("annotator"), worlds)["lease_id"] == task["lease_id"]
+
+
+def test_skip_undo_release_and_heartbeat(worlds):
+    client = worlds.client("annotator")
+    first = take(client, worlds)
+    assert client.post(f"{API}/leases/{first['lease_id']}/skip", json={"reason": "cannot tell"}).status_code == 204
+    second = take(client, worlds)
+    assert second["task_id"] != first["task_id"]
+    beat = client.post(f"{API}/leases/{second['lease_id']}/heartbeat").json()
+    assert beat["expires_at"] >= second["expires_at"]
+    assert client.post(f"{API}/queues/{worlds.queue_id}/undo").json() == {"task_id": first["task_id"]}
+    assert take(client, worlds)["task_id"] == first["task_id"]
+    for task in (first, second):
+        assert client.post(f"{API}/leases/{task['lease_id']}/release").status_code == 204
+    assert client.post(f"{API}/queues/{worlds.queue_id}/undo").json() == {"task_id": None}
+
+
+def test_no_task_says_why_and_when_to_ask_again(worlds):
+    client, other = worlds.client("annotator"), worlds.client("curator")
+    for number in range(5):
+        put(client, take(client, worlds)["lease_id"], key=f"key-{number:08}")
+    done = client.post(f"{API}/queues/{worlds.queue_id}/next")
+    assert (done.status_code, done.json()) == (200, {"task": None, "reason": "done", "retry_after_seconds": None})
+    client.post(f"{API}/queues/{worlds.queue_id}/undo")
+    leased = other.post(f"{API}/queues/{worlds.queue_id}/next").json()
+    assert (leased["task"], leased["reason"]) == (None, "all_leased")
+    assert 0 < leased["retry_after_seconds"] <= 600
+
+
+def test_annotators_see_their_own_part_of_the_progress_only(world):
+    client = world.client("annotator")
+    put(client, take(client, world)["lease_id"])
+    path = f"{API}/queues/{world.queue_id}/progress"
+    mine, all_of_it = client.get(path).json(), world.client("curator").get(path).json()
+    assert (mine["annotators"], mine["labels"], mine["num_mine"]) == (None, None, 1)
+    assert (all_of_it["annotators"], all_of_it["labels"]) == ({world.users["annotator"]: 1}, {"긍정": 1})
+
+
+def test_queues_are_listed_with_their_schema(worlds):
+    page = worlds.client("annotator").get(f"{API}/queues", params={"state": "open"}).json()
+    assert [(one["id"], one["name"], one["dataset"]) for one in page["items"]] == [(worlds.queue_id, "tone", "tickets 고객")]
+    assert [label["hotkey"] for label in page["items"][0]["schema"]["labels"]] == ["1", "2", "3"]
+    assert worlds.client("annotator").get(f"{API}/queues/{worlds.queue_id}").json()["schema"]["question"] == "기분은?"
+    assert worlds.client("annotator").get(f"{API}/queues", params={"state": "closed"}).json()["items"] == []
+
+
+def test_created_queue_asks_the_workers_for_its_first_tasks(worlds):
+    body = {"name": "두 번째", "dataset": "tickets 고객", "schema": SCHEMA, "encoder": "minilm", "strategy": "kmeans"}
+    made = worlds.client("curator").post(f"{API}/queues", json=body)
+    assert made.status_code == 201, made.text
+    assert (made.json()["overlap"], made.json()["lease_seconds"]) == (1, 600.0)
+    waiting = worlds.client("annotator").post(f"{API}/queues/{made.json()['id']}/next").json()
+    assert (waiting["task"], waiting["reason"]) == (None, "waiting_for_model")
+    with worlds.catalog.read() as session:
+        assert [run.config["queue"] for run in session.scalars(select(Run).where(Run.kind == "query"))] == [made.json()["id"]]
+    assert [entry.object for entry in worlds.audited("queue.created")] == [f"queue:{made.json()['id']}"]
+    again = worlds.client("curator").post(f"{API}/queues", json=body)
+    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"colour": "red"}, 422, "body.colour"),
+        ({"overlap": 0}, 422, "body.overlap"),
+        ({"overlap": "1; DROP TABLE users"}, 422, "body.overlap"),
+        ({"schema": {"labels": [{"name": "a"}]}}, 422, "labels"),
+        ({"schema": {"labels": [{"name": "a"}, {"name": "a"}]}}, 422, "given twice"),
+        ({"schema": {"labels": [{"name": "a", "hotkey": "s"}, {"name": "b"}]}}, 422, "taken by the page"),
+        ({"schema": {**SCHEMA, "html": "<b>"}}, 422, "html"),
+        ({"strategy": "margn"}, 404, "margin"),
+        ({"dataset": "nothing"}, 404, "tickets"),
+        ({"version": 9}, 404, "version 9"),
+        ({"name": "\ud800"}, 422, "name"),
+        ({"name": "a\x00b"}, 422, "NUL"),
+        ({"seed": 2**80}, 422, "seed"),
+    ],
+)
+def test_bad_queue_requests_say_what_is_wrong(world, change, status, words):
+    body = {"name": "q", "dataset": "tickets 고객", "schema": SCHEMA, "encoder": "minilm", "strategy": "kmeans", **change}
+    answer = world.client("curator").post(
+        f"{API}/queues", content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert (answer.status_code, set(answer.json())) == (status, {"code", "message"}), answer.text
+    assert words in answer.json()["message"]
+    with world.catalog.read() as session:
+        assert session.scalars(select(Run).where(Run.kind == "query")).all() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"key": "short", "value": "긍정"}, {"key": "k" * 16, "value": "기쁨"}, {"key": "k" * 16, "value": 1},
+     {"key": "k" * 16, "value": "긍정", "role": "admin"}, {"key": "k" * 16, "value": "긍정", "seconds_spent": -1},
+     {"key": "k" * 16, "value": ""}, [], "x", None],
+)  # fmt: skip
+def test_bad_answers_are_422_and_store_nothing(world, body):
+    client = world.client("annotator")
+    task = take(client, world)
+    answer = client.put(f"{API}/leases/{task['lease_id']}/annotation", json=body)
+    assert (answer.status_code, set(answer.json())) == (422, {"code", "message"})
+    with world.catalog.read() as session:
+        assert session.scalars(select(Annotation)).all() == []
+
+
+@pytest.mark.parametrize("path", ["datasets/a\x00b", "queues/a\x00b", "runs/a\x00b", "runs?after=a%00b", "datasets?after=%00", "queues?after=%ff",
+                                  "datasets/x/versions?after=-1", "datasets?limit=0", "datasets?limit=1000", "runs/../../etc/passwd"])  # fmt: skip
+def test_hostile_paths_and_queries_never_reach_500(worlds, path):
+    answer = worlds.client("admin").get(f"{API}/{path.replace(chr(0), '%00')}")
+    assert answer.status_code in (200, 404, 422), answer.text
+
+
+def test_unknown_fields_of_a_run_request_are_refused(world):
+    client = world.client("curator")
+    for body in ({"kind": "rm", "dataset": "x"}, {"kind": "clean", "dataset": "x", "shell": "x"}, {"dataset": "x"}):
+        assert client.post(f"{API}/runs", json=body).status_code == 422
+
+
+def test_openapi_names_every_route_and_its_refusals(world):
+    schema = world.client("annotator").get(f"{API}/openapi.json").json()
+    assert {"/api/v1/queues/{queue_id}/next", "/api/v1/leases/{lease_id}/annotation", "/api/v1/runs"} <= set(schema["paths"])
+    assert all(path.startswith("/api/v1/") for path in schema["paths"])
+    operations = [one for path in schema["paths"].values() for one in path.values()]
+    assert all({"401", "403", "404", "422"} <= set(one["responses"]) for one in operations)
+    assert all(one["security"] for one in operations)

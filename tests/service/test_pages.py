@@ -1,0 +1,140 @@
+"""Pages as the server draws them: what is on them, for whom, and that text stays text."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from catalog.tables.labeling import LabelRound
+from service.pages.charts import Series, line_chart
+from service.pages.login import local_path
+
+BASE = "http://127.0.0.1:8765"
+
+
+def test_login_sets_a_strict_cookie_that_is_not_the_token(world):
+    client = world.client(Origin=BASE)
+    answer = client.post("/login", data={"token": world.tokens["curator"], "next": "/runs/1?x=2"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/runs/1?x=2")
+    cookie = answer.headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie
+    assert world.tokens["curator"] not in cookie
+    assert len(world.audited("session.started")) == 1
+
+
+def test_cookie_is_secure_behind_a_proxy(world):
+    object.__setattr__(world.catalog, "settings", world.catalog.settings.model_copy(update={"behind_proxy": True}))
+    answer = world.client(Origin=BASE).post("/login", data={"token": world.tokens["curator"]})
+    assert "Secure" in answer.headers["set-cookie"].split("; ")
+
+
+def test_wrong_token_shows_the_form_again_without_it(world):
+    answer = world.client(Origin=BASE).post("/login", data={"token": "wnw_mistyped"})
+    assert answer.status_code == 401
+    assert "not valid" in answer.text
+    assert "wnw_mistyped" not in answer.text
+
+
+def test_logging_out_ends_the_session_in_the_database(world):
+    client = world.browser("curator")
+    cookie = client.cookies["winnow_session"]
+    assert client.post("/logout").status_code == 303
+    assert world.client(Cookie=f"winnow_session={cookie}").get("/").status_code == 303
+    assert world.client("curator").get("/api/v1/queues").status_code == 200, "the token itself lives on"
+
+
+@pytest.mark.parametrize(
+    "target", ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "javascript:alert(1)", "", "/\n/evil"]
+)
+def test_login_never_sends_anyone_elsewhere(world, target):
+    assert local_path(target) == "/"
+    answer = world.client(Origin=BASE).post("/login", data={"token": world.tokens["curator"], "next": target})
+    assert answer.headers["location"] == "/"
+
+
+def test_home_shows_datasets_runs_and_queues(world):
+    page = world.browser("curator").get("/").text
+    assert "/datasets/tickets%20%EA%B3%A0%EA%B0%9D" in page
+    assert f"/runs/{world.run_id}" in page
+    assert f"/label/{world.queue_id}" in page
+
+
+def test_home_shows_annotators_their_queues_only(world):
+    page = world.browser("annotator").get("/").text
+    assert f"/label/{world.queue_id}" in page
+    assert "/datasets/" not in page
+    assert "/runs/" not in page
+
+
+def test_dataset_page_draws_the_funnel_from_the_verdicts(world):
+    page = world.browser("curator").get("/datasets/tickets 고객").text
+    rows = re.findall(r'<th scope="row">(.+?)</th>\s*<td class="number">(.+?)</td>.*?<rect class="(?:all|dropped|kept)" width="(.+?)"', page, re.DOTALL)
+    assert rows == [
+        ("records in", "10", "100.00%"),
+        ("min_words", "3", "30.00%"),
+        ("exact_duplicate", "2", "20.00%"),
+        ("kept", "5", "50.00%"),
+    ]
+    assert "a&lt;b&gt;.jsonl" in page
+    assert "not JSON" in page
+
+
+def test_run_page_shows_why_a_unit_gave_up_as_text(world):
+    page = world.browser("curator").get(f"/runs/{world.run_id}").text
+    assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in page
+    assert "poisoned" in page
+
+
+def test_queue_page_draws_one_line_an_arm(world):
+    with world.catalog.write() as session:
+        now = world.catalog.now(session)
+        for arm, lift in (("margin", 0.1), ("random", 0.0)):
+            for number in (1, 2, 3):
+                accuracy = 0.5 + lift + number / 20
+                session.add(
+                    LabelRound(
+                        queue_id=world.queue_id, arm=arm, round=number, num_labels=50 * number, num_examples=100,
+                        accuracy=accuracy, accuracy_low=accuracy - 0.05, accuracy_high=accuracy + 0.05, macro_f1=accuracy,
+                        seconds=1.0, created_at=now + timedelta(seconds=number),
+                    )
+                )  # fmt: skip
+    page = world.browser("curator").get(f"/queues/{world.queue_id}").text
+    assert page.count("<polyline") == 2
+    assert page.count("<circle") == 6
+    assert "0.750" in page
+
+
+def test_label_page_carries_schema_and_hotkeys(world):
+    page = world.browser("annotator").get(f"/label/{world.queue_id}").text
+    assert re.findall(r'data-value="(.+?)" data-hotkey="(.+?)"', page) == [("긍정", "1"), ("부정", "2"), ("중립", "3")]
+    assert "Judge the tone, not the topic." in page
+
+
+def test_unknown_pages_are_404_pages(world):
+    client = world.browser("curator")
+    for path in ("/runs/none", "/queues/none", "/label/none", "/datasets/none", "/nothing"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8"), path
+        assert "Not found" in answer.text
+
+
+def test_no_page_needs_inline_style_or_script(world):
+    client = world.browser("curator")
+    for path in ("/", "/login", "/datasets/tickets 고객", f"/runs/{world.run_id}", f"/queues/{world.queue_id}", f"/label/{world.queue_id}", "/nothing"):
+        page = client.get(path).text
+        assert not re.search(r"<[^>]*\s(style|on\w+)=", page), path
+        assert "<style" not in page
+        assert re.findall(r"<script(?![^>]*src=)", page) == []
+        assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
+
+
+def test_chart_keeps_points_inside_and_upwards():
+    chart = line_chart([Series(name="a", points=((10, 0.5), (20, 0.9)), low=(0.4, 0.8), high=(0.6, 1.0))])
+    assert chart is not None
+    (x1, y1, _), (x2, y2, _) = chart.lines[0].markers
+    assert chart.left <= x1 < x2 <= chart.right
+    assert chart.top <= y2 < y1 <= chart.bottom
+    assert line_chart([]) is None
+    assert line_chart([Series(name="a", points=())]) is None
+    assert line_chart([Series(name="a", points=((1, 0.5),))]) is not None

@@ -1,0 +1,77 @@
+"""Our own small Transformer, trained from nothing, with a vocabulary learned from the records."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from training.backbones import BACKBONES
+from training.model import ModelConfig, Order, Transformer
+from training.tokenizer import TextTokenizer, train_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Small:
+    """Size and parts of the network; see ``ModelConfig`` for the fields it shares.
+
+    Parameters
+    ----------
+    vocab_size : upper limit of the learned vocabulary, at least 258.
+    """
+
+    vocab_size: int = 8000
+    dim: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    dropout: float = 0.1
+    order: Order = "encoder"
+    attention: str = "full"
+    attention_options: dict[str, Any] = field(default_factory=dict)
+    feedforward: str = "dense"
+    feedforward_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 258:  # noqa: PLR2004
+            raise ValueError(f"vocab_size={self.vocab_size} must be at least 258: every byte and two special tokens")
+        self.model_config(vocab_size=self.vocab_size, num_classes=1, max_tokens=1)
+
+    def model_config(self, *, vocab_size: int, num_classes: int, max_tokens: int) -> ModelConfig:
+        """The network's config once vocabulary, classes and positions are known."""
+        return ModelConfig(
+            vocab_size=vocab_size,
+            num_classes=num_classes,
+            max_tokens=max_tokens,
+            dim=self.dim,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            dropout=self.dropout,
+            order=self.order,
+            attention=self.attention,
+            attention_options=self.attention_options,
+            feedforward=self.feedforward,
+            feedforward_options=self.feedforward_options,
+        )
+
+
+class SmallBackbone:
+    """A ``Transformer`` and a byte-level BPE of the training texts."""
+
+    def tokenizer(self, texts: Sequence[str], config: Small) -> TextTokenizer:
+        """Learn the vocabulary from the training texts."""
+        return train_tokenizer(texts, vocab_size=config.vocab_size)
+
+    def build(self, *, vocab_size: int, num_classes: int, max_tokens: int, config: Small) -> nn.Module:
+        """A network with random weights."""
+        return Transformer(config.model_config(vocab_size=vocab_size, num_classes=num_classes, max_tokens=max_tokens))
+
+    def adapt(self, model: nn.Module, config: Small) -> nn.Module:  # noqa: ARG002
+        """Everything is trained."""
+        return model
+
+    def merge(self, model: nn.Module) -> nn.Module:
+        """Nothing to undo."""
+        return model
+
+
+BACKBONES.register("small", Small)(SmallBackbone())

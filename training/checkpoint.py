@@ -1,0 +1,160 @@
+"""Checkpoints of a training: a new folder each, complete or absent."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from catalog.errors import ConflictError, CorruptionError
+
+_MODEL, _OPTIMIZER, _TOKENIZER, _STATE = "model.safetensors", "optimizer.pt", "tokenizer.json", "state.json"
+_KEPT = 2
+"""Older checkpoints are deleted: the newest, and one before it in case a disk loses the newest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What a run is, and how far it came.
+
+    Parameters
+    ----------
+    config_digest, data_digest : the arm and the data; another one's checkpoint is refused.
+    step : updates done. The stream and all randomness follow from it.
+    losses : loss of each update so far.
+    num_tokens : padded tokens seen so far.
+    seconds : training time so far.
+    precision : what the run computes in; a resumed run keeps it.
+    """
+
+    config_digest: str
+    data_digest: str
+    step: int = 0
+    losses: tuple[float, ...] = ()
+    num_tokens: int = 0
+    seconds: float = 0.0
+    precision: str = "float32"
+
+
+def save_checkpoint(
+    folder: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer, tokenizer: str
+) -> Path:
+    """Write ``step-N`` aside, flush it to the disk, rename it, and delete all but the newest two.
+
+    Returns
+    -------
+    The checkpoint's folder. One that is there already is kept: equal runs write equal checkpoints.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{state.step:08d}"
+    aside = Path(tempfile.mkdtemp(dir=folder, prefix=f"{target.name}.", suffix=".tmp"))
+    try:
+        save_file(trained_parameters(model), aside / _MODEL)
+        torch.save(optimizer.state_dict(), aside / _OPTIMIZER)
+        (aside / _TOKENIZER).write_text(tokenizer, encoding="utf-8")
+        document = asdict(state) | {"sha256": {one.name: _sha256(one) for one in sorted(aside.iterdir())}}
+        (aside / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
+        publish_folder(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    for old in _complete(folder)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint with the highest step, or None."""
+    found = _complete(folder)
+    return found[-1] if found else None
+
+
+def read_state(checkpoint: Path, expected: TrainingState) -> tuple[TrainingState, str]:
+    """Read and verify a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : folder that ``latest_checkpoint`` returned.
+    expected : the state of the run that wants to go on; only its digests count.
+
+    Returns
+    -------
+    The stored state, and the tokenizer's document.
+
+    Raises
+    ------
+    ConflictError : the checkpoint belongs to another config or other data.
+    CorruptionError : a file does not match its checksum.
+    """
+    try:
+        document: dict[str, Any] = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        checksums = document.pop("sha256")
+        damaged = [name for name, sha256 in checksums.items() if _sha256(checkpoint / name) != sha256]
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptionError(f"checkpoint {checkpoint.name} cannot be read ({error}); delete its folder") from error
+    if damaged:
+        raise CorruptionError(
+            f"checkpoint {checkpoint.name} is damaged ({', '.join(damaged)}); delete its folder to go on from an older one"
+        )
+    state = TrainingState(**(document | {"losses": tuple(document["losses"])}))
+    for name, what in (("config_digest", "config"), ("data_digest", "manifest, labels or classes")):
+        if getattr(state, name) != getattr(expected, name):
+            raise ConflictError(
+                f"checkpoint {checkpoint.name} was written under another {what} ({getattr(state, name)[:12]}, now "
+                f"{getattr(expected, name)[:12]}); train in another folder, or delete its checkpoints to start over"
+            )
+    return state, (checkpoint / _TOKENIZER).read_text(encoding="utf-8")
+
+
+def load_weights(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a verified checkpoint's weights and optimizer state in place."""
+    from safetensors.torch import load_file
+
+    stored = load_file(checkpoint / _MODEL)
+    parameters = trained_parameters(model)
+    assert stored.keys() == parameters.keys()
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(stored[name])
+    optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, weights_only=True, map_location="cpu"))
+
+
+def trained_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes: frozen weights come from the backbone and are not stored again."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def publish_folder(aside: Path, target: Path) -> None:
+    """Flush a folder to the disk and rename it to ``target``; a folder that is there already stays."""
+    for one in [*aside.iterdir(), aside]:
+        _flush(one)
+    try:
+        aside.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.glob("step-*") if one.suffix != ".tmp") if folder.is_dir() else []
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,79 @@
+"""What a training reads: texts, labels and the manifest, aligned row by row."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import polars as pl
+
+from catalog.errors import DataError
+from training.objectives import IGNORED
+from training.stream import StreamManifest
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Records ready to train on; ``build`` aligns them.
+
+    Parameters
+    ----------
+    texts : (n,) str, in the manifest's row order.
+    labels : (n,) index into ``classes``, or -100 where unknown.
+    classes : names of the classes, at least two.
+    manifest : ids, hashes, difficulty and weight of the same rows.
+    """
+
+    texts: Sequence[str]
+    labels: Sequence[int]
+    classes: Sequence[str]
+    manifest: StreamManifest
+
+    def __post_init__(self) -> None:
+        if not len(self.texts) == len(self.labels) == len(self.manifest):
+            raise DataError(
+                f"{len(self.texts)} texts, {len(self.labels)} labels and {len(self.manifest)} manifest rows must be "
+                "equally many; build all three from one frame"
+            )
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):  # noqa: PLR2004
+            raise DataError(
+                f"classes={list(self.classes)} must be at least 2, all different; label records of another class first"
+            )
+        if set(self.labels) == {IGNORED}:
+            raise DataError("no record has a label; label some, or take labels from a column of the source")
+
+    @classmethod
+    def build(cls, frame: pl.DataFrame, classes: Sequence[str] | None = None) -> Self:
+        """Sort and align a frame.
+
+        Parameters
+        ----------
+        frame : id, hash, text, label (str or null), difficulty, weight.
+        classes : names and order of the classes; by default the labels that occur, sorted.
+
+        Raises
+        ------
+        DataError : a text is null, a label is no class, fewer than two classes, or the manifest is refused.
+        """
+        manifest = StreamManifest.build(frame)
+        frame = frame.sort("id")
+        null = frame.filter(pl.col("text").is_null())
+        if not null.is_empty():
+            raise DataError(f"record {null['id'][0]!r} (and {null.height - 1} more) has no text; drop it from the version")
+        names = list(classes) if classes is not None else sorted(frame["label"].drop_nulls().unique().to_list())
+        unknown = frame.filter(pl.col("label").is_not_null() & ~pl.col("label").is_in(names))
+        if not unknown.is_empty():
+            raise DataError(
+                f"label={unknown['label'][0]!r} of record {unknown['id'][0]!r} (and {unknown.height - 1} more) is none "
+                f"of the classes {', '.join(names)}; map it or add the class"
+            )
+        labels = frame["label"].replace_strict(names, range(len(names)), default=IGNORED, return_dtype=pl.Int64)
+        return cls(frame["text"].to_list(), labels.to_list(), names, manifest)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of manifest, labels and classes; texts are covered by the manifest's hashes."""
+        content = json.dumps([self.manifest.digest, list(self.labels), list(self.classes)])
+        return hashlib.sha256(content.encode()).hexdigest()

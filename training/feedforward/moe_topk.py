@@ -1,0 +1,191 @@
+"""Sparse mixture of experts: every token goes through the k experts its gate likes best.
+
+Shapes: N tokens, C dim, E experts, K experts a token, H hidden units of an expert, S = N * K routed copies.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from training.feedforward import FEEDFORWARD
+
+_STRIDE_BYTES = 16
+"""``grouped_mm`` refuses matrices whose rows are not a multiple of this."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoeTopK:
+    """Experts and their router.
+
+    Parameters
+    ----------
+    num_experts : experts in the layer.
+    top_k : experts that each token visits.
+    hidden : hidden units of one expert; ``top_k * hidden`` is the hidden size of the dense layer of equal cost.
+    balance_weight : weight of the load-balancing loss; 0 turns it off.
+    z_weight : weight of the router's z-loss; 0 turns it off.
+    """
+
+    num_experts: int = 8
+    top_k: int = 2
+    hidden: int = 256
+    balance_weight: float = 0.01
+    z_weight: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("num_experts", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 1 <= self.top_k <= self.num_experts:
+            raise ValueError(f"top_k={self.top_k} must lie in [1, num_experts={self.num_experts}]")
+        for name in ("balance_weight", "z_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
+
+
+class GroupedExperts(nn.Module):
+    """All experts in two tensors, run by one grouped matrix product each.
+
+    Falls back to a loop over experts where ``grouped_mm`` cannot run (an unaligned size, float64); both give the same
+    numbers up to rounding.
+    """
+
+    def __init__(self, dim: int, num_experts: int, hidden: int) -> None:
+        super().__init__()
+        self.up_ECH = nn.Parameter(torch.empty(num_experts, dim, hidden))
+        self.down_EHC = nn.Parameter(torch.empty(num_experts, hidden, dim))
+        # The rule of nn.Linear: uniform within 1 / sqrt(fan in).
+        nn.init.uniform_(self.up_ECH, -1 / math.sqrt(dim), 1 / math.sqrt(dim))
+        nn.init.uniform_(self.down_EHC, -1 / math.sqrt(hidden), 1 / math.sqrt(hidden))
+
+    def forward(self, x_SC: Tensor, counts_E: Tensor) -> Tensor:
+        """Apply expert e to its ``counts_E[e]`` rows; rows come sorted by expert."""
+        multiply = grouped_product if _aligned(x_SC, self.up_ECH, self.down_EHC) else looped_product
+        return multiply(F.gelu(multiply(x_SC, self.up_ECH, counts_E)), self.down_EHC, counts_E)
+
+    def separated(self) -> "SeparateExperts":
+        """The same experts as plain linear layers, which quantizers know how to convert."""
+        return SeparateExperts(self.up_ECH.detach(), self.down_EHC.detach())
+
+
+class SeparateExperts(nn.Module):
+    """Experts as pairs of linear layers, run one after the other."""
+
+    def __init__(self, up_ECH: Tensor, down_EHC: Tensor) -> None:
+        super().__init__()
+        self.up = nn.ModuleList(_linear(weight_CH) for weight_CH in up_ECH)
+        self.down = nn.ModuleList(_linear(weight_HC) for weight_HC in down_EHC)
+
+    def forward(self, x_SC: Tensor, counts_E: Tensor) -> Tensor:
+        """Apply expert e to its ``counts_E[e]`` rows; rows come sorted by expert."""
+        parts = x_SC.split(counts_E.tolist())
+        # An expert without tokens is skipped: quantized kernels refuse empty inputs.
+        done = [
+            down(F.gelu(up(part)))
+            for part, up, down in zip(parts, self.up, self.down, strict=True)
+            if len(part)
+        ]
+        return torch.cat(done) if done else x_SC
+
+
+class MoeFeedForward(nn.Module):
+    """A gate in float32, the top-k experts of every token, no token dropped."""
+
+    auxiliary_loss: Tensor
+
+    def __init__(self, dim: int, config: MoeTopK) -> None:
+        super().__init__()
+        self.config = config
+        self.gate = nn.Linear(dim, config.num_experts, bias=False)
+        self.experts: nn.Module = GroupedExperts(dim, config.num_experts, config.hidden)
+        self.auxiliary_loss = torch.zeros(())
+
+    def train(self, mode: bool = True) -> "MoeFeedForward":  # noqa: FBT001, FBT002
+        """Switch mode; leaving training forgets the last graph, so that the module can be copied and saved."""
+        if not mode:
+            self.auxiliary_loss = torch.zeros(())
+        return super().train(mode)
+
+    def forward(self, x_NC: Tensor) -> Tensor:
+        """Mix the chosen experts' outputs by their renormalised gate probabilities."""
+        with torch.autocast(x_NC.device.type, enabled=False):
+            # bfloat16 logits tie and flip choices between nearly equal experts.
+            logits_NE = F.linear(x_NC.float(), self.gate.weight.float())
+        proba_NE = logits_NE.softmax(-1)
+        weight_NK, expert_NK = proba_NE.topk(self.config.top_k, dim=-1)
+        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
+        expert_S, order_S = expert_NK.flatten().sort(stable=True)
+        counts_E = torch.bincount(expert_S, minlength=self.config.num_experts)
+        token_S = order_S // self.config.top_k
+        out_SC = self.experts(x_NC.index_select(0, token_S), counts_E)
+        weighted_SC = out_SC * weight_NK.flatten()[order_S, None].to(out_SC.dtype)
+        if self.training:
+            self.auxiliary_loss = self._auxiliary(logits_NE, proba_NE, counts_E)
+        # Back to token order, then summed over a token's k copies: index_add would sum in no fixed order on a GPU.
+        place_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
+        return weighted_SC.index_select(0, place_S).unflatten(0, expert_NK.shape).sum(1)
+
+    def _auxiliary(self, logits_NE: Tensor, proba_NE: Tensor, counts_E: Tensor) -> Tensor:
+        """Load balancing (Fedus et al. 2021, equation 4, over top-k counts) plus z-loss (Zoph et al. 2022, equation 5)."""
+        load_E = counts_E / counts_E.sum().clamp(min=1)
+        balance = self.config.num_experts * (load_E * proba_NE.mean(0)).sum()
+        z = logits_NE.logsumexp(-1).square().mean()
+        return self.config.balance_weight * balance + self.config.z_weight * z
+
+
+@FEEDFORWARD.register("moe_topk", MoeTopK)
+def moe_topk(dim: int, config: MoeTopK) -> nn.Module:
+    """Dropless top-k mixture of experts (Shazeer et al. 2017, section 2.1; dropless as in Gale et al. 2022)."""
+    return MoeFeedForward(dim, config)
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    """Identity whose gradient is made contiguous: ``grouped_mm`` refuses an expanded one, such as ``.sum()`` sends."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        return gradients[0].contiguous()
+
+
+_contiguous_gradient: Callable[[Tensor], Tensor] = _ContiguousGradient.apply
+
+
+def grouped_product(x_SA: Tensor, weight_EAB: Tensor, counts_E: Tensor) -> Tensor:
+    """Rows times their expert's matrix, in one call; rows come sorted by expert."""
+    kind = _autocast_dtype(x_SA)
+    ends_E = counts_E.cumsum(0).to(torch.int32)
+    product = F.grouped_mm(x_SA.to(kind), weight_EAB.to(kind), offs=ends_E)
+    return _contiguous_gradient(product)
+
+
+def looped_product(x_SA: Tensor, weight_EAB: Tensor, counts_E: Tensor) -> Tensor:
+    """The same product, expert by expert."""
+    parts = x_SA.split(counts_E.tolist())
+    return torch.cat([part @ weight for part, weight in zip(parts, weight_EAB, strict=True)])
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype:
+    """What autocast would compute in; ``grouped_mm`` is not on its list."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _aligned(x_SC: Tensor, *weights: Tensor) -> bool:
+    kind = _autocast_dtype(x_SC)
+    sizes = {size for weight in weights for size in weight.shape[1:]}
+    return kind in (torch.float32, torch.bfloat16) and all(size * kind.itemsize % _STRIDE_BYTES == 0 for size in sizes)
+
+
+def _linear(weight_AB: Tensor) -> nn.Linear:
+    layer = nn.Linear(*weight_AB.shape, bias=False, device="meta")
+    layer.weight = nn.Parameter(weight_AB.T.contiguous())
+    return layer

@@ -1,0 +1,119 @@
+"""Text to token ids and back: byte-level BPE trained on the records, or any tokenizer of the ``tokenizers`` library."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from catalog.errors import DataError
+
+PAD, START = "[PAD]", "[START]"
+_BYTES = 256
+
+
+class Encoded(NamedTuple):
+    """A padded batch: ``input_ids`` (B, T) int64 and ``attention_mask`` (B, T) bool, True at real tokens."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A trained tokenizer, as the JSON document that fully describes it.
+
+    Parameters
+    ----------
+    document : JSON of the ``tokenizers`` library. Its padding and truncation settings are ignored.
+    """
+
+    document: str
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.document)
+        tokenizer.no_padding()
+        # A record that spells "[PAD]" gets these characters, not the special token.
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary, special tokens included."""
+        return int(self._tokenizer.get_vocab_size())
+
+    @cached_property
+    def pad_id(self) -> int:
+        """The id that fills short rows."""
+        return int(self._tokenizer.token_to_id(PAD))
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> Encoded:
+        """Tokenize, cut to ``max_tokens`` and pad to the longest of the batch.
+
+        A start token is always there, so that even an empty text has one real token.
+
+        Raises
+        ------
+        DataError : a text is null or holds a lone surrogate, which is no Unicode text.
+        """
+        self._tokenizer.enable_truncation(max_tokens)
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts))
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(f"a text is null or no Unicode text ({error}); clean the version before training") from error
+        rows = [one.ids for one in encodings]
+        width = max(map(len, rows))
+        input_ids = torch.full((len(rows), width), self.pad_id, dtype=torch.int64)
+        attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
+        for number, row in enumerate(rows):
+            input_ids[number, : len(row)] = torch.tensor(row)
+            attention_mask[number, : len(row)] = True
+        return Encoded(input_ids, attention_mask)
+
+    def decode(self, input_ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return str(self._tokenizer.decode(list(input_ids)))
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000) -> TextTokenizer:
+    """Learn a byte-level BPE vocabulary: every Unicode text survives a round trip, none needs an unknown token.
+
+    The order of the texts does not matter: only word counts do, and ties are broken by the library by token.
+
+    Parameters
+    ----------
+    texts : the training texts.
+    vocab_size : upper limit of the vocabulary; at least 258 (all bytes, padding and start).
+
+    Raises
+    ------
+    ValueError : the vocabulary is too small to hold every byte.
+
+    References
+    ----------
+    Sennrich et al. (2016); byte-level as in Radford et al. (2019), section 2.2.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    if vocab_size < _BYTES + 2:
+        raise ValueError(f"vocab_size={vocab_size} must be at least {_BYTES + 2}: all bytes, {PAD} and {START}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[PAD, START],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", special_tokens=[(START, 1)])
+    # Keys sorted: the library writes its vocabulary in id order, but promises nothing about the rest.
+    return TextTokenizer(json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, sort_keys=True))
