@@ -63,7 +63,7 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope, receive)
-        guarded = _with_headers(send, cacheable=request.url.path.startswith(STATIC))
+        guarded = _Guarded(send, cacheable=request.url.path.startswith(STATIC))
         try:
             self._check_host(request)
             counted = _limited(request, receive)
@@ -76,7 +76,8 @@ class Gate:
             answer = error_response(request, error)
             if answer.status_code >= 500:
                 logger.exception("%s %s failed", request.method, request.url.path)
-            await answer(scope, receive, guarded)
+            if not guarded.started:
+                await answer(scope, receive, guarded)
 
     def _check_host(self, request: Request) -> None:
         host = _host_name(request.headers.get("host", ""))
@@ -157,13 +158,19 @@ def _limited(request: Request, receive: Receive) -> Receive:
     return counted
 
 
-def _with_headers(send: Send, *, cacheable: bool) -> Send:
-    async def guarded(message: Message) -> None:
+class _Guarded:
+    """A ``send`` that adds the security headers, and knows whether the answer has begun."""
+
+    def __init__(self, send: Send, *, cacheable: bool) -> None:
+        self._send = send
+        self._cacheable = cacheable
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self.started = True
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers[name] = value
-            headers["Cache-Control"] = "no-cache" if cacheable else "no-store"
-        await send(message)
-
-    return guarded
+            headers["Cache-Control"] = "no-cache" if self._cacheable else "no-store"
+        await self._send(message)

@@ -10,11 +10,13 @@ _NOISY = ("codecarbon", "torch.utils._pytree", "torchao", "transformers")
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Hide warnings below error of the model libraries, such as torchao's list of CUDA kernels that a CPU cannot load."""
+    """Hide what the model libraries say below error, such as torchao's list of CUDA kernels that a CPU cannot load."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
+        # codecarbon sets its own level while it starts.
+        logger.addFilter(_is_error)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -22,3 +24,8 @@ def quietly() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+            logger.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR

@@ -250,7 +250,7 @@ def plan_stage(session: Session, run: Run, now: datetime) -> None:
 
 def announce(session: Session, unit_id: str, now: datetime) -> None:
     """Leave a message for the workers in the outbox, part of the caller's transaction."""
-    session.execute(insert(Outbox).values(id=new_id(), task="engine.run_unit", args=[unit_id], created_at=now))
+    session.execute(insert(Outbox).values(task="engine.run_unit", args=[unit_id], created_at=now))
 
 
 def give_back(catalog: Catalog, mine: Claim) -> None:
@@ -282,14 +282,14 @@ def _fail_run(session: Session, run_id: str, stage_name: str, reason: str, now: 
     )
 
 
-def unsent(catalog: Catalog) -> Sequence[tuple[str, str, list[Any]]]:
+def unsent(catalog: Catalog) -> Sequence[tuple[int, str, list[Any]]]:
     """The oldest messages still in the outbox."""
     with catalog.read() as session:
-        query = select(Outbox.id, Outbox.task, Outbox.args).order_by(Outbox.created_at, Outbox.id).limit(RELAY_BATCH)
+        query = select(Outbox.id, Outbox.task, Outbox.args).order_by(Outbox.id).limit(RELAY_BATCH)
         return [(row.id, row.task, row.args) for row in session.execute(query)]
 
 
-def mark_sent(catalog: Catalog, message_id: str) -> None:
+def mark_sent(catalog: Catalog, message_id: int) -> None:
     """Forget a message that the broker has taken."""
     with catalog.write() as session:
         session.execute(delete(Outbox).where(Outbox.id == message_id))

@@ -38,15 +38,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("task", sa.String(length=100), nullable=False),
         sa.Column("args", Json, nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
     )
-    with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_outbox_created_at"), ["created_at"], unique=False)
-
     op.create_table(
         "users",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -527,9 +524,6 @@ def downgrade() -> None:
     op.drop_table("runs")
     op.drop_table("workers")
     op.drop_table("users")
-    with op.batch_alter_table("outbox", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_outbox_created_at"))
-
     op.drop_table("outbox")
     op.drop_table("datasets")
     with op.batch_alter_table("audit", schema=None) as batch_op:

@@ -6,16 +6,15 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from catalog.errors import ConfigError, NotFoundError
-from catalog.tables.datasets import Dataset, Version
+from catalog.errors import NotFoundError
+from catalog.tables.datasets import Dataset
 from catalog.tables.labeling import LabelQueue
 from labeling import queue
 from labeling.schema import LabelSchema
 from service.api.access import Anyone, Catalogued, Curator, PageSize
-from service.api.datasets import dataset_named
 from service.auth import Identity, audit
 
 router = APIRouter(prefix="/queues", tags=["queues"])
@@ -44,20 +43,19 @@ class SchemaModel(BaseModel):
 
 
 class QueueRequest(BaseModel):
-    """A queue to create over a dataset's latest version, or the numbered one."""
+    """A queue to create over the newest cleaned version of a dataset."""
 
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=200)
     dataset: str = Field(min_length=1, max_length=200)
-    version: int | None = Field(None, ge=1, description="number of the version; the latest when left out")
     label_schema: SchemaModel = Field(alias="schema")
     strategy: str = Field("margin", max_length=100, description="query strategy")
-    encoder: str = Field(max_length=200, description="encoder whose embeddings the strategy uses")
     overlap: int = Field(1, ge=1, le=100, description="different annotators a task")
     lease_seconds: float | None = Field(None, ge=1, le=86_400, description="WINNOW_LABEL_LEASE_SECONDS when left out")
     seed: int = Field(0, ge=0, lt=2**63)
-    held_out_share: float = Field(0.2, ge=0, lt=1, description="records never asked about, for measuring the model")
+    held_out_share: float = Field(0.0, ge=0, le=0.9, description="records never asked about, for measuring the model")
+    refresh_every: int = Field(20, ge=1, le=10**9, description="finished tasks between two fits of the model")
 
 
 class QueueOut(BaseModel):
@@ -150,35 +148,25 @@ def list_queues(
 
 @router.post("", status_code=201, summary="Create a queue")
 def create(catalog: Catalogued, who: Curator, request: QueueRequest) -> QueueOut:
-    """Create a queue and ask the workers for its first generation; it serves tasks once that is published."""
-    from workers.pipelines.query import submit_query
+    """Create a queue over the newest cleaned version; it serves tasks once the workers have chosen the first ones."""
+    from workers.labeling import open_queue
 
-    schema = LabelSchema.from_json(request.label_schema.model_dump(exclude_none=True))
+    queue_id, _ = open_queue(
+        catalog,
+        dataset=request.dataset,
+        name=request.name,
+        schema=LabelSchema.from_json(request.label_schema.model_dump(exclude_none=True)),
+        strategy=request.strategy,
+        overlap=request.overlap,
+        lease_seconds=request.lease_seconds,
+        seed=request.seed,
+        held_out_share=request.held_out_share,
+        refresh_every=request.refresh_every,
+        requested_by=who.name,
+    )
     with catalog.write() as session:
-        now = catalog.now(session)
-        dataset = dataset_named(session, request.dataset)
-        made = queue.create_queue(
-            session,
-            now=now,
-            name=request.name,
-            dataset_id=dataset.id,
-            version_id=_version_id(session, dataset, request.version),
-            schema=schema,
-            strategy=request.strategy,
-            encoder=request.encoder,
-            overlap=request.overlap,
-            lease_seconds=request.lease_seconds or catalog.settings.label_lease_seconds,
-            seed=request.seed,
-        )
-        submit_query(
-            session,
-            now=now,
-            queue_id=made.id,
-            num_labels=0,
-            held_out_share=request.held_out_share,
-            requested_by=who.name,
-        )
-        audit(session, now=now, actor=who.user_id, action="queue.created", target=f"queue:{made.id}")
+        audit(session, now=catalog.now(session), actor=who.user_id, action="queue.created", target=f"queue:{queue_id}")
+        made, dataset = queue_with_dataset(session, queue_id)
         return _queue_out(made, dataset.name)
 
 
@@ -244,17 +232,6 @@ def queue_with_dataset(session: Session, queue_id: str) -> tuple[LabelQueue, Dat
     if row is None:
         raise NotFoundError(f"no queue {queue_id[:40]!r}; see /api/v1/queues")
     return row[0], row[1]
-
-
-def _version_id(session: Session, dataset: Dataset, number: int | None) -> str:
-    latest = session.scalar(select(func.max(Version.number)).where(Version.dataset_id == dataset.id))
-    if latest is None:
-        raise ConfigError(f"dataset {dataset.name!r} has no version yet; run `winnow ingest` first")
-    query = select(Version.id).where(Version.dataset_id == dataset.id, Version.number == (number or latest))
-    found = session.scalar(query)
-    if found is None:
-        raise NotFoundError(f"dataset {dataset.name!r} has no version {number}; it has 1 to {latest}")
-    return found
 
 
 def _queue_out(row: LabelQueue, dataset: str) -> QueueOut:

@@ -26,7 +26,7 @@ class RunRequest(BaseModel):
 
     kind: Literal["clean", "train"]
     dataset: str = Field(min_length=1, max_length=200)
-    config: dict[str, Any] = Field(default_factory=dict, description="options of the recipe; unknown ones are refused")
+    config: dict[str, Any] = Field(default_factory=dict, description='which recipe, e.g. {"recipe": "web-text"}; presets only')
 
 
 class RunStarted(BaseModel):
@@ -103,7 +103,7 @@ def list_runs(
 @router.post("", status_code=202, summary="Start a run")
 def start_run(catalog: Catalogued, who: Curator, request: RunRequest, response: Response) -> RunStarted:
     """Accept a job. It runs in the workers; ``Location`` says where to watch it."""
-    from workers.runs import submit_run
+    from workers.jobs import submit_run
 
     run_id = submit_run(
         catalog, kind=request.kind, dataset=request.dataset, config=request.config, requested_by=who.name

@@ -160,7 +160,7 @@ class QueueMachine(RuleBasedStateMachine):
         lease = self._draw(data)
         if lease is None:
             return
-        late, key = self.model.submit(lease, value), f"key {len(self.sent)}"
+        late, key = self.model.submit(lease, value), f"{self.desk.queue_id} {len(self.sent)}"
         got = self.desk.submit(lease.served, lease.annotator, value, key=key)
         assert (got.late, got.repeated) == (late, False)
         self.sent.append((lease, value, key, got))

@@ -113,7 +113,8 @@ def _run(run_id: str, dataset_id: str, moment: datetime) -> Run:
 def _version(version_id: str, dataset_id: str, run_id: str, moment: datetime) -> Version:
     return Version(
         id=version_id, dataset_id=dataset_id, number=1, kind="curated", run_id=run_id, manifest_name="m",
-        manifest_sha256="ab" * 32, num_records=5, num_shards=1, created_at=moment,
+        manifest_sha256="ab" * 32, num_records=5, num_shards=1,
+        summary={"encoder": "minilm"}, created_at=moment,
     )  # fmt: skip
 
 

@@ -1,0 +1,293 @@
+"""Deduplication: exact decisions, direct keepers, the same answer for any order."""
+
+import random
+
+import numpy as np
+import polars as pl
+import pytest
+from datasketch import MinHash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog.errors import DataError
+from curation.dedup.banding import band_hashes, candidate_pairs
+from curation.dedup.cluster import assign_keepers
+from curation.dedup.exact import find_exact_duplicates
+from curation.dedup.minhash import signatures
+from curation.dedup.near import NearConfig, find_near_duplicates
+from curation.dedup.normalize import exact_hash, normalize
+from curation.dedup.shingles import shingle
+from curation.dedup.verify import jaccard
+from curation.tokens import Ragged, hash_tokens, offsets_of
+
+WORDS = [f"w{number}" for number in range(3_000)]
+KOREAN = "지난 주말에 가족과 함께 다녀온 숙소는 지하철역에서 걸어서 십 분 거리였고 호스트분들이 정말 친절하셨습니다"
+CHINESE = "今天天气很好，我们一家人去公园散步，看到了很多漂亮的花，孩子们玩得非常开心，晚上一起吃了火锅"
+THAI = "วันนี้อากาศดีมากครอบครัวของเราไปเดินเล่นที่สวนสาธารณะและเด็กๆสนุกกันมาก"
+
+
+def near(texts: dict[str, str], quality: list[float] | None = None, **config):
+    series = None if quality is None else pl.Series(quality, dtype=pl.Float64)
+    return find_near_duplicates(pl.Series(list(texts)), pl.Series(list(texts.values())), series, NearConfig(**config))
+
+
+def removed(found) -> dict[str, str]:
+    accepted = found.pairs.filter("accepted")
+    return dict(zip(accepted["record_id"], accepted["keeper_id"], strict=True))
+
+
+def prose(seed: int, number: int) -> list[str]:
+    return random.Random(seed).choices(WORDS, k=number)
+
+
+def edited(words: list[str], seed: int, number: int) -> list[str]:
+    rng = random.Random(seed)
+    changed = list(words)
+    for position in rng.sample(range(len(words)), number):
+        changed[position] = f"edit{rng.random()}"
+    return changed
+
+
+def ragged(*sets: set[int]) -> Ragged:
+    rows = [sorted(one) for one in sets]
+    values = np.array([value for row in rows for value in row], dtype=np.uint64)
+    return Ragged(values, offsets_of(np.array([len(row) for row in rows])))
+
+
+def normalized(*texts: str) -> list[str]:
+    return pl.DataFrame({"text": texts}, schema={"text": pl.String}).select(normalize(pl.col("text")))["text"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Ｈello\u3000 World\n", "hello world"),
+        ("STRASSE", "straße"),
+        ("ΟΔΟΣ", "οδος"),
+        ("한글", "한글"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("① ﬁne", "1 fine"),
+    ],
+)
+def test_spelling_variants_normalize_to_the_same_text(one, other):
+    assert normalized(one) == normalized(other)
+    assert exact_hash(pl.Series([one]))[0] == exact_hash(pl.Series([other]))[0]
+
+
+def test_digits_and_punctuation_stay():
+    assert normalized("Order 12!") == ["order 12!"]
+    assert exact_hash(pl.Series(["order 12", "order 13"])).n_unique() == 2
+
+
+@given(st.text())
+def test_normalizing_twice_changes_nothing(text):
+    (once,) = normalized(text)
+    assert normalized(once) == [once]
+
+
+def test_shingles_are_sorted_unique_and_never_empty():
+    texts = pl.Series(["", "ab", "abcde", "👍🏽", KOREAN, CHINESE, THAI, " ".join(prose(1, 200)), "a a a a a a " * 20])
+    sets = shingle(texts)
+    assert sets.lengths.min() >= 1
+    for row in range(len(sets)):
+        values = sets.values[sets.offsets[row] : sets.offsets[row + 1]]
+        assert (values[1:] > values[:-1]).all()
+    assert sets.lengths[:3].tolist() == [1, 1, 1]
+    assert sets.lengths[7] == 196
+
+
+def test_shingles_of_a_text_do_not_depend_on_the_others():
+    texts = ["short one", KOREAN, " ".join(prose(2, 80)), "", CHINESE * 5]
+    together = shingle(pl.Series(texts))
+    for row, text in enumerate(texts):
+        alone = shingle(pl.Series([text]))
+        assert together.values[together.offsets[row] : together.offsets[row + 1]].tolist() == alone.values.tolist()
+
+
+def test_word_shingles_are_the_word_5_grams_of_the_text():
+    words = prose(3, 60)
+    (number,) = shingle(pl.Series([" ".join(words)])).lengths
+    assert number == len({tuple(words[start : start + 5]) for start in range(56)})
+
+
+def test_scripts_without_spaces_are_tokenized_by_character():
+    assert hash_tokens(pl.Series(["今天 ok", "안녕 하세요", "สวย", "!?"])).lengths.tolist() == [3, 2, 3, 0]
+
+
+def test_signatures_are_datasketchs_own():
+    sets = ragged({1 << 40, 5 << 33, 2**63 + 17}, {7 << 32})
+    signed = signatures(sets, num_perm=24, seed=9)
+    reference = MinHash(num_perm=24, seed=9, hashfunc=int)
+    reference.update_batch([(1 << 40) >> 32, (5 << 33) >> 32, (2**63 + 17) >> 32])
+    assert signed[0].tolist() == reference.hashvalues.tolist()
+    assert not np.array_equal(signed[0], signatures(sets, num_perm=24, seed=10)[0])
+
+
+@given(st.integers(0, 2**32), st.floats(0.05, 0.95))
+def test_minhash_estimate_tracks_exact_jaccard(seed, share):
+    rng = np.random.default_rng(seed)
+    values = rng.integers(2**63, size=400, dtype=np.uint64)
+    cut = int(200 * share)
+    sets = ragged(set(values[:200].tolist()), set(values[200 - cut : 400 - cut].tolist()))
+    exact = jaccard(sets, np.array([0]), np.array([1]))[0]
+    signed = signatures(sets, num_perm=512, seed=1)
+    # Standard error of 512 permutations is at most 0.0221; five of them, for many examples.
+    assert abs((signed[0] == signed[1]).mean() - exact) < 0.11
+
+
+@given(st.lists(st.sets(st.integers(0, 30), min_size=1), min_size=2, max_size=8))
+def test_jaccard_is_exact(sets):
+    first, second = np.triu_indices(len(sets), 1)
+    expected = [len(sets[i] & sets[j]) / len(sets[i] | sets[j]) for i, j in zip(first, second, strict=True)]
+    assert jaccard(ragged(*sets), first, second).tolist() == expected
+
+
+def test_candidates_are_the_pairs_that_share_a_band():
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(4, size=(40, 3)).astype(np.uint64)
+    first, second, shared = candidate_pairs(hashes, max_bucket=100)
+    expected = {
+        (i, j): int((hashes[i] == hashes[j]).sum())
+        for i in range(40)
+        for j in range(i + 1, 40)
+        if (hashes[i] == hashes[j]).any()
+    }
+    assert dict(zip(zip(first.tolist(), second.tolist(), strict=True), shared.tolist(), strict=True)) == expected
+    assert list(expected) == sorted(zip(first.tolist(), second.tolist(), strict=True))
+
+
+def test_hot_bucket_links_to_its_best_record_only():
+    first, second, _ = candidate_pairs(np.zeros((50, 2), dtype=np.uint64), max_bucket=10)
+    assert (len(first), set(first.tolist()), second.tolist()) == (49, {0}, list(range(1, 50)))
+
+
+def test_bands_agree_exactly_when_their_rows_do():
+    signed = np.array([[1, 2, 3, 4], [1, 2, 9, 4], [2, 1, 3, 4]], dtype=np.uint32)
+    hashes = band_hashes(signed, bands=2, rows=2)
+    assert (hashes[0] == hashes[1]).tolist() == [True, False]
+    assert (hashes[0] == hashes[2]).tolist() == [False, True]
+
+
+def test_chain_does_not_drag_its_far_end():
+    words = prose(4, 200)
+    texts = {
+        "a": " ".join(words),
+        "b": " ".join(edited(words, 1, 3)),
+        "c": " ".join(edited(edited(words, 1, 3), 2, 3)),
+    }
+    found = near(texts, quality=[3.0, 2.0, 1.0])
+    measured = {(row["record_id"], row["keeper_id"]): row["jaccard"] for row in found.pairs.to_dicts()}
+    assert measured[("b", "a")] >= 0.8
+    assert measured[("c", "b")] >= 0.8
+    assert measured.get(("c", "a"), 0.0) < 0.8
+    assert removed(found) == {"b": "a"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda pair: pair[0] < pair[1]), unique=True))
+def test_every_removed_record_was_verified_against_a_keeper_that_stays(pairs):
+    pairs = sorted(pairs)
+    first, second = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
+    keepers = assign_keepers(10, first, second)
+    for record, keeper in enumerate(keepers.tolist()):
+        assert keeper < 0 or ((keeper, record) in pairs and keepers[keeper] < 0)
+    for one, other in pairs:
+        assert keepers[one] >= 0 or keepers[other] >= 0
+
+
+def test_korean_chinese_and_thai_near_duplicates_are_found():
+    texts = {
+        "ko": KOREAN,
+        "ko2": KOREAN.replace("정말", "매우"),
+        "zh": CHINESE,
+        "zh2": CHINESE.replace("火锅", "面条"),
+        "th": THAI,
+        "th2": THAI + "ครับ",
+        "other": "전혀 다른 이야기를 하는 문장이므로 아무것과도 비슷하지 않아야 합니다",
+    }
+    assert {frozenset(pair) for pair in removed(near(texts, threshold=0.7, bands=30, rows=4)).items()} == {
+        frozenset({"ko", "ko2"}),
+        frozenset({"zh", "zh2"}),
+        frozenset({"th", "th2"}),
+    }
+
+
+def test_short_texts_do_not_collapse_into_one():
+    assert removed(near({"a": "ok", "b": "no", "c": "👍", "d": "네", "e": "아니요"})) == {}
+
+
+def test_recall_follows_the_banding_curve():
+    base = [prose(100 + number, 120) for number in range(300)]
+    texts = {f"o{number}": " ".join(words) for number, words in enumerate(base)}
+    texts |= {f"e{number}": " ".join([*words[:-8], *prose(900 + number, 8)]) for number, words in enumerate(base)}
+    found = near(texts)
+    similar = found.pairs.filter(pl.col("jaccard") >= 0.8)
+    # 108 of 124 shingles stay: J = 0.87, found with probability 1 - (1 - 0.87**8)**14 = 0.994.
+    assert 290 <= similar.height <= 300
+    assert found.num_candidates == found.pairs.height
+
+
+def corpus(seed: int) -> dict[str, str]:
+    rng = random.Random(seed)
+    texts: dict[str, str] = {}
+    for family in range(6):
+        words = prose(seed * 100 + family, rng.choice([8, 60, 150]))
+        for member in range(rng.randint(1, 4)):
+            texts[f"{family}-{member}"] = " ".join(edited(words, rng.randint(0, 9), min(member, 3)))
+    return texts
+
+
+@given(st.integers(0, 10_000), st.randoms())
+def test_result_does_not_depend_on_the_order_of_records(seed, rng):
+    texts = corpus(seed)
+    mixed = dict(rng.sample(list(texts.items()), len(texts)))
+    assert near(texts).pairs.equals(near(mixed).pairs)
+
+
+@given(st.integers(0, 10_000))
+def test_deduplicating_twice_finds_nothing_more(seed):
+    texts = corpus(seed)
+    gone = removed(near(texts))
+    assert removed(near({one: text for one, text in texts.items() if one not in gone})) == {}
+
+
+def test_keeper_has_the_best_quality_then_length_then_smallest_id():
+    text = " ".join(prose(5, 100))
+    texts = {"c": text, "a": text, "b": text + "!!"}
+    assert removed(near(texts)) == {"a": "b", "c": "b"}
+    assert removed(near(texts, quality=[0.0, 1.0, 0.0])) == {"b": "a", "c": "a"}
+    assert removed(near({"c": text, "a": text})) == {"c": "a"}
+
+
+def test_measured_pairs_below_the_threshold_are_reported_and_not_accepted():
+    words = prose(6, 200)
+    found = near({"a": " ".join(words), "b": " ".join(edited(words, 1, 8))}, threshold=0.99)
+    assert found.pairs["accepted"].to_list() == [False]
+    assert 0 < found.pairs["jaccard"][0] < 0.99
+
+
+def test_nothing_and_one_record_have_no_pairs():
+    empty = pl.Series([], dtype=pl.String)
+    assert find_near_duplicates(empty, empty, None, NearConfig()).pairs.height == 0
+    assert near({"a": "one"}).pairs.height == 0
+
+
+def test_exact_duplicates_share_the_keeper_rule():
+    ids, hashes = pl.Series(["r3", "r1", "r2", "r4"]), pl.Series(["x", "x", "x", "y"])
+    length = pl.Series([5, 5, 5, 5])
+    assert find_exact_duplicates(ids, hashes, length=length).rows() == [("r2", "r1"), ("r3", "r1")]
+    quality = pl.Series([0.0, 0.0, 1.0, 0.0])
+    assert find_exact_duplicates(ids, hashes, length=length, quality=quality).rows() == [("r1", "r2"), ("r3", "r2")]
+
+
+def test_record_id_that_stands_twice_is_refused():
+    with pytest.raises(DataError, match="r1"):
+        find_exact_duplicates(pl.Series(["r1", "r1"]), pl.Series(["x", "y"]), length=pl.Series([1, 1]))
+
+
+@pytest.mark.parametrize(
+    "given_value",
+    [{"threshold": 0}, {"threshold": 1.3}, {"bands": 0}, {"rows": 2.5}, {"seed": -1}, {"max_bucket": True}],
+)
+def test_config_out_of_range_is_refused(given_value):
+    with pytest.raises(ValueError, match=next(iter(given_value))):
+        NearConfig(**given_value)

@@ -1,0 +1,121 @@
+"""Recipes: strict to read, complete to store, stable to hash."""
+
+import json
+
+import pytest
+
+from catalog.errors import ConfigError, NotFoundError
+from curation.recipe import Recipe, load_recipe, preset_names, recipe_from_canonical
+from curation.rules import RULES, Bounds
+
+PLAIN = "name: mine\nrules:\n  word_count: {minimum: 3}\n"
+
+
+def write(path, text: str) -> str:
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_survives_storage_that_reorders_keys(name):
+    recipe = load_recipe(name)
+    stored = json.loads(json.dumps(recipe.canonical(), sort_keys=True))
+    again = recipe_from_canonical(stored)
+    assert again == recipe
+    assert list(again.rules) == list(recipe.rules)
+    assert again.digest() == recipe.digest()
+
+
+def test_web_text_is_gopher_as_published():
+    recipe = load_recipe("web-text")
+    for name, bounds in recipe.rules.items():
+        assert bounds == RULES[name].configured()
+    assert set(recipe.rules) == set(RULES)
+
+
+def test_short_text_keeps_a_short_message_in_any_language():
+    import polars as pl
+
+    from curation.rules import judge, measure
+
+    recipe = load_recipe("short-text")
+    texts = pl.Series(
+        [
+            "my flight was cancelled again",
+            "비행기가 또 취소되어서 화가 납니다",
+            "航班又被取消了，我非常生气，怎么办",
+            "lol",
+        ]
+    )
+    assert judge(measure(texts, list(recipe.rules)), recipe.rules)["kept"].to_list() == [True, True, True, False]
+    assert recipe.near is not None
+    assert "stop_word_count" not in recipe.rules
+
+
+def test_file_is_read_with_published_bounds_where_it_is_silent(tmp_path):
+    recipe = load_recipe(write(tmp_path / "mine.yaml", PLAIN + "near: {threshold: 0.9}\nlanguages: [en, ko]\n"))
+    assert recipe.rules == {"word_count": RULES["word_count"].configured({"minimum": 3})}
+    assert recipe.rules["word_count"].maximum == 100_000
+    assert recipe.near.threshold == 0.9
+    assert recipe.languages == ("en", "ko")
+    opened = load_recipe(write(tmp_path / "open.yaml", "name: mine\nrules: {word_count: {maximum: null}}\n"))
+    assert opened.rules["word_count"].maximum is None
+    assert load_recipe(write(tmp_path / "none.yml", "name: none\n")).near is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\nlanguage: [en]\n", "did you mean 'languages'"),
+        ("name: x\nrules: {word_cout: {}}\n", "did you mean 'word_count'"),
+        ("name: x\nrules: {word_count: {minimun: 1}}\n", "did you mean 'minimum'"),
+        ("name: x\nrules: {word_count: {minimum: 9, maximum: 1}}\n", "minimum=9 is above maximum=1"),
+        ("name: x\nrules: {word_count: 5}\n", "must be bounds"),
+        ("name: x\nrules: [word_count]\n", "rules must map"),
+        ("name: x\nencoder: minilmm\n", "did you mean 'minilm'"),
+        ("name: x\nencoder: [minilm]\n", "must be a name"),
+        ("name: x\ndifficulty: [lenght]\n", "did you mean 'length'"),
+        ("name: x\ndifficulty: []\n", "at least one"),
+        ("name: x\nnear: {treshold: 0.8}\n", "did you mean 'threshold'"),
+        ("name: x\nnear: {threshold: 1.3}\n", r"threshold=1.3 must lie in \(0, 1\]"),
+        ("name: x\nnear: {threshold: high}\n", "near: "),
+        ("name: x\nnear: true\n", "near=True"),
+        ("name: x\nlanguages: [no]\n", "quote 'no'"),
+        ("name: x\nlanguages: en\n", "must be a list"),
+        ("name: x\nmin_language_confidence: 2\n", "min_language_confidence=2"),
+        ("name: x\nexact: 3\n", "exact=3"),
+        ("name: x\nversion: 0\n", "version=0"),
+        ("name: Bad Name\n", "name='Bad Name'"),
+        ("version: 1\n", "'name' is missing"),
+        ("- a list\n", "mapping"),
+        ("name: [unclosed\n", "not YAML"),
+    ],
+)
+def test_fault_is_refused_with_its_value_and_remedy(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(write(tmp_path / "bad.yaml", text))
+
+
+def test_unknown_recipe_names_the_nearest_preset(tmp_path):
+    with pytest.raises(NotFoundError, match="did you mean 'web-text'"):
+        load_recipe("web-txt")
+    with pytest.raises(NotFoundError, match="yaml"):
+        load_recipe(str(tmp_path / "absent.yaml"))
+
+
+def test_digest_depends_on_what_the_recipe_decides_and_not_on_how_it_is_written(tmp_path):
+    digests = [
+        load_recipe(write(tmp_path / "a.yaml", text)).digest()
+        for text in (PLAIN, "rules: {word_count: {maximum: 1.0e+5, minimum: 3.0}}\nversion: 1\nname: mine\n")
+    ]
+    assert digests[0] == digests[1]
+    assert load_recipe(write(tmp_path / "b.yaml", PLAIN + "exact: false\n")).digest() != digests[0]
+    one, other = {"char_count": Bounds(), "word_count": Bounds()}, {"word_count": Bounds(), "char_count": Bounds()}
+    assert Recipe(name="x", rules=one).digest() != Recipe(name="x", rules=other).digest()
+
+
+def test_recipe_of_another_rule_version_is_not_replayed():
+    stored = load_recipe("short-text").canonical()
+    stored["rules"]["word_count"]["version"] = 99
+    with pytest.raises(ConfigError, match="rule 'word_count' was recorded at version 99"):
+        recipe_from_canonical(stored)

@@ -1,0 +1,239 @@
+"""The queue against a model of it small enough to read, over random acts of three annotators and a fake clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from catalog.errors import ConflictError, GoneError
+from labeling import queue
+
+ANNOTATORS = ("ana", "bo", "cy")
+RECORDS = ("가", "b", "c", "d")
+LABELS = ("긍정", "부정")
+LEASE = timedelta(seconds=60)
+DEALT_WITH = ("accepted", "skipped", "late")
+
+
+@dataclass
+class Lease:
+    """The model's idea of one annotator's dealings with one record."""
+
+    record: str
+    annotator: str
+    state: str
+    slot: int | None
+    expires_at: datetime
+    act: int
+    served: Any = None
+
+
+@dataclass
+class Model:
+    """What the queue should do: dictionaries and loops."""
+
+    overlap: int
+    now: datetime
+    order: list[str] = field(default_factory=list)
+    published: bool = False
+    offered: set[str] = field(default_factory=set)
+    leases: dict[tuple[str, str], Lease] = field(default_factory=dict)
+    answers: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
+    acts: int = 0
+
+    def live(self, lease: Lease) -> bool:
+        return lease.state == "accepted" or (lease.state == "leased" and lease.expires_at > self.now)
+
+    def set(self, lease: Lease, state: str, slot: int | None) -> None:
+        self.acts += 1
+        lease.state, lease.slot, lease.act = state, slot, self.acts
+
+    def take_slot(self, record: str) -> int | None:
+        holders = {one.slot: one for one in self.leases.values() if one.record == record and one.slot is not None}
+        for slot in range(self.overlap):
+            if slot not in holders:
+                return slot
+        for slot in range(self.overlap):
+            if not self.live(holders[slot]):
+                self.set(holders[slot], "expired", None)
+                return slot
+        return None
+
+    def dealt_with(self, record: str, annotator: str) -> bool:
+        lease = self.leases.get((record, annotator))
+        return lease is not None and lease.state in DEALT_WITH
+
+    def next(self, annotator: str) -> Lease | str:
+        held = [one for one in self.leases.values() if one.annotator == annotator and one.state == "leased"]
+        held = [one for one in held if self.live(one)]
+        if held:
+            lease = max(held, key=lambda one: one.act)
+            lease.expires_at = self.now + LEASE
+            return lease
+        if not self.published:
+            return "waiting_for_model"
+        for record in self.order:
+            num_live = sum(self.live(one) for one in self.leases.values() if one.record == record)
+            if self.dealt_with(record, annotator) or num_live >= self.overlap:
+                continue
+            new = Lease(record, annotator, "", None, self.now, 0)
+            lease = self.leases.setdefault((record, annotator), new)
+            self.set(lease, "leased", lease.slot if lease.slot is not None else self.take_slot(record))
+            lease.expires_at = self.now + LEASE
+            return lease
+        busy = [one.record for one in self.leases.values() if one.state == "leased" and self.live(one)]
+        mine = [record for record in busy if record in self.order and not self.dealt_with(record, annotator)]
+        return "all_leased" if mine else "done"
+
+    def submit(self, lease: Lease, value: str) -> bool:
+        slot = lease.slot if lease.slot is not None else self.take_slot(lease.record)
+        self.answers[lease.record, lease.annotator] = (value, slot is None)
+        self.set(lease, "late" if slot is None else "accepted", slot)
+        return slot is None
+
+    def undo(self, annotator: str) -> str | None:
+        done = [one for one in self.leases.values() if one.annotator == annotator and one.state in DEALT_WITH]
+        if not done:
+            return None
+        lease = max(done, key=lambda one: one.act)
+        self.answers.pop((lease.record, annotator), None)
+        slot = lease.slot if lease.slot is not None else self.take_slot(lease.record)
+        lease.expires_at = self.now + LEASE
+        self.set(lease, "released" if slot is None else "leased", slot)
+        return lease.record
+
+    def labels(self) -> dict[str, tuple[str, int, float]]:
+        found = {}
+        for record in {record for record, _ in self.answers}:
+            votes = [(value, late) for (one, _), (value, late) in self.answers.items() if one == record]
+            counted = [value for value, late in votes if not late] or [value for value, _ in votes]
+            best = min(counted, key=lambda value: (-counted.count(value), value))
+            found[record] = (best, len(counted), counted.count(best) / len(counted))
+        return found
+
+
+annotators = st.sampled_from(ANNOTATORS)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Every act on the real queue is done to the model too, and both must say the same."""
+
+    def __init__(self, new_desk: Callable[..., Any]) -> None:
+        super().__init__()
+        self.new_desk = new_desk
+        self.sent: list[tuple[Lease, str, str, queue.Submitted]] = []
+
+    @initialize(overlap=st.integers(1, 3))
+    def start(self, overlap: int) -> None:
+        self.desk = self.new_desk(overlap=overlap)
+        self.model = Model(overlap, self.desk.now)
+
+    @rule(order=st.lists(st.sampled_from(RECORDS), unique=True))
+    def publish(self, order: list[str]) -> None:
+        self.desk.publish(*order)
+        self.model.order, self.model.published = order, True
+        self.model.offered.update(order)
+
+    @rule(seconds=st.sampled_from([1, 30, 60, 120]))
+    def wait(self, seconds: int) -> None:
+        self.desk.wait(seconds)
+        self.model.now = self.desk.now
+
+    @rule(annotator=annotators)
+    def next(self, annotator: str) -> None:
+        expected, got = self.model.next(annotator), self.desk.next(annotator)
+        if isinstance(expected, str):
+            assert got.reason == expected
+            return
+        assert (got.record_id, got.expires_at) == (expected.record, expected.expires_at)
+        if expected.served is not None:
+            assert got.lease_id == expected.served.lease_id
+        expected.served = got
+
+    @rule(data=st.data(), value=st.sampled_from(LABELS))
+    def submit(self, data: st.DataObject, value: str) -> None:
+        lease = self._draw(data)
+        if lease is None:
+            return
+        late, key = self.model.submit(lease, value), f"{self.desk.queue_id} {len(self.sent)}"
+        got = self.desk.submit(lease.served, lease.annotator, value, key=key)
+        assert (got.late, got.repeated) == (late, False)
+        self.sent.append((lease, value, key, got))
+
+    @rule(data=st.data())
+    def send_again(self, data: st.DataObject) -> None:
+        if not self.sent:
+            return
+        lease, value, key, first = data.draw(st.sampled_from(self.sent))
+        again = self.desk.submit(lease.served, lease.annotator, value, key=key)
+        assert again == queue.Submitted(annotation_id=first.annotation_id, late=first.late, repeated=True)
+
+    @rule(data=st.data())
+    def heartbeat(self, data: st.DataObject) -> None:
+        lease = self._draw(data)
+        if lease is None:
+            return
+        if lease.state != "leased":
+            with pytest.raises(GoneError):
+                self.desk.heartbeat(lease.served, lease.annotator)
+            return
+        lease.expires_at = self.model.now + LEASE
+        assert self.desk.heartbeat(lease.served, lease.annotator) == lease.expires_at
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        lease = self._draw(data)
+        if lease is None:
+            return
+        self.desk.release(lease.served, lease.annotator)
+        if lease.state == "leased":
+            self.model.set(lease, "released", None)
+
+    @rule(data=st.data())
+    def skip(self, data: st.DataObject) -> None:
+        lease = self._draw(data)
+        if lease is None:
+            return
+        if lease.state in ("accepted", "late"):
+            with pytest.raises(ConflictError):
+                self.desk.skip(lease.served, lease.annotator)
+            return
+        self.desk.skip(lease.served, lease.annotator)
+        if lease.state != "skipped":
+            self.model.set(lease, "skipped", None)
+
+    @rule(annotator=annotators)
+    def undo(self, annotator: str) -> None:
+        expected, got = self.model.undo(annotator), self.desk.undo(annotator)
+        if expected is None:
+            assert got is None
+        else:
+            assert got == self.model.leases[expected, annotator].served.task_id
+
+    @invariant()
+    def labels_and_progress_are_those_of_the_model(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        assert self.desk.labels() == self.model.labels()
+        progress, leases = self.desk.progress(), self.model.leases.values()
+        accepted = [one.record for one in leases if one.state == "accepted"]
+        assert progress.num_tasks == len(self.model.offered)
+        assert progress.num_done == sum(accepted.count(record) == self.model.overlap for record in set(accepted))
+        assert progress.num_leased == sum(one.state == "leased" and self.model.live(one) for one in leases)
+        assert progress.num_skipped == sum(one.state == "skipped" for one in leases)
+        assert progress.num_annotations == len(self.model.answers)
+
+    def _draw(self, data: st.DataObject) -> Lease | None:
+        leases = [one for one in self.model.leases.values() if one.served is not None]
+        return data.draw(st.sampled_from(leases)) if leases else None
+
+
+def test_queue_does_what_the_model_does(new_desk: Callable[..., Any]) -> None:
+    run_state_machine_as_test(
+        lambda: QueueMachine(new_desk), settings=settings(max_examples=300, stateful_step_count=60, deadline=None)
+    )

@@ -1,0 +1,155 @@
+"""One row of the variant table: quality, speed, size, operations and energy of one model."""
+
+import io
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from catalog.errors import DataError
+from training.evaluation.energy import EnergyMeter
+from training.evaluation.flops import count_flops
+from training.evaluation.quality import Labels, accuracy_interval, quality
+from training.tokenizer import Encoded
+
+BATCH_SIZE = 64
+WINDOW_SECONDS = 1.0
+_WARMUP, _TIMED, _COUNTED = 5, 50, 32
+
+
+def evaluate(  # noqa: PLR0913
+    model: nn.Module,
+    encode: Callable[[list[str]], Encoded],
+    texts: Sequence[str],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    *,
+    seed: int,
+    reference: Labels | None = None,
+    uncompressed: nn.Module | None = None,
+    meter: EnergyMeter | None = None,
+) -> dict[str, Any]:
+    """Measure a model on held-out records.
+
+    Parameters
+    ----------
+    model : maps (input_ids, attention_mask) to logits; evaluated on the CPU in its own precision.
+    encode : turns texts into the model's input.
+    texts, labels : the held-out records; every label in [0, n_classes).
+    classes : names of the classes.
+    seed : picks the timed examples and the bootstrap's resamples.
+    reference : predictions of another model, to report the share of equal ones.
+    uncompressed : the model that ``model`` was made from, when its own kernels cannot be counted.
+    meter : a started energy meter to share; None starts one for this call.
+
+    Returns
+    -------
+    JSON scalars, lists and objects, except ``predictions`` ((n,) int64):
+    ``num_examples``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 % bootstrap), ``macro_f1``, ``f1`` (by class),
+    ``latency_ms`` (median, one text at a time, from text to label), ``throughput`` (examples a second, batches of 64
+    sorted by length, from text to label), ``flops`` (forward, mean of an example without padding), ``flops_method``,
+    ``size_bytes`` (serialised state dict), ``energy_joules`` (an example, at full throughput) and ``energy_method``,
+    ``agreement`` (share of predictions equal to the reference, or None), ``num_threads``.
+
+    Raises
+    ------
+    DataError : no example, or an example without a label.
+    """
+    gold = np.asarray(labels, dtype=np.int64)
+    if len(texts) == 0 or len(texts) != len(gold) or not ((gold >= 0) & (gold < len(classes))).all():
+        raise DataError(
+            f"{len(texts)} held-out texts with {len(gold)} labels must be at least 1, equally many, and all labelled with "
+            f"one of {len(classes)} classes; hold out labelled records"
+        )
+    model.eval()
+    rng = np.random.default_rng(seed)
+    sample = [texts[row] for row in rng.permutation(len(texts))[:_TIMED]]
+    passes = _Passes(model, encode, texts)
+    own_meter = meter or EnergyMeter()
+    try:
+        energy = own_meter.measure(passes.run)
+    finally:
+        if meter is None:
+            own_meter.close()
+    predictions = passes.predictions
+    scores = quality(predictions, gold, len(classes))
+    low, high = accuracy_interval(predictions, gold, rng)
+    return {
+        "num_examples": len(gold),
+        "accuracy": scores.accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "macro_f1": scores.macro_f1,
+        "f1": {name: float(value) for name, value in zip(classes, scores.f1, strict=True)},
+        "latency_ms": latency_ms(model, encode, sample),
+        "throughput": passes.num_examples / passes.seconds,
+        "flops": flops_per_example(uncompressed or model, encode, sample[:_COUNTED]),
+        "flops_method": "counted" if uncompressed is None else "counted on the uncompressed model",
+        "size_bytes": size_bytes(model),
+        "energy_joules": None if energy.joules is None else energy.joules / passes.num_examples,
+        "energy_method": energy.method,
+        "agreement": None if reference is None else float((predictions == reference).mean()),
+        "num_threads": torch.get_num_threads(),
+        "predictions": predictions,
+    }
+
+
+class _Passes:
+    """Whole passes over the texts until a window is filled."""
+
+    def __init__(self, model: nn.Module, encode: Callable[[list[str]], Encoded], texts: Sequence[str]) -> None:
+        self.model, self.encode, self.texts = model, encode, texts
+        self.num_examples, self.seconds = 0, 0.0
+        predict(model, encode, texts[:BATCH_SIZE])  # warms up
+        self.predictions: Labels = np.empty(0, dtype=np.int64)
+
+    def run(self) -> None:
+        started = time.perf_counter()
+        while self.seconds < WINDOW_SECONDS:
+            self.predictions = predict(self.model, self.encode, self.texts)
+            self.num_examples += len(self.texts)
+            self.seconds = time.perf_counter() - started
+
+
+def predict(model: nn.Module, encode: Callable[[list[str]], Encoded], texts: Sequence[str]) -> Labels:
+    """The likeliest class of each text, (n,) int64; batches are sorted by length to waste little on padding."""
+    by_length = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    predictions = np.empty(len(texts), dtype=np.int64)
+    with torch.inference_mode():
+        for start in range(0, len(texts), BATCH_SIZE):
+            rows = by_length[start : start + BATCH_SIZE]
+            predictions[rows] = model(*encode([texts[row] for row in rows])).argmax(-1).numpy()
+    return predictions
+
+
+def latency_ms(model: nn.Module, encode: Callable[[list[str]], Encoded], texts: Sequence[str]) -> float:
+    """Median milliseconds from one text to its label, warmed up."""
+    timed = []
+    with torch.inference_mode():
+        for text in [*texts[:_WARMUP], *texts]:
+            started = time.perf_counter()
+            model(*encode([text])).argmax(-1).item()
+            timed.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(timed[min(_WARMUP, len(texts)) :])
+
+
+def flops_per_example(model: nn.Module, encode: Callable[[list[str]], Encoded], texts: Sequence[str]) -> int:
+    """Mean floating-point operations of one forward pass, one text at a time."""
+
+    def run() -> None:
+        with torch.no_grad():
+            for text in texts:
+                model(*encode([text]))
+
+    return round(count_flops(run) / len(texts))
+
+
+def size_bytes(model: nn.Module) -> int:
+    """Bytes of the serialised state dict."""
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    return buffer.tell()

@@ -1,0 +1,122 @@
+"""A trained model as a folder: safetensors, config, tokenizer and a model card."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from catalog.errors import CorruptionError, NotFoundError
+from training.arm import ArmConfig
+from training.backbones import BACKBONES
+from training.checkpoint import publish_folder
+from training.fit import FitResult
+from training.tokenizer import Encoded, TextTokenizer
+
+_MODEL, _CONFIG, _TOKENIZER, _CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedModel:
+    """A model read back: network, tokenizer, and what it was trained as."""
+
+    arm: ArmConfig
+    model: nn.Module
+    tokenizer: TextTokenizer
+    classes: tuple[str, ...]
+
+    def encode(self, texts: list[str]) -> Encoded:
+        """Turn texts into the model's input."""
+        return self.tokenizer.encode(texts, self.arm.max_tokens)
+
+
+def save_model(result: FitResult, folder: Path, *, facts: dict[str, Any] | None = None) -> Path:
+    """Write the model aside, then put the folder in place of whatever was there.
+
+    Parameters
+    ----------
+    result : what ``fit`` returned.
+    folder : where the model goes; its parent is created.
+    facts : more lines for the card (dataset, version, scores), as JSON scalars by name.
+
+    Returns
+    -------
+    The folder.
+    """
+    from safetensors.torch import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".tmp"))
+    try:
+        save_file({name: one.contiguous() for name, one in result.model.state_dict().items()}, aside / _MODEL)
+        document = {"arm": asdict(result.arm), "classes": result.classes, "vocab_size": result.tokenizer.vocab_size}
+        (aside / _CONFIG).write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+        (aside / _TOKENIZER).write_text(result.tokenizer.document, encoding="utf-8")
+        (aside / _CARD).write_text(model_card(result, facts or {}), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        publish_folder(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def load_model(folder: Path) -> SavedModel:
+    """Read a model that ``save_model`` wrote.
+
+    Raises
+    ------
+    NotFoundError : there is no model in the folder.
+    CorruptionError : a file does not parse, or the weights do not fit the config.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (folder / _CONFIG).is_file():
+        raise NotFoundError(f"no model in {folder}; train one, or name the folder of a saved one")
+    try:
+        document = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        arm = ArmConfig(**document["arm"])
+        weights = load_file(folder / _MODEL)
+        tokenizer = TextTokenizer((folder / _TOKENIZER).read_text(encoding="utf-8"))
+        registered = BACKBONES[arm.backbone]
+        with torch.random.fork_rng(devices=[]):
+            model = registered.member.build(
+                vocab_size=document["vocab_size"],
+                num_classes=len(document["classes"]),
+                max_tokens=arm.max_tokens,
+                config=registered.configured(arm.backbone_options),
+            )
+        model.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CorruptionError(f"model in {folder.name} cannot be read ({error}); train it again") from error
+    return SavedModel(arm=arm, model=model.eval(), tokenizer=tokenizer, classes=tuple(document["classes"]))
+
+
+def model_card(result: FitResult, facts: dict[str, Any]) -> str:
+    """A Markdown page that says what the model is and how it came about (after Mitchell et al. 2019)."""
+    arm = result.arm
+    last = f"{result.losses[-1][1]:.4f}" if result.losses else "none"
+    rows = {
+        "classes": ", ".join(result.classes),
+        "backbone": f"{arm.backbone} {json.dumps(arm.backbone_options, sort_keys=True)}",
+        "pacing": f"{arm.pacing} {json.dumps(arm.pacing_options, sort_keys=True)}",
+        "parameters": f"{result.num_parameters:,}, of which {result.num_trained_parameters:,} trained",
+        "steps": f"{result.steps} of {arm.steps}, {arm.batch_size} records each",
+        "last training loss": last,
+        "training operations": f"{result.flops:.3e}",
+        "training seconds": f"{result.seconds:.1f}",
+        "precision": result.precision,
+        "seed": str(arm.seed),
+        "config digest": arm.digest(),
+    } | {name: str(value) for name, value in facts.items()}
+    table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
+    return f"# {_cell(arm.name)}\n\nA text classifier trained by Winnow.\n\n| what | value |\n|---|---|\n{table}\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,221 @@
+"""Training recipes: YAML in, a frozen plan and its hash out."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import yaml
+
+from catalog.errors import ConfigError, NotFoundError, nearest
+from catalog.registry import Registry
+from training.arm import ArmConfig
+from training.backbones import BACKBONES
+from training.compression import COMPRESSION
+from training.objectives import OBJECTIVES
+from training.pacing import PACING
+from training.schedules import SCHEDULES
+
+LabelSource = Literal["merged", "given", "annotated"]
+Control = Literal["random", "none"]
+
+_SHARED = ("seed", "max_tokens", "objective")
+"""Arm settings that the recipe may set once for all arms."""
+_PRESETS = files("training") / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedArm:
+    """An arm to train, whose control it is, and what is made of it.
+
+    Parameters
+    ----------
+    config : the arm.
+    control_of : name of the arm that it is a control of, or None.
+    compressions : names in ``COMPRESSION`` to evaluate besides the model as trained.
+    """
+
+    config: ArmConfig
+    control_of: str | None
+    compressions: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainRecipe:
+    """What a training run does.
+
+    Parameters
+    ----------
+    name : what the run calls it.
+    arms : models to train.
+    labels : ``given`` with the source, ``annotated`` here, or ``merged`` (annotated where there is one, else given).
+    test_share : share of the labelled records held out, in (0, 1).
+    max_train_records, max_test_records : at most this many of each, by hash of the id; 0 means all.
+    compare : ``random`` trains every arm that has a pacing once more in random order, at equal steps and seed.
+    compressions : made of every arm that is no control.
+    seed : split, order, weights and dropout of every arm that sets no seed of its own.
+    """
+
+    name: str
+    arms: tuple[ArmConfig, ...]
+    labels: LabelSource = "merged"
+    test_share: float = 0.2
+    max_train_records: int = 0
+    max_test_records: int = 0
+    compare: Control = "random"
+    compressions: tuple[str, ...] = ("int8",)
+    seed: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        if not self.arms:
+            raise ConfigError(f"recipe {self.name!r} has no arms; list at least one under 'arms'")
+        names = [one.config.name for one in self.plan()]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ConfigError(f"arm name {repeated[0]!r} occurs twice in recipe {self.name!r}; rename one")
+        if not 0 < self.test_share < 1:
+            raise ConfigError(f"test_share={self.test_share} must lie in (0, 1)")
+        for name in ("max_train_records", "max_test_records"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be 0 (all) or more")
+        for name, legal in (("labels", get_args(LabelSource)), ("compare", get_args(Control))):
+            if getattr(self, name) not in legal:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; {nearest(str(getattr(self, name)), legal)}")
+        for compression in self.compressions:
+            _known(COMPRESSION, compression, "compressions")
+        for arm in self.arms:
+            _check_arm(arm)
+
+    def plan(self) -> tuple[PlannedArm, ...]:
+        """Every arm in order, each followed by its control."""
+        return tuple(self._planned())
+
+    def _planned(self) -> Iterator[PlannedArm]:
+        made = tuple(name for name in self.compressions if name != "none")
+        for arm in self.arms:
+            yield PlannedArm(config=arm, control_of=None, compressions=made)
+            if self.compare == "random" and arm.pacing != "random":
+                changed = asdict(arm) | {"name": f"{arm.name}-random", "pacing": "random", "pacing_options": {}}
+                yield PlannedArm(config=ArmConfig(**changed), control_of=arm.name, compressions=())
+
+    def canonical(self) -> str:
+        """The recipe as JSON with sorted keys and every default written out."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of ``canonical``."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @classmethod
+    def from_canonical(cls, document: str) -> Self:
+        """Read back what ``canonical`` wrote."""
+        return cls._parse(json.loads(document), where="stored recipe")
+
+    @classmethod
+    def from_yaml(cls, text: str, *, name: str) -> Self:
+        """Read a recipe file; ``name`` is used when the file gives none.
+
+        Raises
+        ------
+        ConfigError : no YAML, an unknown key or name (with the nearest known one), or a value out of range.
+        """
+        try:
+            document = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"recipe {name!r} is no YAML: {error}") from error
+        if not isinstance(document, dict):
+            raise ConfigError(f"recipe {name!r} must be a mapping of settings, not {type(document).__name__}")
+        return cls._parse({"name": name} | document, where=f"recipe {name!r}")
+
+    @classmethod
+    def _parse(cls, document: dict[str, Any], *, where: str) -> Self:
+        shared = {key: document.pop(key) for key in _SHARED if key in document and key != "seed"}
+        if "seed" in document:
+            shared["seed"] = document["seed"]
+        given = document.get("arms", [])
+        if not isinstance(given, list):
+            raise ConfigError(f"{where}: arms={given!r} must be a list of arms")
+        arms = []
+        for number, arm in enumerate(given, start=1):
+            place = f"{where}, arm {number}"
+            if not isinstance(arm, dict):
+                raise ConfigError(f"{place}: {arm!r} must be a mapping with at least a name")
+            arms.append(_built(ArmConfig, shared | arm, place, also=()))
+        compressions = document.get("compressions", list(cls.__dataclass_fields__["compressions"].default))
+        if not isinstance(compressions, list) or not all(isinstance(one, str) for one in compressions):
+            raise ConfigError(f"{where}: compressions={compressions!r} must be a list of names")
+        return _built(
+            cls, document | {"arms": tuple(arms), "compressions": tuple(compressions)}, where, also=_SHARED
+        )
+
+
+def preset_names() -> list[str]:
+    """Names of the recipes that come with Winnow."""
+    return sorted(one.name.removesuffix(".yaml") for one in _PRESETS.iterdir() if one.name.endswith(".yaml"))
+
+
+def load_recipe(name_or_path: str) -> TrainRecipe:
+    """Read a preset by name, or a YAML file by path.
+
+    Raises
+    ------
+    NotFoundError : neither exists (with the nearest preset).
+    ConfigError : the recipe is refused.
+    """
+    if name_or_path in preset_names():
+        text = (_PRESETS / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        return TrainRecipe.from_yaml(text, name=name_or_path)
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise NotFoundError(f"no training recipe or file {name_or_path!r}; {nearest(name_or_path, preset_names())}")
+    try:
+        return TrainRecipe.from_yaml(path.read_text(encoding="utf-8"), name=path.stem)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"recipe file {path.name!r} is not UTF-8: {error}") from error
+
+
+def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[str, ...]) -> Any:
+    """Make a dataclass of YAML values: unknown keys, missing keys and wrong types are refused by name."""
+    known = {one.name: one for one in fields(kind)}
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), {*known, *also})}")
+        wanted = known[key].type
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            given[key] = value = float(value)
+        plain = wanted in (str, int, float)
+        if plain and (not isinstance(value, wanted) or isinstance(value, bool)):  # type: ignore[arg-type]
+            raise ConfigError(f"{where}: {key}={value!r} must be of type {wanted.__name__}")  # type: ignore[union-attr]
+        if key.endswith("_options") and not isinstance(value, dict):
+            raise ConfigError(f"{where}: {key}={value!r} must be a mapping of options")
+    missing = [
+        one.name for one in known.values() if one.default is MISSING and one.default_factory is MISSING and one.name not in given
+    ]
+    if missing:
+        raise ConfigError(f"{where}: {', '.join(missing)} must be given")
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_arm(arm: ArmConfig) -> None:
+    for kind in ("backbone", "pacing", "schedule"):
+        registry: Registry[Any] = {"backbone": BACKBONES, "pacing": PACING, "schedule": SCHEDULES}[kind]
+        name = getattr(arm, kind)
+        _known(registry, name, f"arm {arm.name!r}: {kind}")
+        try:
+            registry[name].configured(getattr(arm, f"{kind}_options"))
+        except NotFoundError as error:
+            raise ConfigError(f"arm {arm.name!r}: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm.name!r}: {kind} {error}") from error
+    _known(OBJECTIVES, arm.objective, f"arm {arm.name!r}: objective")
+
+
+def _known(registry: Registry[Any], name: str, where: str) -> None:
+    if name not in registry.load():
+        raise ConfigError(f"{where}={name!r} is unknown; {nearest(name, registry.load())}")
