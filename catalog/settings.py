@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="claims of a unit before it is poisoned")
     broker_poll_seconds: float = Field(0.02, gt=0, description="how often an idle worker polls the embedded broker")
     label_lease_seconds: float = Field(600.0, gt=0, description="how long an annotator holds a task without a sign")
-    shard_rows: int = Field(50_000, ge=1, description="records a text shard holds at most")
+    shard_rows: int = Field(10_000, ge=1, description="records a text shard holds at most")
     shard_bytes: int = Field(64 * 2**20, ge=1024, description="bytes of text a shard holds at most")
     max_line_bytes: int = Field(16 * 2**20, ge=1024, description="a longer line is quarantined, not read")
     token_days: int = Field(90, ge=1, description="days until a new token expires")

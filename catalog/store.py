@@ -140,6 +140,14 @@ class Store:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def write_bytes(self, raw: bytes, kind: str, suffix: str) -> StoredFile:
+        """Write a file of any other sort, a model's weights for example."""
+        return self._write(memoryview(raw), kind, suffix, 0)
+
+    def read_bytes(self, file: StoredFile) -> bytes:
+        """Read such a file, verifying its checksum."""
+        return self._read(file)
+
     def write_json(self, document: dict[str, Any], kind: str) -> StoredFile:
         """Write a manifest as canonical JSON: sorted keys, no spaces, so that equal documents are equal bytes."""
         raw = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -88,6 +88,7 @@ def create_queue(
     seed: int,
     held_out_share: float = 0.0,
     refresh_every: int = 20,
+    rehearsal: bool = False,
 ) -> LabelQueue:
     """Open a queue. It waits for its first generation.
 
@@ -99,6 +100,7 @@ def create_queue(
     lease_seconds : how long a task is held without a sign of life.
     held_out_share : share of the records nobody is asked about, in [0, 0.9].
     refresh_every : finished tasks between two fits of the model.
+    rehearsal : a program answers, from labels held back; the answers train nothing.
 
     Raises
     ------
@@ -130,6 +132,7 @@ def create_queue(
         seed=seed,
         held_out_share=held_out_share,
         refresh_every=refresh_every,
+        rehearsal=rehearsal,
         created_at=now,
     )
     session.add(queue)

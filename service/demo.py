@@ -128,3 +128,58 @@ def run(home: Path) -> None:
 
 def _by_command(winnow: Commands) -> str:
     return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in winnow.seconds.items())
+
+
+def findings(
+    cleaned: dict[str, Any],
+    labeled: dict[str, Any],
+    trained: dict[str, Any],
+    report: dict[str, Any],
+    winnow: Commands,
+    home: Path,
+) -> None:
+    """What the loop found, from the commands' own answers."""
+    from service.cli.cleaning import funnel_rows
+    from service.cli.output import emit_table
+    from service.cli.teaching import HEADER, comparison, variant_row
+
+    console.print("\n=== what it found ===")
+    emit_table("funnel", ("rule", "dropped", "left"), funnel_rows(cleaned))
+    _show_biggest_cluster(cleaned, home)
+    for arm in labeled["arms"]:
+        console.print(
+            f"labels by {arm['strategy']}: {arm['labels']} spent, held-out accuracy {arm['accuracy']:.3f} "
+            f"({arm['low']:.3f} to {arm['high']:.3f})"
+        )
+    for one in trained["comparisons"]:
+        console.print(comparison(one))
+    emit_table("variants", HEADER, [variant_row(one) for one in trained["variants"]])
+    console.print(f"energy: {trained['energy_method']}; embeddings: static vectors distilled from all-MiniLM-L6-v2")
+    console.print("\n=== where to look ===")
+    console.print(f"report    {Path(report['report']).as_uri()}")
+    console.print(f"pages     WINNOW_HOME={home} .venv/bin/winnow up   (log in with the token in {home}/admin.token)")
+    del winnow
+
+
+def _show_biggest_cluster(cleaned: dict[str, Any], home: Path) -> None:
+    from catalog.database import Catalog
+    from catalog.settings import load_settings
+    from catalog.store import Store
+    from catalog.tables.datasets import Version
+    from service.report import clusters
+
+    catalog = Catalog(load_settings(home=home))
+    with catalog.read() as session:
+        version = session.query(Version).filter(Version.run_id == cleaned["run"]).one()
+        biggest = clusters(session, Store.of(catalog.settings), version)[:1]
+    console.print(f"{cleaned['duplicates']:,} duplicates left in favour of {cleaned['clusters']:,} kept records")
+    for cluster in biggest:
+        console.print(f"biggest cluster: {cluster.num_members} records stand behind {cluster.keeper_id}:")
+        console.print(f"  {cluster.keeper_text[:140]!r}")
+        for member in cluster.members[:2]:
+            console.print(f"  Jaccard {member['jaccard']:.2f}: {member['text'][:120]!r}")
+        console.print(f"  why: WINNOW_HOME={home} .venv/bin/winnow explain {DATASET} {cluster.keeper_id[:12]}")
+
+
+if __name__ == "__main__":
+    main()

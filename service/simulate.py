@@ -84,6 +84,7 @@ def open_arms(
             # The rehearsal asks for every generation itself, at equal label counts in all arms.
             refresh_every=10**9,
             num_entries=num_entries,
+            rehearsal=True,
             requested_by=ANNOTATOR,
         )
         arms.append(Arm(strategy=strategy, queue_id=queue_id, run_id=run_id))

@@ -80,7 +80,7 @@ def _judgement(session: Session, run: Run, record_id: str) -> dict[str, Any]:
             "maximum": bounds.get("maximum"),
             "passed": name not in verdict.failed,
         }
-        for name, bounds in recipe["rules"].items()
+        for name, bounds in sorted(recipe["rules"].items(), key=lambda item: int(item[1]["position"]))
     ]
     pairs = session.scalars(
         select(DuplicatePair)

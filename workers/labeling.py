@@ -28,6 +28,7 @@ def open_queue(
     held_out_share: float = 0.0,
     refresh_every: int = 20,
     num_entries: int = NUM_ENTRIES,
+    rehearsal: bool = False,
     requested_by: str | None = None,
 ) -> tuple[str, str]:
     """Create a queue over the newest curated version, with the encoder it was embedded by.
@@ -61,6 +62,7 @@ def open_queue(
             seed=seed,
             held_out_share=held_out_share,
             refresh_every=refresh_every,
+            rehearsal=rehearsal,
         )
         run_id = submit_query(
             session,

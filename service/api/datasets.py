@@ -85,14 +85,7 @@ def list_datasets(
     return DatasetPage(items=items, next=items[-1].name if len(rows) > limit else None)
 
 
-@router.get("/{name}", summary="Read a dataset")
-def read_dataset(catalog: Catalogued, _who: Curator, name: Name) -> DatasetOut:
-    """One dataset."""
-    with catalog.read() as session:
-        return _dataset_out(dataset_named(session, name))
-
-
-@router.get("/{name}/versions", summary="List a dataset's versions")
+@router.get("/{name:path}/versions", summary="List a dataset's versions")
 def list_versions(
     catalog: Catalogued, _who: Curator, name: Name, after: str | None = None, limit: PageSize = 50
 ) -> VersionPage:
@@ -108,6 +101,13 @@ def list_versions(
         rows = session.scalars(query).all()
         items = [VersionOut.model_validate(row, from_attributes=True) for row in rows[:limit]]
     return VersionPage(items=items, next=str(items[-1].number) if len(rows) > limit else None)
+
+
+@router.get("/{name:path}", summary="Read a dataset")
+def read_dataset(catalog: Catalogued, _who: Curator, name: Name) -> DatasetOut:
+    """One dataset."""
+    with catalog.read() as session:
+        return _dataset_out(dataset_named(session, name))
 
 
 def _dataset_out(row: Dataset) -> DatasetOut:

@@ -45,7 +45,7 @@ def last_funnel(session: Session, dataset_id: str) -> Funnel | None:
     return Funnel(run=run, num_records=sum(count for _, count in counted), num_kept=kept, dropped=dropped)
 
 
-@router.get("/{name}")
+@router.get("/{name:path}")
 def show_dataset(request: Request, catalog: Catalogued, _who: Curator, name: str) -> Response:
     """One dataset."""
     with catalog.read() as session:

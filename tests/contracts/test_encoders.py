@@ -48,8 +48,8 @@ def test_paraphrases_are_closer_than_strangers(name, cache):
 def test_vector_does_not_depend_on_the_batch(name, cache):
     encode = ENCODERS[name].member
     together = encode(TEXTS, cache)
-    alone = np.concatenate([encode([text], cache) for text in TEXTS])
-    assert np.abs(together - alone).max() < TOLERANCE.get(name, 1e-5)
+    alone = np.concatenate([encode([text], cache) for text in TEXTS[:8]])
+    assert np.abs(together[:8] - alone).max() < TOLERANCE.get(name, 1e-5)
     assert np.array_equal(together, encode(TEXTS, cache))
 
 

@@ -2,11 +2,12 @@
 
 import json
 
+import polars as pl
 import pytest
 
 from catalog.errors import ConfigError, NotFoundError
 from curation.recipe import Recipe, load_recipe, preset_names, recipe_from_canonical
-from curation.rules import RULES, Bounds
+from curation.rules import RULES, Bounds, judge, measure
 
 PLAIN = "name: mine\nrules:\n  word_count: {minimum: 3}\n"
 
@@ -34,9 +35,6 @@ def test_web_text_is_gopher_as_published():
 
 
 def test_short_text_keeps_a_short_message_in_any_language():
-    import polars as pl
-
-    from curation.rules import judge, measure
 
     recipe = load_recipe("short-text")
     texts = pl.Series(

@@ -20,6 +20,7 @@ from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from curation.dedup.exact import find_exact_duplicates
+from curation.dedup.near import METHOD as NEAR_METHOD
 from curation.dedup.near import find_near_duplicates
 from curation.dedup.normalize import exact_hash
 from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
@@ -172,7 +173,7 @@ def _deduplicate(unit: UnitContext) -> UnitResult:
         )
         left = left.join(texts, on="id", how="left", maintain_order="left")
         near = find_near_duplicates(left["id"], left["text"], left["quality"], recipe.near)
-        pairs.append(near.pairs.with_columns(kind=pl.lit("near"), rule=pl.lit("minhash/1")))
+        pairs.append(near.pairs.with_columns(kind=pl.lit("near"), rule=pl.lit(NEAR_METHOD)))
     columns = ["record_id", "keeper_id", "kind", "jaccard", "bands_shared", "accepted", "rule"]
     found = pl.concat([part.select(columns) for part in pairs]).sort("record_id", "keeper_id")
     removed = found.filter("accepted").select(id="record_id", keeper_id="keeper_id", kind="kind")
@@ -299,6 +300,11 @@ def _counts(reasons: pl.Series) -> dict[str, int]:
     return dict(zip(frame[reasons.name].to_list(), frame["count"].to_list(), strict=True))
 
 
+def ordered_rules(recipe: Mapping[str, Any]) -> list[str]:
+    """Rule names of a canonical recipe in recipe order: PostgreSQL does not keep the order of JSON keys."""
+    return sorted(recipe["rules"], key=lambda name: int(recipe["rules"][name]["position"]))
+
+
 def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How many records each rule dropped first, in recipe order, and how many it would have dropped alone.
 
@@ -312,7 +318,7 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
             select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
         )
     }
-    names = [*recipe["rules"], *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR]
+    names = [*ordered_rules(recipe), *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 
 

@@ -1,0 +1,117 @@
+"""Every other page in a real browser: hostile names stay text, the policy is never violated, runs are live."""
+
+import re
+from datetime import timedelta
+
+import pytest
+
+from catalog.tables.base import new_id
+from catalog.tables.curation import Verdict
+from catalog.tables.datasets import Dataset, Quarantined, Source, Version
+from catalog.tables.engine import Run, Unit
+from catalog.tables.labeling import LabelQueue, LabelRound
+from labeling.schema import parse_schema
+
+EVIL = "<img src=x onerror=alert(1)>"
+HOSTILE_SCHEMA = parse_schema(
+    f"question: \"{EVIL}\"\nguidelines: \"{EVIL}\"\nlabels: [{{name: \"{EVIL}\", description: '\"><script>alert(2)</script>'}}, b]"
+)
+
+
+@pytest.fixture
+def hostile(site):
+    """A queue, its dataset and a run whose every text field is an attack; returns their ids."""
+    queue_id = site.add_queue([EVIL], schema=HOSTILE_SCHEMA, name=EVIL)
+    with site.catalog.write() as session:
+        now = site.catalog.now(session)
+        found = session.get_one(LabelQueue, queue_id)
+        session.get_one(Dataset, found.dataset_id).name = name = f"{EVIL}/{new_id()}"
+        version = session.get_one(Version, found.version_id)
+        run = session.get_one(Run, version.run_id)
+        run.requested_by = run.reason = EVIL
+        session.add(
+            Unit(
+                run_id=run.id, stage=0, stage_name=EVIL, position=0, payload={}, state="poisoned", attempts=3, owner=EVIL,
+                reason=EVIL, ready_at=now,
+            )
+        )  # fmt: skip
+        source = Source(
+            id=new_id(), dataset_id=found.dataset_id, run_id=run.id, name=EVIL, sha256="0", size_bytes=1, refused=EVIL
+        )
+        session.add(source)
+        session.flush()
+        session.add(Quarantined(source_id=source.id, line=1, run_id=run.id, reason=EVIL, detail=EVIL))
+        for number in range(3):
+            session.add(
+                LabelRound(
+                    queue_id=queue_id, arm=EVIL, round=number, num_labels=number, num_examples=9, accuracy=0.5,
+                    accuracy_low=0.4, accuracy_high=0.6, macro_f1=0.5, seconds=1, created_at=now,
+                )
+            )  # fmt: skip
+            reason = EVIL if number else None
+            session.add(
+                Verdict(run_id=run.id, record_id=f"r{number}", kept=not number, reason=reason, failed=[], measured={}, scores={})
+            )
+        return {"queue": queue_id, "run": run.id, "dataset": name}
+
+
+def test_hostile_names_are_text_on_every_page(visitor, site, hostile):
+    from urllib.parse import quote
+
+    visitor.log_in(site, "mina", "/")
+    paths = ["/", f"/datasets/{quote(hostile['dataset'], safe='')}", f"/runs/{hostile['run']}", f"/queues/{hostile['queue']}", f"/label/{hostile['queue']}"]
+    for path in paths:
+        visitor.page.goto(site.url + path)
+        visitor.page.wait_for_load_state("networkidle")
+        assert EVIL in visitor.page.inner_text("main"), path
+        assert visitor.page.locator("main img, main script, main iframe").count() == 0, path
+        assert visitor.violations() == [], path
+    assert visitor.troubles == []
+
+
+def test_policy_blocks_what_escaping_would_miss(visitor, site):
+    visitor.log_in(site, "mina", "/")
+    outcome = visitor.page.evaluate(
+        """() => { try { document.body.innerHTML = '<img src=x onerror=alert(1)>'; return 'set'; } catch (error) { return error.name; } }"""
+    )
+    assert outcome == "TypeError"
+    assert any("trusted-types" in one for one in visitor.violations())
+
+
+def test_run_page_follows_the_run_until_it_ends(visitor, site):
+    queue_id = site.add_queue(["a"])
+    with site.catalog.write() as session:
+        now = site.catalog.now(session)
+        dataset_id = session.get_one(LabelQueue, queue_id).dataset_id
+        run_id, unit_id = new_id(), new_id()
+        session.add(Run(id=run_id, kind="ingest", dataset_id=dataset_id, idempotency_key=run_id, config={}, config_hash="0", created_at=now))  # fmt: skip
+        session.flush()
+        session.add(
+            Unit(
+                id=unit_id, run_id=run_id, stage=0, stage_name="parse", position=0, payload={}, state="running", attempts=1,
+                owner="w1@here", num_done=100, num_total=1000, ready_at=now - timedelta(seconds=10),
+            )
+        )  # fmt: skip
+    visitor.log_in(site, "mina", f"/runs/{run_id}")
+    page = visitor.page
+    page.wait_for_function("() => document.getElementById('pace').textContent.includes('left in this stage')")
+    assert re.search(r"[\d.]+ a second", page.inner_text("#pace"))
+    assert "w1@here" in page.inner_text("#units")
+    with site.catalog.write() as session:
+        unit, run = session.get_one(Unit, unit_id), session.get_one(Run, run_id)
+        unit.num_done, unit.state, unit.reason = 777, "poisoned", "ran out of memory 3 times"
+        run.state, run.reason, run.finished_at = "failed", "1 unit gave up", site.catalog.now(session)
+    page.wait_for_function("() => document.querySelector('main').dataset.state === 'failed'")
+    page.wait_for_function("() => document.getElementById('units').textContent.includes('ran out of memory 3 times')")
+    assert "777" in page.inner_text("#stages")
+    assert page.inner_text("#reason") == "1 unit gave up"
+    assert visitor.violations() == visitor.troubles == []
+
+
+def test_a_link_leads_through_login_to_where_it_pointed_and_log_out_ends_it(visitor, site):
+    queue_id = site.add_queue(["a"])
+    visitor.log_in(site, "지훈", f"/label/{queue_id}")
+    visitor.page.get_by_role("button", name="Log out").click()
+    visitor.page.wait_for_url(f"{site.url}/login")
+    visitor.page.goto(f"{site.url}/label/{queue_id}")
+    assert "/login?next=" in visitor.page.url
