@@ -120,5 +120,10 @@ def _stage_by_adbc(url: str, staging: str, frame: pl.DataFrame) -> None:
 
 
 def _staging_columns(frame: pl.DataFrame) -> str:
-    kinds: dict[Any, str] = {pl.String: "text", pl.Boolean: "boolean", pl.Float64: "double precision", pl.Int64: "bigint"}
+    kinds: dict[Any, str] = {
+        pl.String: "text",
+        pl.Boolean: "boolean",
+        pl.Float64: "double precision",
+        pl.Int64: "bigint",
+    }
     return ", ".join(f'"{name}" {kinds[type(kind)]}' for name, kind in frame.schema.items())

@@ -24,7 +24,9 @@ from sqlalchemy.orm import Session
 from catalog.errors import ConfigError, TransientError
 from catalog.settings import Settings
 
-NETWORK_FILESYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"})
+NETWORK_FILESYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
+)
 BUSY_SECONDS = 30.0
 CHECKPOINT_EVERY_BYTES = 16 * 2**20
 
@@ -108,9 +110,11 @@ class Catalog:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading; nothing it does is kept."""
+        """A session for reading; nothing it does is kept. What was loaded stays readable after it."""
         with Session(self.engine) as session, _translated():
             yield session
+            # A rollback would empty loaded objects that are still attached.
+            session.expunge_all()
             session.rollback()
 
     @contextmanager
@@ -216,7 +220,11 @@ def _translated() -> Iterator[None]:
     except OperationalError as error:
         reason = str(error.orig)
         if "full" in reason or "No space" in reason:
-            raise TransientError(f"the database's disk is full ({reason}); free space, then run the same command") from error
+            raise TransientError(
+                f"the database's disk is full ({reason}); free space, then run the same command"
+            ) from error
         if "unable to open" in reason or "readonly" in reason or "no such table" in reason:
-            raise ConfigError(f"the database cannot be used ({reason}); run `winnow init`, or check WINNOW_HOME") from error
+            raise ConfigError(
+                f"the database cannot be used ({reason}); run `winnow init`, or check WINNOW_HOME"
+            ) from error
         raise TransientError(f"the database did not answer ({reason}); nothing was kept, try again") from error

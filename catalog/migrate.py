@@ -49,7 +49,9 @@ def check_revision(catalog: Catalog) -> None:
         raise ConfigError("the database has no schema yet; run `winnow init`")
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if current in known:
-        raise ConfigError(f"the database is at revision {current}, this release needs {latest_revision()}; run `winnow init`")
+        raise ConfigError(
+            f"the database is at revision {current}, this release needs {latest_revision()}; run `winnow init`"
+        )
     raise ConfigError(
         f"the database is at revision {current}, from a newer release than this one; "
         "install that release, or point WINNOW_HOME elsewhere"

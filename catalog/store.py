@@ -209,6 +209,7 @@ class Store:
         sha256 = hashlib.sha256(raw).hexdigest()
         if sha256 != file.sha256:
             raise CorruptionError(
-                f"{file.name} is damaged: SHA-256 is {sha256[:12]}…, must be {file.sha256[:12]}…; restore it from a backup"
+                f"{file.name} is damaged: SHA-256 is {sha256[:12]}…, must be {file.sha256[:12]}…; "
+                "restore it from a backup"
             )
         return raw

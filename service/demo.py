@@ -104,7 +104,7 @@ def run(home: Path) -> None:
     winnow = Commands(home)
     winnow("init")
     winnow("ingest", str(home / "input" / "tweets.jsonl.gz"), "--dataset", DATASET, "--text", "body", "--label", "mood")
-    up = subprocess.Popen(  # noqa: S603 - our own command
+    up = subprocess.Popen(
         [sys.executable, "-m", "service.cli", "up", "--port", "0", "--json"],
         env=winnow.environment,
         stdout=subprocess.PIPE,

@@ -92,9 +92,7 @@ class Supervisor:
     def add_service(self, listener: socket.socket) -> None:
         """Start the web service on a socket that is already bound, so that its port is certain."""
         arguments = ["-m", "service.serve", "--fd", str(listener.fileno()), "--parent", str(os.getpid())]
-        self._add(
-            Process("service", arguments, self._logs / "service.log", self._environment(), (listener.fileno(),))
-        )
+        self._add(Process("service", arguments, self._logs / "service.log", self._environment(), (listener.fileno(),)))
 
     def _add(self, process: Process) -> None:
         self.children.append(process)

@@ -50,19 +50,23 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
         .limit(1)
     ).one_or_none()
     style = (files("service") / "static" / "style.css").read_text(encoding="utf-8")
-    return environment().get_template("report.html").render(
-        dataset=dataset,
-        version=version,
-        run=run,
-        summary=version.summary,
-        style=style,
-        funnel=last_funnel(session, dataset.id),
-        clusters=clusters(session, store, version),
-        learning=learning_chart(session, dataset.id),
-        rounds=last_rounds(session, dataset.id),
-        training=training,
-        losses=loss_chart(session, training),
-        variants=variants(session, training),
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            dataset=dataset,
+            version=version,
+            run=run,
+            summary=version.summary,
+            style=style,
+            funnel=last_funnel(session, dataset.id),
+            clusters=clusters(session, store, version),
+            learning=learning_chart(session, dataset.id),
+            rounds=last_rounds(session, dataset.id),
+            training=training,
+            losses=loss_chart(session, training),
+            variants=variants(session, training),
+        )
     )
 
 
@@ -119,7 +123,9 @@ def last_rounds(session: Session, dataset_id: str) -> list[LabelRound]:
     newest = {queue.strategy: queue.id for queue in queues if _is_measured(session, queue.id)}
     return list(
         session.scalars(
-            select(LabelRound).where(LabelRound.queue_id.in_(newest.values())).order_by(LabelRound.arm, LabelRound.round)
+            select(LabelRound)
+            .where(LabelRound.queue_id.in_(newest.values()))
+            .order_by(LabelRound.arm, LabelRound.round)
         )
     )
 

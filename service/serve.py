@@ -28,13 +28,22 @@ def main() -> None:
     parser.add_argument("--parent", type=int)
     options = parser.parse_args()
     try:
-        app = create_app(load_settings())
+        settings = load_settings()
+        app = create_app(settings)
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from error
     if options.parent is not None:
         threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
-    uvicorn.run(app, fd=options.fd, log_level="warning", access_log=False, server_header=False)
+    uvicorn.run(
+        app,
+        fd=options.fd,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Without a proxy of ours in front, a caller could name any address in X-Forwarded-For.
+        proxy_headers=settings.behind_proxy,
+    )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,6 @@ def gold_labels(catalog: Catalog, dataset: str) -> dict[str, str]:
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
-        session.expunge_all()
     records = curated.read_records(Store.of(catalog.settings), version).drop_nulls("label")
     return dict(zip(records["id"].to_list(), records["label"].to_list(), strict=True))
 
@@ -191,5 +190,3 @@ def compare(found: dict[str, LearningCurve]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-

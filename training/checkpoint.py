@@ -101,7 +101,7 @@ def read_state(checkpoint: Path, expected: TrainingState) -> tuple[TrainingState
         raise CorruptionError(f"checkpoint {checkpoint.name} cannot be read ({error}); delete its folder") from error
     if damaged:
         raise CorruptionError(
-            f"checkpoint {checkpoint.name} is damaged ({', '.join(damaged)}); delete its folder to go on from an older one"
+            f"checkpoint {checkpoint.name} is damaged ({', '.join(damaged)}); delete it to go on from an older one"
         )
     state = TrainingState(**(document | {"losses": tuple(document["losses"])}))
     for name, what in (("config_digest", "config"), ("data_digest", "manifest, labels or classes")):

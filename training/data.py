@@ -37,7 +37,7 @@ class TrainingData:
                 f"{len(self.texts)} texts, {len(self.labels)} labels and {len(self.manifest)} manifest rows must be "
                 "equally many; build all three from one frame"
             )
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):  # noqa: PLR2004
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise DataError(
                 f"classes={list(self.classes)} must be at least 2, all different; label records of another class first"
             )
@@ -61,7 +61,9 @@ class TrainingData:
         frame = frame.sort("id")
         null = frame.filter(pl.col("text").is_null())
         if not null.is_empty():
-            raise DataError(f"record {null['id'][0]!r} (and {null.height - 1} more) has no text; drop it from the version")
+            raise DataError(
+                f"record {null['id'][0]!r} (and {null.height - 1} more) has no text; drop it from the version"
+            )
         names = list(classes) if classes is not None else sorted(frame["label"].drop_nulls().unique().to_list())
         unknown = frame.filter(pl.col("label").is_not_null() & ~pl.col("label").is_in(names))
         if not unknown.is_empty():

@@ -57,9 +57,11 @@ def save_model(result: FitResult, folder: Path, *, facts: dict[str, Any] | None 
         (aside / _CONFIG).write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
         (aside / _TOKENIZER).write_text(result.tokenizer.document, encoding="utf-8")
         (aside / _CARD).write_text(model_card(result, facts or {}), encoding="utf-8")
+        replaced = aside.with_suffix(".old")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(replaced)
         publish_folder(aside, folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder

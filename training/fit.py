@@ -1,8 +1,8 @@
 """The training loop: one arm, one device, exactly resumable.
 
-Everything random in a step follows from (seed, step): the batch from the stream, dropout from a generator seeded anew at
-every step. So a checkpoint needs weights, optimizer state and one integer, and a run that was killed anywhere ends with
-the same bits as one that was not.
+Everything random in a step follows from (seed, step): the batch from the stream, dropout from a generator seeded anew
+at every step. So a checkpoint needs weights, optimizer state and one integer, and a run that was killed anywhere ends
+with the same bits as one that was not.
 """
 
 import hashlib
@@ -161,7 +161,7 @@ def fit(
 class _Run:
     """The moving parts of one training."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         arm: ArmConfig,
         data: TrainingData,
@@ -179,8 +179,8 @@ class _Run:
         self.schedule, self.schedule_config = schedule.member, schedule.configured(arm.schedule_options)
         self.trained = [one for one in model.parameters() if one.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [one for one in self.trained if one.ndim >= 2], "weight_decay": arm.weight_decay},  # noqa: PLR2004
-            {"params": [one for one in self.trained if one.ndim < 2], "weight_decay": 0.0},  # noqa: PLR2004
+            {"params": [one for one in self.trained if one.ndim >= 2], "weight_decay": arm.weight_decay},
+            {"params": [one for one in self.trained if one.ndim < 2], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=arm.learning_rate, fused=device.type in ("cpu", "cuda"))
 
@@ -218,7 +218,7 @@ class _Run:
         def once() -> None:
             nonlocal num_tokens
             loss, batch = self._forward(rows)
-            loss.backward()
+            torch.autograd.backward(loss)
             num_tokens = batch.input_ids.numel()
 
         flops = count_flops(once)

@@ -71,13 +71,13 @@ class Layout:
     """
 
     mask: AttentionMask
-    index_N: Tensor
+    index_N: Tensor  # noqa: N815
 
     def padded(self, x_NC: Tensor) -> Tensor:
         """(N, C) to (B, T, C), zeros at padding."""
         num_records, num_tokens = self.mask.attends_BT.shape
         empty = x_NC.new_zeros(num_records * num_tokens, x_NC.shape[-1])
-        return empty.index_copy(0, self.index_N, x_NC).unflatten(0, (num_records, num_tokens))
+        return empty.index_copy(0, self.index_N, x_NC).view(num_records, num_tokens, -1)
 
     def packed(self, x_BTC: Tensor) -> Tensor:
         """(B, T, C) to (N, C)."""
@@ -96,7 +96,9 @@ class Attention(nn.Module):
 
     def forward(self, x_NC: Tensor, layout: Layout) -> Tensor:
         """(N, C) to (N, C)."""
-        heads_BT3HD = layout.padded(self.query_key_value(x_NC)).unflatten(-1, (3, self.config.num_heads, -1))
+        num_records, num_tokens = layout.mask.attends_BT.shape
+        heads = (num_records, num_tokens, 3, self.config.num_heads, -1)
+        heads_BT3HD = layout.padded(self.query_key_value(x_NC)).view(heads)
         q_BHTD, k_BHTD, v_BHTD = heads_BT3HD.permute(2, 0, 3, 1, 4).unbind()
         out_BHTD = ATTENTION[self.config.attention].member(q_BHTD, k_BHTD, v_BHTD, layout.mask, self.options)
         projected: Tensor = self.output(layout.packed(out_BHTD.transpose(1, 2).flatten(-2)))
@@ -118,7 +120,8 @@ class Block(nn.Module):
     def forward(self, x_NC: Tensor, layout: Layout) -> Tensor:
         """(N, C) to (N, C)."""
         x_NC = x_NC + self.dropout(self.attention(self.attention_norm(x_NC), layout))
-        return x_NC + self.dropout(self.feedforward(self.feedforward_norm(x_NC)))
+        out_NC: Tensor = x_NC + self.dropout(self.feedforward(self.feedforward_norm(x_NC)))
+        return out_NC
 
 
 class Transformer(nn.Module):

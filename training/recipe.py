@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -24,6 +24,7 @@ Control = Literal["random", "none"]
 
 _SHARED = ("seed", "max_tokens", "objective")
 """Arm settings that the recipe may set once for all arms."""
+_COMPRESSIONS = ("int8",)
 _PRESETS = files("training") / "recipes"
 
 
@@ -66,8 +67,8 @@ class TrainRecipe:
     max_train_records: int = 0
     max_test_records: int = 0
     compare: Control = "random"
-    compressions: tuple[str, ...] = ("int8",)
-    seed: int = field(default=0)
+    compressions: tuple[str, ...] = _COMPRESSIONS
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.arms:
@@ -82,8 +83,9 @@ class TrainRecipe:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be 0 (all) or more")
         for name, legal in (("labels", get_args(LabelSource)), ("compare", get_args(Control))):
-            if getattr(self, name) not in legal:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is unknown; {nearest(str(getattr(self, name)), legal)}")
+            value = getattr(self, name)
+            if value not in legal:
+                raise ConfigError(f"{name}={value!r} is unknown; {nearest(str(value), legal)}")
         for compression in self.compressions:
             _known(COMPRESSION, compression, "compressions")
         for arm in self.arms:
@@ -144,12 +146,13 @@ class TrainRecipe:
             if not isinstance(arm, dict):
                 raise ConfigError(f"{place}: {arm!r} must be a mapping with at least a name")
             arms.append(_built(ArmConfig, shared | arm, place, also=()))
-        compressions = document.get("compressions", list(cls.__dataclass_fields__["compressions"].default))
+        compressions = document.get("compressions", list(_COMPRESSIONS))
         if not isinstance(compressions, list) or not all(isinstance(one, str) for one in compressions):
             raise ConfigError(f"{where}: compressions={compressions!r} must be a list of names")
-        return _built(
+        recipe: Self = _built(
             cls, document | {"arms": tuple(arms), "compressions": tuple(compressions)}, where, also=_SHARED
         )
+        return recipe
 
 
 def preset_names() -> list[str]:
@@ -192,7 +195,9 @@ def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[st
         if key.endswith("_options") and not isinstance(value, dict):
             raise ConfigError(f"{where}: {key}={value!r} must be a mapping of options")
     missing = [
-        one.name for one in known.values() if one.default is MISSING and one.default_factory is MISSING and one.name not in given
+        name
+        for name, one in known.items()
+        if one.default is MISSING and one.default_factory is MISSING and name not in given
     ]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} must be given")
@@ -203,8 +208,8 @@ def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[st
 
 
 def _check_arm(arm: ArmConfig) -> None:
-    for kind in ("backbone", "pacing", "schedule"):
-        registry: Registry[Any] = {"backbone": BACKBONES, "pacing": PACING, "schedule": SCHEDULES}[kind]
+    registries: dict[str, Registry[Any]] = {"backbone": BACKBONES, "pacing": PACING, "schedule": SCHEDULES}
+    for kind, registry in registries.items():
         name = getattr(arm, kind)
         _known(registry, name, f"arm {arm.name!r}: {kind}")
         try:

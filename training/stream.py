@@ -1,13 +1,13 @@
 """The curriculum stream: which records make up the global batch of a step.
 
-The order is a pure function of (manifest, pacing, seed, global step). Nothing is carried from step to step, so the state
-of a stream is one integer, and a kill, a resume, another worker count or another world size cannot change it.
+The order is a pure function of (manifest, pacing, seed, global step). Nothing is carried from step to step, so the
+state of a stream is one integer, and a kill, a resume, another worker count or another world size cannot change it.
 
-How: position p of the run gets the point u_p = (permutation_e(p mod N) + 1/2) / N, where e = p div N counts passes and the
-permutation is a keyed bijection evaluated at single points (nothing of size N is shuffled). The point picks the record
-whose share of the pool's cumulated weight covers it, the pool being the first records of the ranking. So with the whole
-manifest available and equal weights a pass visits every record exactly once; with a smaller pool or unequal weights
-every record comes up in proportion to its weight, as evenly spread as whole numbers allow.
+How: position p of the run gets the point u_p = (permutation_e(p mod N) + 1/2) / N, where e = p div N counts passes and
+the permutation is a keyed bijection evaluated at single points (nothing of size N is shuffled). The point picks the
+record whose share of the pool's cumulated weight covers it, the pool being the first records of the ranking. So with
+the whole manifest available and equal weights a pass visits every record exactly once; with a smaller pool or unequal
+weights every record comes up in proportion to its weight, as evenly spread as whole numbers allow.
 """
 
 import hashlib
@@ -174,10 +174,11 @@ class Stream:
             inside = position // available == epoch
             drawn[inside] = permuted(position[inside] % available, available, self._key, int(epoch))
         point = (drawn + 0.5) / available * cumulated[size - 1]
-        return rows[np.minimum(np.searchsorted(cumulated[:size], point, side="right"), size - 1)]
+        batch: Rows = rows[np.minimum(np.searchsorted(cumulated[:size], point, side="right"), size - 1)]
+        return batch
 
 
-def order(  # noqa: PLR0913
+def order(
     manifest: StreamManifest,
     *,
     pacing: str,

@@ -66,7 +66,7 @@ class TextTokenizer:
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts))
         except (TypeError, UnicodeEncodeError) as error:
-            raise DataError(f"a text is null or no Unicode text ({error}); clean the version before training") from error
+            raise DataError(f"a text is null or no Unicode text ({error}); clean the version first") from error
         rows = [one.ids for one in encodings]
         width = max(map(len, rows))
         input_ids = torch.full((len(rows), width), self.pad_id, dtype=torch.int64)

@@ -66,7 +66,7 @@ def relay(catalog: Catalog, app: Celery) -> int:
     for message_id, task, args in engine.unsent(catalog):
         try:
             app.send_task(task, args=args, retry=False)
-        except app.connection_for_write().connection_errors + (OSError,) as error:
+        except (*app.connection_for_write().connection_errors, OSError) as error:
             log.warning("the broker does not answer (%s); the message stays in the outbox", error)
             break
         engine.mark_sent(catalog, message_id)

@@ -59,7 +59,9 @@ def _find(store: Store, version: Version, record: str) -> dict[str, Any]:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise NotFoundError(f"several records begin with {record!r}: {matches[0]['id']}, {matches[1]['id']}; give more of it")
+        raise NotFoundError(
+            f"several records begin with {record!r}: {matches[0]['id']}, {matches[1]['id']}; give more of it"
+        )
     raise NotFoundError(
         f"there is no record {record!r} among {version.num_records:,}; "
         f"ids are 32 hex digits, a dash and a counter, and {MIN_PREFIX} characters are enough where they are unique"

@@ -379,5 +379,7 @@ def find_run(session: Session, run_id: str) -> Run:
         return exact
     found = session.scalars(select(Run).where(Run.id.startswith(run_id, autoescape=True)).limit(2)).all()
     if len(found) != 1 or len(run_id) < 4:
-        raise NotFoundError(f"{'several runs begin' if len(found) > 1 else 'no run begins'} with {run_id!r}; see `winnow runs`")
+        raise NotFoundError(
+            f"{'several runs begin' if len(found) > 1 else 'no run begins'} with {run_id!r}; see `winnow runs`"
+        )
     return found[0]

@@ -114,7 +114,8 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     except ServiceError as error:
         _record_failure(catalog, mine, f"{error}", retry=isinstance(error, TransientError))
         return "failed"
-    except Exception as error:  # noqa: BLE001 - a stage's bug must become a reason on the unit, not a dead worker
+    except Exception as error:
+        # A stage's bug must become a reason on the unit, not a dead worker.
         log.exception("unit %s (%s) failed", mine.unit_id, mine.stage_name)
         _record_failure(catalog, mine, f"{type(error).__name__}: {error}", retry=True)
         return "failed"

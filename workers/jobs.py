@@ -39,11 +39,7 @@ def submit_run(
     if name not in presets[kind]():
         raise ConfigError(f"there is no {kind} recipe {name!r}; {nearest(name, presets[kind]())}")
     if kind == "clean":
-        run_id, _ = submit_clean(
-            catalog, dataset=dataset, recipe=cleaning.load_recipe(name), requested_by=requested_by
-        )
+        run_id, _ = submit_clean(catalog, dataset=dataset, recipe=cleaning.load_recipe(name), requested_by=requested_by)
     else:
-        run_id, _ = submit_train(
-            catalog, dataset=dataset, recipe=teaching.load_recipe(name), requested_by=requested_by
-        )
+        run_id, _ = submit_train(catalog, dataset=dataset, recipe=teaching.load_recipe(name), requested_by=requested_by)
     return run_id

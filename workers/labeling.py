@@ -133,7 +133,6 @@ def label_counts(catalog: Catalog, dataset: str) -> dict[str, int]:
     with catalog.read() as session:
         found: Dataset = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
-        session.expunge_all()
     labels = curated.read_records(Store.of(catalog.settings), version)["label"].drop_nulls()
     if labels.is_empty():
         raise DataError(

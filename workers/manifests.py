@@ -68,7 +68,7 @@ def _stored(shard: Shard) -> StoredFile:
 
 
 def write(store: Store, catalog: Catalog, dataset_id: str, kind: str, entries: list[dict[str, Any]]) -> StoredFile:
-    """Write a manifest. It holds nothing that differs between two runs over the same input: no time, no run, no number."""
+    """Write a manifest. It holds nothing that differs between two runs over one input: no time, no run, no number."""
     with catalog.read() as session:
         dataset = session.get_one(Dataset, dataset_id)
         document = {

@@ -46,7 +46,9 @@ def submit(
     NotFoundError : no such job kind.
     """
     pipeline = PIPELINES[kind].member
-    existing = session.scalars(select(Run).where(Run.idempotency_key == idempotency_key).with_for_update()).one_or_none()
+    existing = session.scalars(
+        select(Run).where(Run.idempotency_key == idempotency_key).with_for_update()
+    ).one_or_none()
     if existing is not None:
         if existing.state in ("failed", "cancelled"):
             resume(session, existing, now)

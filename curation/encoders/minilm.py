@@ -84,7 +84,8 @@ def minilm(texts: Sequence[str], cache: Path) -> np.ndarray:  # noqa: ARG001 - n
 def minilm_bf16(texts: Sequence[str], cache: Path) -> np.ndarray:  # noqa: ARG001 - nothing to cache, but one contract
     """Encode like ``minilm``, products in bfloat16: three times as fast on processors that have it, slower on others.
 
-    Rows differ from ``minilm``'s by a cosine of at most 1e-4, and between batch sizes by at most 2e-3 a component.
+    Measured on 300 tweets: the cosine with ``minilm``'s rows is at least 0.9999, and a component moves by up to 1e-3
+    with the batch size.
 
     Raises
     ------

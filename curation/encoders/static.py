@@ -104,10 +104,10 @@ def _load(cache: Path) -> Any:
 
 @ENCODERS.register("static", Static)
 def static(texts: Sequence[str], cache: Path) -> np.ndarray:
-    """Encode English texts by the mean of static token vectors: hundreds of times faster than the transformer.
+    """Encode English texts by the mean of static token vectors: about 150 times as fast as the transformer.
 
     Good for near-duplicates, clusters and diverse samples; a classifier gains from ``minilm``. The first use distils
-    the vectors (half a minute on one core) and keeps them in the cache (31 MB).
+    the vectors (some ten seconds on one idle core) and keeps them in the cache (31 MB).
 
     Parameters
     ----------

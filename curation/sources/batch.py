@@ -123,15 +123,9 @@ def canonical_json(value: Any) -> str:
     '{"a":[1,"가"],"b":null}'
     """
     try:
-        return _dumps(value)
+        return _ENCODER.encode(value)
     except ValueError:
-        return _dumps(_finite(value))
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(
-        value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=_foreign
-    )
+        return _ENCODER.encode(_finite(value))
 
 
 def _foreign(value: Any) -> Any:
@@ -142,6 +136,12 @@ def _foreign(value: Any) -> Any:
         except UnicodeDecodeError:
             return value.hex()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+# Made once: json.dumps would build an encoder for every row.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), default=_foreign
+)
 
 
 def _finite(value: Any) -> Any:

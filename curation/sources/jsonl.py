@@ -10,6 +10,9 @@ from curation.sources.batch import MAX_DEPTH, Parsed, ReadOptions, Rejected, Suf
 from curation.sources.lines import bounded_lines
 from curation.sources.opening import OpenedSource
 
+# Made once: json.loads would build a decoder for every row. NaN and the infinities, which JSON lacks, become null.
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class JsonlSuffixes(Suffixes):
@@ -36,7 +39,7 @@ def _parse(number: int, data: bytes, encoding: str) -> Parsed | Rejected:
     if "\0" in text:
         return Rejected(number, "nul_character", "a raw U+0000 in the line")
     try:
-        value = json.loads(text, parse_constant=lambda _: None)
+        value = _DECODER.decode(text)
         too_deep = text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH
     except RecursionError:
         too_deep = True

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.sources import READERS
@@ -38,12 +39,20 @@ def read_parquet(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed 
     """
     _check_magic(source)
     try:
-        file = pq.ParquetFile(source.path, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True)
+        strings = _string_columns(pq.read_schema(source.path))
+        file = pq.ParquetFile(
+            source.path,
+            read_dictionary=strings,
+            buffer_size=2**20,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
         _check_footer(file, source, options)
         line = 1
         for batch in file.iter_batches(batch_size=_SLICE_ROWS, use_threads=False):
-            yield from _values(batch, line)
-            line += batch.num_rows
+            for part in _parts(batch):
+                yield from _values(part, line)
+                line += part.num_rows
     except (pa.ArrowException, OSError) as error:
         raise SourceRefusedError("corrupt", f"{source.path}: damaged Parquet ({error}); write it again") from error
 
@@ -77,6 +86,37 @@ def _check_footer(file: pq.ParquetFile, source: OpenedSource, options: ReadOptio
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SourceRefusedError("duplicate_column", f"{source.path} has two columns named {twice[0]!r}; rename one")
+
+
+def _string_columns(schema: pa.Schema) -> list[str]:
+    return [column.name for column in schema if _is_text(column.type)]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(check(kind) for check in checks)
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch so that its strings, written out, stay near 64 MiB.
+
+    A dictionary page can repeat one long value in every row for a few bits, which no footer declares.
+    """
+    repeated = [pa.types.is_dictionary(column.type) and _is_text(column.type.value_type) for column in batch.columns]
+    widest = [
+        pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+        for column, is_repeated in zip(batch.columns, repeated, strict=True)
+        if is_repeated
+    ]
+    rows = min(_SLICE_ROWS, max(1, FREE_BYTES // max(1, sum(widest))))
+    for start in range(0, batch.num_rows, rows):
+        part = batch.slice(start, rows)
+        columns = [
+            column.dictionary_decode() if is_repeated else column
+            for column, is_repeated in zip(part.columns, repeated, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _values(batch: pa.RecordBatch, first: int) -> Iterator[Parsed | Rejected]:

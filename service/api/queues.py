@@ -148,7 +148,7 @@ def list_queues(
 
 @router.post("", status_code=201, summary="Create a queue")
 def create(catalog: Catalogued, who: Curator, request: QueueRequest) -> QueueOut:
-    """Create a queue over the newest cleaned version; it serves tasks once the workers have chosen the first ones."""
+    """Create a queue over the newest cleaned version; it serves once the workers have chosen its first tasks."""
     from workers.labeling import open_queue
 
     queue_id, _ = open_queue(
@@ -180,7 +180,7 @@ def read_queue(catalog: Catalogued, _who: Anyone, queue_id: str) -> QueueOut:
 
 @router.post("/{queue_id}/next", summary="Lease the next task")
 def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
-    """Always 200: ``task`` is the most useful one, leased to the caller, or null with a reason and when to ask again."""
+    """Always 200: ``task`` is the most useful one, leased to the caller, or null with a reason and when to retry."""
     with catalog.write() as session:
         now = catalog.now(session)
         served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id)

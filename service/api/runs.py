@@ -26,7 +26,9 @@ class RunRequest(BaseModel):
 
     kind: Literal["clean", "train"]
     dataset: str = Field(min_length=1, max_length=200)
-    config: dict[str, Any] = Field(default_factory=dict, description='which recipe, e.g. {"recipe": "web-text"}; presets only')
+    config: dict[str, Any] = Field(
+        default_factory=dict, description='which recipe, e.g. {"recipe": "web-text"}; presets only'
+    )
 
 
 class RunStarted(BaseModel):

@@ -129,7 +129,9 @@ def list_runs(*, limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, json
     emit_table("", header, rows)
 
 
-def cancel(run: Annotated[str, typer.Argument(help="Run id, or its first characters.")], *, json: AsJson = False) -> None:
+def cancel(
+    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")], *, json: AsJson = False
+) -> None:
     """Cancel a running run; what it has finished is kept."""
     catalog = workspace()
     with catalog.write() as session:

@@ -3,9 +3,8 @@
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
 from catalog.errors import ServiceError, nearest
@@ -44,15 +43,13 @@ def main() -> None:
     command = typer.main.get_command(app)
     try:
         status = command.main(standalone_mode=False)
-    except click.exceptions.NoSuchOption as error:
-        complain(error.format_message())
-        raise SystemExit(2) from error
-    except click.UsageError as error:
+    except typer.Abort:
+        _interrupted()
+    except KeyboardInterrupt:
+        _interrupted()
+    except typer.TyperException as error:
         complain(_usage(error, command))
-        raise SystemExit(2) from error
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        complain("interrupted; everything finished so far is kept, and the same command goes on from there")
-        raise SystemExit(130) from None
+        raise SystemExit(getattr(error, "exit_code", 1)) from error
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
@@ -62,12 +59,17 @@ def main() -> None:
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
-def _usage(error: click.UsageError, command: click.Command) -> str:
-    message = error.format_message()
-    context = error.ctx
+def _interrupted() -> NoReturn:
+    complain("interrupted; everything finished so far is kept, and the same command goes on from there")
+    raise SystemExit(130)
+
+
+def _usage(error: typer.TyperException, command: Any) -> str:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
     group = context.command if context is not None else command
-    if message.startswith("No such command") and isinstance(group, click.Group):
+    if message.startswith("No such command") and hasattr(group, "commands"):
         wrong = message.split("'")[1]
         return f"there is no command {wrong!r}; {nearest(wrong, group.commands)}"
     where = context.command_path if context is not None else "winnow"
-    return f"{message} See `{where} --help`."
+    return f"{message.rstrip('.')}. See `{where} --help`"

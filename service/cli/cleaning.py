@@ -44,7 +44,9 @@ def ingest(
     if json:
         emit_json({"run": run_id, "skipped": skipped} | result)
     else:
-        say(f"{result['records']:,} records in {dataset!r} from {result['files']} files; {result['rejected']:,} rows set aside")
+        say(
+            f"{result['records']:,} records in {dataset!r} from {result['files']} files; {result['rejected']:,} rows set aside"
+        )
         if result["reasons"]:
             emit_table("rows set aside", ("reason", "rows"), list(result["reasons"].items()))
             say(f"each with file and line: `winnow rejected {dataset}`")
@@ -73,7 +75,10 @@ def rejected(
         )
         rows = [tuple(row) for row in session.execute(query.limit(limit))]
         total = session.scalar(
-            select(func.count()).select_from(Quarantined).join(Source, Source.id == Quarantined.source_id).where(of_dataset)
+            select(func.count())
+            .select_from(Quarantined)
+            .join(Source, Source.id == Quarantined.source_id)
+            .where(of_dataset)
         )
         refused = [
             (name, 0, "refused", reason)
@@ -184,7 +189,9 @@ def _explain_rules(story: dict[str, Any]) -> None:
 def _explain_duplicates(story: dict[str, Any]) -> None:
     kept = story["duplicate_of"]
     if kept is not None:
-        out.print(f"{kept['kind']} duplicate of {kept['kept']}, which was kept: Jaccard {kept['jaccard']:.3f} ({kept['rule']})")
+        out.print(
+            f"{kept['kind']} duplicate of {kept['kept']}, which was kept: Jaccard {kept['jaccard']:.3f} ({kept['rule']})"
+        )
     for one in story["duplicates"][:20]:
         out.print(f"kept instead of {one['record']}: {one['kind']}, Jaccard {one['jaccard']:.3f}")
     if story["compared_and_different"]:

@@ -105,7 +105,8 @@ def simulate(
     rows = rehearsal.compare(found)
     if json:
         points = {
-            name: [(one.num_labels, one.accuracy, one.low, one.high) for one in curve.points] for name, curve in found.items()
+            name: [(one.num_labels, one.accuracy, one.low, one.high) for one in curve.points]
+            for name, curve in found.items()
         }
         emit_json({"arms": rows, "curves": points, "queues": {arm.strategy: arm.queue_id for arm in arms}})
         return
@@ -167,7 +168,9 @@ def _print(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         if row["strategy"] == rehearsal.CONTROL:
             continue
         needs = f"random needs {row['random_needs']}" if row["random_needs"] else "random never got there at this spend"
-        if len(rows) > 1 and row["accuracy"] < next(one["accuracy"] for one in rows if one["strategy"] == rehearsal.CONTROL):
+        if len(rows) > 1 and row["accuracy"] < next(
+            one["accuracy"] for one in rows if one["strategy"] == rehearsal.CONTROL
+        ):
             needs = "random did better: the strategy did not pay here"
         say(
             f"{row['strategy']}: accuracy {row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f}) "

@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 POLL_SECONDS = 0.1
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-out = Console(highlight=False, markup=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -148,6 +148,10 @@ def run_to_end(catalog: Catalog, run_id: str, *, as_json: bool) -> runs.RunProgr
     """Send, make sure somebody works, and wait."""
     from service.processes import workers_for
 
+    with catalog.read() as session:
+        state = runs.run_progress(session, run_id, catalog.now(session)).state
+    if state != "running":
+        return watch(catalog, run_id, as_json=as_json)
     send(catalog)
     with workers_for(catalog) as started:
         if started:

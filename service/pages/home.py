@@ -28,7 +28,7 @@ def home(request: Request, catalog: Catalogued, who: Anyone) -> Response:
             "home.html",
             datasets=_datasets(session) if sees_data else [],
             runs=_runs(session) if sees_data else [],
-            queues=_open_queues(session),
+            queues=_open_queues(session, with_rehearsals=sees_data),
         )
 
 
@@ -56,7 +56,7 @@ def _runs(session: Session) -> list[tuple[Run, str]]:
     return [(run, name) for run, name in session.execute(query)]
 
 
-def _open_queues(session: Session) -> list[tuple[LabelQueue, str, int]]:
+def _open_queues(session: Session, *, with_rehearsals: bool) -> list[tuple[LabelQueue, str, int]]:
     done = (
         select(LabelTask.queue_id, func.count().label("num_done"))
         .where(LabelTask.done)
@@ -71,4 +71,6 @@ def _open_queues(session: Session) -> list[tuple[LabelQueue, str, int]]:
         .order_by(LabelQueue.created_at.desc(), LabelQueue.id)
         .limit(NUM_SHOWN)
     )
+    if not with_rehearsals:
+        query = query.where(LabelQueue.rehearsal.is_(False))
     return [(queue, name, num_done) for queue, name, num_done in session.execute(query)]

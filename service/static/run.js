@@ -16,6 +16,8 @@ function cell(kind, text, name = "") {
 
 const count = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, " ");
 
+const pace = (rate) => (rate >= 100 ? count(Math.round(rate)) : String(Number(rate.toPrecision(2))));
+
 function duration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
@@ -75,7 +77,7 @@ function showUnits(units) {
 
 function showPace(progress) {
   const parts = [`after ${duration(progress.seconds)}`];
-  if (progress.state === "running" && progress.rate !== null) parts.push(`${progress.rate.toPrecision(3)} a second`);
+  if (progress.state === "running" && progress.rate !== null) parts.push(`${pace(progress.rate)} a second`);
   if (progress.seconds_left !== null) parts.push(`about ${duration(progress.seconds_left)} left in this stage`);
   byId("pace").textContent = parts.join(" · ");
 }

@@ -30,11 +30,28 @@ from service.auth import create_user, issue_token
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SERVE = "import sys, uvicorn; from catalog.settings import load_settings; from service.app import create_app; uvicorn.run(create_app(load_settings()), port=int(sys.argv[1]), log_level='warning')"
-WATCH = "window.violations = []; document.addEventListener('securitypolicyviolation', (event) => window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));"
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SERVE = """
+import sys, uvicorn
+from catalog.settings import load_settings
+from service.app import create_app
+uvicorn.run(create_app(load_settings()), port=int(sys.argv[1]), log_level="warning")
+"""
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => {
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`);
+});
+"""
+READY = """(wanted) => document.querySelector("main").dataset.state === "ready"
+  && document.getElementById("text").textContent === wanted"""
 SCHEMA = parse_schema("question: 기분은?\nguidelines: Judge the tone, not the topic.\nlabels: [긍정, 부정, 중립]")
 
 
@@ -84,31 +101,67 @@ class Site:
             self.users[name] = user.id
             self.tokens[name] = issue_token(session, now=now, user_id=user.id, days=1)
 
-    def add_queue(self, texts: list[str], *, schema: LabelSchema = SCHEMA, name: str = "tone", lease_seconds: float = 600) -> str:
+    def add_queue(
+        self, texts: list[str], *, schema: LabelSchema = SCHEMA, name: str = "tone", lease_seconds: float = 600
+    ) -> str:
         """A dataset with one cleaned version and a queue that serves these texts in this order."""
         moment = datetime.now(UTC)
         dataset_id, run_id, version_id = new_id(), new_id(), new_id()
         with self.catalog.write() as session:
             session.add(Dataset(id=dataset_id, name=f"{name} {dataset_id[:4]}", text_column="text", created_at=moment))
             session.flush()
-            session.add(Run(id=run_id, kind="clean", dataset_id=dataset_id, idempotency_key=run_id, config={}, config_hash="0", state="done", created_at=moment))  # fmt: skip
+            session.add(
+                Run(
+                    id=run_id,
+                    kind="clean",
+                    dataset_id=dataset_id,
+                    idempotency_key=run_id,
+                    config={},
+                    config_hash="0",
+                    state="done",
+                    created_at=moment,
+                )
+            )
             session.flush()
             session.add(
                 Version(
-                    id=version_id, dataset_id=dataset_id, number=1, kind="curated", run_id=run_id, manifest_name="m",
-                    manifest_sha256="0" * 64, num_records=len(texts), num_shards=1, summary={"encoder": "minilm"}, created_at=moment,
+                    id=version_id,
+                    dataset_id=dataset_id,
+                    number=1,
+                    kind="curated",
+                    run_id=run_id,
+                    manifest_name="m",
+                    manifest_sha256="0" * 64,
+                    num_records=len(texts),
+                    num_shards=1,
+                    summary={"encoder": "minilm"},
+                    created_at=moment,
                 )
-            )  # fmt: skip
+            )
             session.flush()
             now = self.catalog.now(session)
             made = queue.create_queue(
-                session, now=now, name=name, dataset_id=dataset_id, version_id=version_id, schema=schema,
-                strategy="margin", encoder="minilm", overlap=1, lease_seconds=lease_seconds, seed=0,
-            )  # fmt: skip
+                session,
+                now=now,
+                name=name,
+                dataset_id=dataset_id,
+                version_id=version_id,
+                schema=schema,
+                strategy="margin",
+                encoder="minilm",
+                overlap=1,
+                lease_seconds=lease_seconds,
+                seed=0,
+            )
             entries = [
-                queue.QueueEntry(record_id=f"r{rank}", text=text, utility=1 / (1 + rank), why=f"margin 0.{rank:02}: 긍정 0.49 vs 부정 0.47")
+                queue.QueueEntry(
+                    record_id=f"r{rank}",
+                    text=text,
+                    utility=1 / (1 + rank),
+                    why=f"margin 0.{rank:02}: 긍정 0.49 vs 부정 0.47",
+                )
                 for rank, text in enumerate(texts)
-            ]  # fmt: skip
+            ]
             queue.publish_generation(session, now=now, queue_id=made.id, entries=entries)
             return made.id
 
@@ -185,7 +238,7 @@ class Visitor:
     def wait_for_text(self, text: str) -> None:
         """Wait until exactly this text is on the screen and may be answered."""
         self.page.wait_for_function(
-            "wanted => document.querySelector('main').dataset.state === 'ready' && document.getElementById('text').textContent === wanted",
+            READY,
             arg=text,
         )
 

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -10,11 +11,13 @@ from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelQueue, LabelRound
-from labeling.schema import parse_schema
+from labeling.schema import Label, LabelSchema
 
 EVIL = "<img src=x onerror=alert(1)>"
-HOSTILE_SCHEMA = parse_schema(
-    f"question: \"{EVIL}\"\nguidelines: \"{EVIL}\"\nlabels: [{{name: \"{EVIL}\", description: '\"><script>alert(2)</script>'}}, b]"
+HOSTILE_SCHEMA = LabelSchema(
+    question=EVIL,
+    guidelines=EVIL,
+    labels=(Label(name=EVIL, description='"><script>alert(2)</script>'), Label(name="b")),
 )
 
 
@@ -31,10 +34,18 @@ def hostile(site):
         run.requested_by = run.reason = EVIL
         session.add(
             Unit(
-                run_id=run.id, stage=0, stage_name=EVIL, position=0, payload={}, state="poisoned", attempts=3, owner=EVIL,
-                reason=EVIL, ready_at=now,
+                run_id=run.id,
+                stage=0,
+                stage_name=EVIL,
+                position=0,
+                payload={},
+                state="poisoned",
+                attempts=3,
+                owner=EVIL,
+                reason=EVIL,
+                ready_at=now,
             )
-        )  # fmt: skip
+        )
         source = Source(
             id=new_id(), dataset_id=found.dataset_id, run_id=run.id, name=EVIL, sha256="0", size_bytes=1, refused=EVIL
         )
@@ -44,22 +55,43 @@ def hostile(site):
         for number in range(3):
             session.add(
                 LabelRound(
-                    queue_id=queue_id, arm=EVIL, round=number, num_labels=number, num_examples=9, accuracy=0.5,
-                    accuracy_low=0.4, accuracy_high=0.6, macro_f1=0.5, seconds=1, created_at=now,
+                    queue_id=queue_id,
+                    arm=EVIL,
+                    round=number,
+                    num_labels=number,
+                    num_examples=9,
+                    accuracy=0.5,
+                    accuracy_low=0.4,
+                    accuracy_high=0.6,
+                    macro_f1=0.5,
+                    seconds=1,
+                    created_at=now,
                 )
-            )  # fmt: skip
+            )
             reason = EVIL if number else None
             session.add(
-                Verdict(run_id=run.id, record_id=f"r{number}", kept=not number, reason=reason, failed=[], measured={}, scores={})
+                Verdict(
+                    run_id=run.id,
+                    record_id=f"r{number}",
+                    kept=not number,
+                    reason=reason,
+                    failed=[],
+                    measured={},
+                    scores={},
+                )
             )
         return {"queue": queue_id, "run": run.id, "dataset": name}
 
 
 def test_hostile_names_are_text_on_every_page(visitor, site, hostile):
-    from urllib.parse import quote
-
     visitor.log_in(site, "mina", "/")
-    paths = ["/", f"/datasets/{quote(hostile['dataset'], safe='')}", f"/runs/{hostile['run']}", f"/queues/{hostile['queue']}", f"/label/{hostile['queue']}"]
+    paths = [
+        "/",
+        f"/datasets/{quote(hostile['dataset'], safe='')}",
+        f"/runs/{hostile['run']}",
+        f"/queues/{hostile['queue']}",
+        f"/label/{hostile['queue']}",
+    ]
     for path in paths:
         visitor.page.goto(site.url + path)
         visitor.page.wait_for_load_state("networkidle")
@@ -72,7 +104,10 @@ def test_hostile_names_are_text_on_every_page(visitor, site, hostile):
 def test_policy_blocks_what_escaping_would_miss(visitor, site):
     visitor.log_in(site, "mina", "/")
     outcome = visitor.page.evaluate(
-        """() => { try { document.body.innerHTML = '<img src=x onerror=alert(1)>'; return 'set'; } catch (error) { return error.name; } }"""
+        """() => {
+          try { document.body.innerHTML = "<img src=x onerror=alert(1)>"; } catch (error) { return error.name; }
+          return "set";
+        }"""
     )
     assert outcome == "TypeError"
     assert any("trusted-types" in one for one in visitor.violations())
@@ -84,14 +119,34 @@ def test_run_page_follows_the_run_until_it_ends(visitor, site):
         now = site.catalog.now(session)
         dataset_id = session.get_one(LabelQueue, queue_id).dataset_id
         run_id, unit_id = new_id(), new_id()
-        session.add(Run(id=run_id, kind="ingest", dataset_id=dataset_id, idempotency_key=run_id, config={}, config_hash="0", created_at=now))  # fmt: skip
+        session.add(
+            Run(
+                id=run_id,
+                kind="ingest",
+                dataset_id=dataset_id,
+                idempotency_key=run_id,
+                config={},
+                config_hash="0",
+                created_at=now,
+            )
+        )
         session.flush()
         session.add(
             Unit(
-                id=unit_id, run_id=run_id, stage=0, stage_name="parse", position=0, payload={}, state="running", attempts=1,
-                owner="w1@here", num_done=100, num_total=1000, ready_at=now - timedelta(seconds=10),
+                id=unit_id,
+                run_id=run_id,
+                stage=0,
+                stage_name="parse",
+                position=0,
+                payload={},
+                state="running",
+                attempts=1,
+                owner="w1@here",
+                num_done=100,
+                num_total=1000,
+                ready_at=now - timedelta(seconds=10),
             )
-        )  # fmt: skip
+        )
     visitor.log_in(site, "mina", f"/runs/{run_id}")
     page = visitor.page
     page.wait_for_function("() => document.getElementById('pace').textContent.includes('left in this stage')")

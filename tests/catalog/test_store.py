@@ -132,7 +132,7 @@ def test_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     try:
         store = Store(f"file://{root}")
         noise = pl.DataFrame({"text": [random.Random(n).randbytes(2000).hex() for n in range(200)]})
-        with pytest.raises(TransientError, match="no space left for .* free space, then run the same command"):
+        with pytest.raises(TransientError, match=r"no space left for .* free space, then run the same command"):
             store.write_frame(noise, "text")
         assert not [path for path in root.rglob("*") if path.is_file()]
         shutil.rmtree(root / "text")

@@ -67,6 +67,7 @@ def normalized(*texts: str) -> list[str]:
         ("한글", "한글"),
         ("zero\u200bwidth\ufeff", "zerowidth"),
         ("① ﬁne", "1 fine"),
+        ("㎒™", "mhztm"),
     ],
 )
 def test_spelling_variants_normalize_to_the_same_text(one, other):
@@ -108,6 +109,11 @@ def test_word_shingles_are_the_word_5_grams_of_the_text():
     words = prose(3, 60)
     (number,) = shingle(pl.Series([" ".join(words)])).lengths
     assert number == len({tuple(words[start : start + 5]) for start in range(56)})
+
+
+def test_long_text_without_spaces_is_shingled_by_character():
+    text = CHINESE + "另一天下雨了，我们留在家里看书、喝茶、聊天"
+    assert shingle(pl.Series([text])).lengths.tolist() == [len({text[at : at + 5] for at in range(len(text) - 4)})]
 
 
 def test_scripts_without_spaces_are_tokenized_by_character():

@@ -188,7 +188,10 @@ def test_other_encodings_are_read_when_named(tmp_path):
 
 
 def test_parquet_gives_the_same_records_as_jsonl(tmp_path):
-    rows = [{"text": f"{KOREAN} {i}", "label": i % 3, "extra": {"i": i, "f": i / 7}} for i in range(2_500)]
+    rows = [
+        {"text": f"{KOREAN} {i}", "label": i % 3, "extra": {"i": i, "f": i / 7}, "c": "가나다"[i % 3]}
+        for i in range(2_500)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=700)
     write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in rows))
     parquet, _ = read(tmp_path / "a.parquet", label_column="label")
@@ -224,6 +227,18 @@ def test_parquet_that_declares_far_more_than_it_holds_is_refused(tmp_path):
     values = pa.array(["x" * 1_000]).take(pa.array([0] * 100_000))
     pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet", use_dictionary=False, compression="zstd")
     assert refusal(tmp_path / "a.parquet", max_ratio=1).reason == "decompression_bomb"
+
+
+def test_parquet_that_repeats_one_long_value_is_read_in_bounded_memory(tmp_path):
+    values = pa.array(["x" * 2**20]).take(pa.array([0])).dictionary_encode().take(pa.array([0] * 400))
+    pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 2**21
+    probe = subprocess.run(
+        [sys.executable, "-c", PROBE, tmp_path / "a.parquet"], capture_output=True, text=True, check=True
+    )
+    kept, _, grown_megabytes = map(int, probe.stdout.split())
+    assert kept == 400
+    assert grown_megabytes < 350
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

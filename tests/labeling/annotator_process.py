@@ -1,10 +1,11 @@
 """A process with several annotators at work on a real queue, run by the tests with a real clock.
 
-Reads its orders as JSON from the first argument; prints the answers it was told were accepted, as JSON.
-With ``hold`` set it takes one lease an annotator, says so, and does nothing more until it is killed.
+Reads its orders as JSON from the first argument, says that it is ready, waits for a line, and works; prints as JSON the
+answers it was told are kept. With ``hold`` set it takes one lease an annotator and then waits to be killed.
 """
 
 import json
+import os
 import random
 import sys
 import threading
@@ -46,7 +47,7 @@ def work(catalog: Catalog, orders: dict[str, Any], annotator: str, answers: list
                     lease_id=served.lease_id,
                     annotator_id=annotator,
                     value="긍정",
-                    key=f"{annotator} {number}",
+                    key=f"{os.getpid()} {annotator} {number}",
                 )
         answers.append((served.record_id, annotator, done.late))
 
@@ -57,9 +58,6 @@ def hold(catalog: Catalog, orders: dict[str, Any]) -> None:
         with catalog.write() as session:
             now = catalog.now(session)
             queue.next_task(session, now=now, queue_id=orders["queue_id"], annotator_id=annotator)
-    sys.stdout.write("holding\n")
-    sys.stdout.flush()
-    time.sleep(600)
 
 
 def main() -> None:
@@ -68,6 +66,9 @@ def main() -> None:
     catalog = Catalog(Settings(home=Path(orders["home"]), database_url=orders["database_url"]))
     if orders.get("hold"):
         hold(catalog, orders)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
     answers: list[tuple[str, str, bool]] = []
     threads = [threading.Thread(target=work, args=(catalog, orders, one, answers)) for one in orders["annotators"]]
     for thread in threads:

@@ -61,6 +61,7 @@ def test_queue_is_done_for_an_annotator_who_answered_everything_others_may_still
     pair_desk.answer("ana")
     assert pair_desk.next("ana").reason == "done"
     assert pair_desk.next("bo").record_id == "x"
+    assert pair_desk.next("ana").reason == "done"
 
 
 def test_empty_queue_waits_while_a_new_generation_is_under_way(desk: Any) -> None:
@@ -100,6 +101,13 @@ def test_each_task_is_given_to_exactly_overlap_annotators(new_desk: Any, overlap
     given = [desk.next(f"annotator {number}").record_id for number in range(2 * overlap)]
     assert given == ["x"] * overlap + ["y"] * overlap
     assert desk.next("one more").reason == "all_leased"
+
+
+def test_task_with_one_answer_and_one_lease_is_full(pair_desk: Any) -> None:
+    pair_desk.publish("x", "y")
+    pair_desk.answer("ana")
+    assert pair_desk.next("bo").record_id == "x"
+    assert pair_desk.next("cy").record_id == "y"
 
 
 def test_expired_lease_is_taken_over_in_the_second_it_runs_out(desk: Any) -> None:

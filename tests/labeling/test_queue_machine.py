@@ -158,8 +158,17 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data(), value=st.sampled_from(LABELS))
     def submit(self, data: st.DataObject, value: str) -> None:
         lease = self._draw(data)
-        if lease is None:
-            return
+        if lease is not None:
+            self._submit(lease, value)
+
+    @rule(annotator=annotators, value=st.sampled_from(LABELS))
+    def ask_and_answer(self, annotator: str, value: str) -> None:
+        self.next(annotator)
+        held = [one for one in self.model.leases.values() if one.annotator == annotator and one.state == "leased"]
+        if held:
+            self._submit(max(held, key=lambda one: one.act), value)
+
+    def _submit(self, lease: Lease, value: str) -> None:
         late, key = self.model.submit(lease, value), f"{self.desk.queue_id} {len(self.sent)}"
         got = self.desk.submit(lease.served, lease.annotator, value, key=key)
         assert (got.late, got.repeated) == (late, False)

@@ -1,6 +1,7 @@
 """Many annotators in real processes and threads, on a real clock: never too many, none twice, none lost."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -31,16 +32,29 @@ def start(desk: Any, annotators: list[str], *, lease_seconds: float, **orders: A
         **orders,
     }
     command = [sys.executable, "-W", "error", str(SCRIPT), json.dumps(given)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment())
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+def wait_until_ready(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
 
 
 def finish(processes: list["subprocess.Popen[str]"]) -> list[tuple[str, str, bool]]:
+    """Let all start at once, and collect what they were told."""
+    for process in processes:
+        wait_until_ready(process)
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
     answers = []
     for process in processes:
         out, _ = process.communicate(timeout=120)
@@ -105,8 +119,7 @@ def test_killed_process_gives_its_tasks_back_after_the_lease(new_desk: Callable[
     records = [f"r{number:03}" for number in range(20)]
     desk.publish(*records)
     dead = start(desk, [f"dead {number}" for number in range(5)], lease_seconds=2.0, hold=True)
-    assert dead.stdout is not None
-    assert dead.stdout.readline() == "holding\n"
+    wait_until_ready(dead)
     dead.send_signal(signal.SIGKILL)
     dead.communicate()
     answers = finish([start(desk, ["ana", "bo"], lease_seconds=2.0)])
@@ -116,12 +129,20 @@ def test_killed_process_gives_its_tasks_back_after_the_lease(new_desk: Callable[
     assert sorted(expired) == [f"dead {number}" for number in range(5)]
 
 
-def test_one_annotator_in_many_tabs_holds_one_task(new_desk: Callable[..., Any]) -> None:
+def test_one_annotator_in_many_tabs_holds_one_task_at_a_time(new_desk: Callable[..., Any]) -> None:
     desk = new_desk(lease_seconds=600.0)
-    records = [f"r{number:03}" for number in range(40)]
+    records = [f"r{number:03}" for number in range(60)]
     desk.publish(*records)
-    answers = finish([start(desk, ["ana"], lease_seconds=600.0, give_back=0.0) for _ in range(3)])
+    tabs = [start(desk, ["ana", "ana"], lease_seconds=600.0, give_back=0.0) for _ in range(3)]
+    answers = finish(tabs)
     with desk.catalog.read() as session:
-        served = session.scalars(select(LabelEvent.task_id).where(LabelEvent.kind == "served")).all()
-    assert len(served) == len(set(served)) == len(records)
+        events = session.execute(select(LabelEvent.kind, LabelEvent.task_id).order_by(LabelEvent.id)).all()
+    held: set[str] = set()
+    for kind, task_id in events:
+        if kind == "served":
+            held.add(task_id)
+        elif kind == "submitted":
+            held.discard(task_id)
+        assert len(held) <= 1
     assert {record for record, _, _ in answers} == set(records)
+    assert len(desk.labels()) == desk.progress().num_annotations == len(records)

@@ -41,7 +41,6 @@ class World:
 
     def __post_init__(self) -> None:
         self.app = create_app(self.catalog.settings)
-        self.app.state.catalog.close()
 
     def client(self, role: str | None = None, **headers: str) -> TestClient:
         """A client that sends this role's token, or none."""
@@ -83,15 +82,45 @@ class World:
             session.flush()
             session.add(_version(self.version_id, self.dataset_id, self.run_id, moment))
             session.add_all(_verdict(self.run_id, index, reason) for index, reason in enumerate(REASONS))
-            session.add(Unit(run_id=self.run_id, stage=0, stage_name="measure", position=3, payload={}, state="poisoned", attempts=3, reason="ValueError: <b>no</b>", ready_at=moment))
-            source = Source(id=new_id(), dataset_id=self.dataset_id, run_id=self.run_id, name="a<b>.jsonl", sha256="0" * 64, size_bytes=1234567, num_records=9, num_rejected=1)
+            session.add(
+                Unit(
+                    run_id=self.run_id,
+                    stage=0,
+                    stage_name="measure",
+                    position=3,
+                    payload={},
+                    state="poisoned",
+                    attempts=3,
+                    reason="ValueError: <b>no</b>",
+                    ready_at=moment,
+                )
+            )
+            source = Source(
+                id=new_id(),
+                dataset_id=self.dataset_id,
+                run_id=self.run_id,
+                name="a<b>.jsonl",
+                sha256="0" * 64,
+                size_bytes=1234567,
+                num_records=9,
+                num_rejected=1,
+            )
             session.add(source)
             session.flush()
             session.add(Quarantined(source_id=source.id, line=7, run_id=self.run_id, reason="not JSON", detail="{"))
             made = queue.create_queue(
-                session, now=self.catalog.now(session), name="tone", dataset_id=self.dataset_id, version_id=self.version_id,
-                schema=parse_schema(SCHEMA), strategy="margin", encoder="minilm", overlap=overlap, lease_seconds=600, seed=7,
-            )  # fmt: skip
+                session,
+                now=self.catalog.now(session),
+                name="tone",
+                dataset_id=self.dataset_id,
+                version_id=self.version_id,
+                schema=parse_schema(SCHEMA),
+                strategy="margin",
+                encoder="minilm",
+                overlap=overlap,
+                lease_seconds=600,
+                seed=7,
+            )
             entries = [
                 queue.QueueEntry(record_id=f"r{index}", text=text, utility=1 / (1 + index), why=f"margin 0.0{index}")
                 for index, text in enumerate(TEXTS)
@@ -105,17 +134,33 @@ REASONS = ["min_words"] * 3 + ["exact_duplicate"] * 2 + [None] * 5
 
 def _run(run_id: str, dataset_id: str, moment: datetime) -> Run:
     return Run(
-        id=run_id, kind="clean", dataset_id=dataset_id, idempotency_key=run_id, config={}, config_hash="0" * 64,
-        state="done", created_at=moment, finished_at=moment, requested_by="mina",
-    )  # fmt: skip
+        id=run_id,
+        kind="clean",
+        dataset_id=dataset_id,
+        idempotency_key=run_id,
+        config={},
+        config_hash="0" * 64,
+        state="done",
+        created_at=moment,
+        finished_at=moment,
+        requested_by="mina",
+    )
 
 
 def _version(version_id: str, dataset_id: str, run_id: str, moment: datetime) -> Version:
     return Version(
-        id=version_id, dataset_id=dataset_id, number=1, kind="curated", run_id=run_id, manifest_name="m",
-        manifest_sha256="ab" * 32, num_records=5, num_shards=1,
-        summary={"encoder": "minilm"}, created_at=moment,
-    )  # fmt: skip
+        id=version_id,
+        dataset_id=dataset_id,
+        number=1,
+        kind="curated",
+        run_id=run_id,
+        manifest_name="m",
+        manifest_sha256="ab" * 32,
+        num_records=5,
+        num_shards=1,
+        summary={"encoder": "minilm"},
+        created_at=moment,
+    )
 
 
 def _verdict(run_id: str, index: int, reason: str | None) -> Verdict:
@@ -127,7 +172,6 @@ def _verdict(run_id: str, index: int, reason: str | None) -> Verdict:
 
 def _world(catalog: Catalog) -> World:
     world = World(catalog)
-    world.app.state.catalog = catalog
     for role in ("admin", "curator", "annotator"):
         world.add_user(role, role)
     world.fill()

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from catalog.tables.base import new_id
-from catalog.tables.datasets import Dataset
+from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import Annotation
 
@@ -58,8 +58,15 @@ def test_runs_are_paged_newest_first(worlds):
         now = worlds.catalog.now(session)
         for _ in range(4):
             session.add(
-                Run(kind="clean", dataset_id=worlds.dataset_id, idempotency_key=new_id(), config={}, config_hash="0", created_at=now)
-            )  # fmt: skip
+                Run(
+                    kind="clean",
+                    dataset_id=worlds.dataset_id,
+                    idempotency_key=new_id(),
+                    config={},
+                    config_hash="0",
+                    created_at=now,
+                )
+            )
     client, seen, after = worlds.client("curator"), [], {}
     while True:
         page = client.get(f"{API}/runs", params={"limit": 2, **after}).json()
@@ -74,7 +81,9 @@ def test_runs_are_paged_newest_first(worlds):
 
 def test_units_that_gave_up_are_listed_with_their_reason(worlds):
     items = worlds.client("curator").get(f"{API}/runs/{worlds.run_id}/units").json()["items"]
-    assert [(one["state"], one["attempts"], one["reason"]) for one in items] == [("poisoned", 3, "ValueError: <b>no</b>")]
+    assert [(one["state"], one["attempts"], one["reason"]) for one in items] == [
+        ("poisoned", 3, "ValueError: <b>no</b>")
+    ]
 
 
 def test_progress_of_a_run(worlds):
@@ -162,7 +171,9 @@ def test_annotators_see_their_own_part_of_the_progress_only(world):
 
 def test_queues_are_listed_with_their_schema(worlds):
     page = worlds.client("annotator").get(f"{API}/queues", params={"state": "open"}).json()
-    assert [(one["id"], one["name"], one["dataset"]) for one in page["items"]] == [(worlds.queue_id, "tone", "tickets 고객")]
+    assert [(one["id"], one["name"], one["dataset"]) for one in page["items"]] == [
+        (worlds.queue_id, "tone", "tickets 고객")
+    ]
     assert [label["hotkey"] for label in page["items"][0]["schema"]["labels"]] == ["1", "2", "3"]
     assert worlds.client("annotator").get(f"{API}/queues/{worlds.queue_id}").json()["schema"]["question"] == "기분은?"
     assert worlds.client("annotator").get(f"{API}/queues", params={"state": "closed"}).json()["items"] == []
@@ -176,7 +187,9 @@ def test_created_queue_asks_the_workers_for_its_first_tasks(worlds):
     waiting = worlds.client("annotator").post(f"{API}/queues/{made.json()['id']}/next").json()
     assert (waiting["task"], waiting["reason"]) == (None, "waiting_for_model")
     with worlds.catalog.read() as session:
-        assert [run.config["queue"] for run in session.scalars(select(Run).where(Run.kind == "query"))] == [made.json()["id"]]
+        assert [run.config["queue"] for run in session.scalars(select(Run).where(Run.kind == "query"))] == [
+            made.json()["id"]
+        ]
     assert [entry.object for entry in worlds.audited("queue.created")] == [f"queue:{made.json()['id']}"]
     again = worlds.client("curator").post(f"{API}/queues", json=body)
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
@@ -214,10 +227,19 @@ def test_bad_queue_requests_say_what_is_wrong(world, change, status, words):
 
 @pytest.mark.parametrize(
     "body",
-    [{}, {"key": "short", "value": "긍정"}, {"key": "k" * 16, "value": "기쁨"}, {"key": "k" * 16, "value": 1},
-     {"key": "k" * 16, "value": "긍정", "role": "admin"}, {"key": "k" * 16, "value": "긍정", "seconds_spent": -1},
-     {"key": "k" * 16, "value": ""}, [], "x", None],
-)  # fmt: skip
+    [
+        {},
+        {"key": "short", "value": "긍정"},
+        {"key": "k" * 16, "value": "기쁨"},
+        {"key": "k" * 16, "value": 1},
+        {"key": "k" * 16, "value": "긍정", "role": "admin"},
+        {"key": "k" * 16, "value": "긍정", "seconds_spent": -1},
+        {"key": "k" * 16, "value": ""},
+        [],
+        "x",
+        None,
+    ],
+)
 def test_bad_answers_are_422_and_store_nothing(world, body):
     client = world.client("annotator")
     task = take(client, world)
@@ -227,11 +249,58 @@ def test_bad_answers_are_422_and_store_nothing(world, body):
         assert session.scalars(select(Annotation)).all() == []
 
 
-@pytest.mark.parametrize("path", ["datasets/a\x00b", "queues/a\x00b", "runs/a\x00b", "runs?after=a%00b", "datasets?after=%00", "queues?after=%ff",
-                                  "datasets/x/versions?after=-1", "datasets?limit=0", "datasets?limit=1000", "runs/../../etc/passwd"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "datasets/a\x00b",
+        "queues/a\x00b",
+        "runs/a\x00b",
+        "runs?after=a%00b",
+        "datasets?after=%00",
+        "queues?after=%ff",
+        "datasets/x/versions?after=-1",
+        "datasets?limit=0",
+        "datasets?limit=1000",
+        "runs/../../etc/passwd",
+    ],
+)
 def test_hostile_paths_and_queries_never_reach_500(worlds, path):
     answer = worlds.client("admin").get(f"{API}/{path.replace(chr(0), '%00')}")
     assert answer.status_code in (200, 404, 422), answer.text
+
+
+def test_a_run_is_accepted_once_and_audited(worlds):
+    with worlds.catalog.write() as session:
+        ingest = Run(
+            kind="ingest",
+            dataset_id=worlds.dataset_id,
+            idempotency_key=new_id(),
+            config={},
+            config_hash="0",
+            created_at=worlds.catalog.now(session),
+        )
+        session.add(ingest)
+        session.flush()
+        raw = {"number": 2, "kind": "raw", "run_id": ingest.id, "manifest_name": "m", "manifest_sha256": "0" * 64}
+        session.add(
+            Version(
+                dataset_id=worlds.dataset_id,
+                num_records=9,
+                num_shards=1,
+                created_at=worlds.catalog.now(session),
+                **raw,
+            )
+        )
+    client = worlds.client("curator")
+    body = {"kind": "clean", "dataset": "tickets 고객", "config": {"recipe": "web-text"}}
+    first, again = client.post(f"{API}/runs", json=body), client.post(f"{API}/runs", json=body)
+    assert (first.status_code, again.status_code) == (202, 202), first.text
+    assert first.json() == again.json()
+    assert first.headers["location"] == f"{API}/runs/{first.json()['run_id']}"
+    assert client.get(first.headers["location"]).json()["state"] == "running"
+    assert [entry.actor for entry in worlds.audited("run.requested")] == [worlds.users["curator"]] * 2
+    path = client.post(f"{API}/runs", json=body | {"config": {"recipe": "/etc/passwd"}})
+    assert (path.status_code, path.json()["code"]) == (422, "config")
 
 
 def test_unknown_fields_of_a_run_request_are_refused(world):
@@ -242,7 +311,9 @@ def test_unknown_fields_of_a_run_request_are_refused(world):
 
 def test_openapi_names_every_route_and_its_refusals(world):
     schema = world.client("annotator").get(f"{API}/openapi.json").json()
-    assert {"/api/v1/queues/{queue_id}/next", "/api/v1/leases/{lease_id}/annotation", "/api/v1/runs"} <= set(schema["paths"])
+    assert {"/api/v1/queues/{queue_id}/next", "/api/v1/leases/{lease_id}/annotation", "/api/v1/runs"} <= set(
+        schema["paths"]
+    )
     assert all(path.startswith("/api/v1/") for path in schema["paths"])
     operations = [one for path in schema["paths"].values() for one in path.values()]
     assert all({"401", "403", "404", "422"} <= set(one["responses"]) for one in operations)

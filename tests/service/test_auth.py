@@ -47,7 +47,19 @@ def test_valid_token_names_its_user(database, token):
 def wrong_tokens(token):
     flipped = token[:-1] + ("A" if token[-1] != "A" else "B")
     unknown = token.replace(token[4:20], "f" * 16)
-    return ["", "wnw_", token[:-1], token + "A", token.upper(), flipped, unknown, "키", "\udcff", token + "\n", f" {token}"]
+    return [
+        "",
+        "wnw_",
+        token[:-1],
+        token + "A",
+        token.upper(),
+        flipped,
+        unknown,
+        "키",
+        "\udcff",
+        token + "\n",
+        f" {token}",
+    ]
 
 
 def test_every_wrong_token_is_refused_with_one_message(database, token):

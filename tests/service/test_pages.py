@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from catalog.tables.labeling import LabelRound
+from catalog.tables.labeling import LabelQueue, LabelRound
 from service.pages.charts import Series, line_chart
 from service.pages.login import local_path
 
@@ -24,7 +24,8 @@ def test_login_sets_a_strict_cookie_that_is_not_the_token(world):
 
 
 def test_cookie_is_secure_behind_a_proxy(world):
-    object.__setattr__(world.catalog, "settings", world.catalog.settings.model_copy(update={"behind_proxy": True}))
+    catalog = world.app.state.catalog
+    catalog.settings = catalog.settings.model_copy(update={"behind_proxy": True})
     answer = world.client(Origin=BASE).post("/login", data={"token": world.tokens["curator"]})
     assert "Secure" in answer.headers["set-cookie"].split("; ")
 
@@ -45,7 +46,8 @@ def test_logging_out_ends_the_session_in_the_database(world):
 
 
 @pytest.mark.parametrize(
-    "target", ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "javascript:alert(1)", "", "/\n/evil"]
+    "target",
+    ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "javascript:alert(1)", "", "/\n/evil"],
 )
 def test_login_never_sends_anyone_elsewhere(world, target):
     assert local_path(target) == "/"
@@ -67,9 +69,22 @@ def test_home_shows_annotators_their_queues_only(world):
     assert "/runs/" not in page
 
 
+def test_rehearsals_are_not_offered_to_annotators(world):
+    with world.catalog.write() as session:
+        session.get_one(LabelQueue, world.queue_id).rehearsal = True
+    assert f"/label/{world.queue_id}" not in world.browser("annotator").get("/").text
+    page = world.browser("curator").get("/").text
+    assert f"/label/{world.queue_id}" not in page
+    assert f"/queues/{world.queue_id}" in page
+
+
 def test_dataset_page_draws_the_funnel_from_the_verdicts(world):
     page = world.browser("curator").get("/datasets/tickets 고객").text
-    rows = re.findall(r'<th scope="row">(.+?)</th>\s*<td class="number">(.+?)</td>.*?<rect class="(?:all|dropped|kept)" width="(.+?)"', page, re.DOTALL)
+    rows = re.findall(
+        r'<th scope="row">(.+?)</th>\s*<td class="number">(.+?)</td>.*?<rect class="(?!track)\w+" width="(.+?)"',
+        page,
+        re.DOTALL,
+    )
     assert rows == [
         ("records in", "10", "100.00%"),
         ("min_words", "3", "30.00%"),
@@ -94,11 +109,19 @@ def test_queue_page_draws_one_line_an_arm(world):
                 accuracy = 0.5 + lift + number / 20
                 session.add(
                     LabelRound(
-                        queue_id=world.queue_id, arm=arm, round=number, num_labels=50 * number, num_examples=100,
-                        accuracy=accuracy, accuracy_low=accuracy - 0.05, accuracy_high=accuracy + 0.05, macro_f1=accuracy,
-                        seconds=1.0, created_at=now + timedelta(seconds=number),
+                        queue_id=world.queue_id,
+                        arm=arm,
+                        round=number,
+                        num_labels=50 * number,
+                        num_examples=100,
+                        accuracy=accuracy,
+                        accuracy_low=accuracy - 0.05,
+                        accuracy_high=accuracy + 0.05,
+                        macro_f1=accuracy,
+                        seconds=1.0,
+                        created_at=now + timedelta(seconds=number),
                     )
-                )  # fmt: skip
+                )
     page = world.browser("curator").get(f"/queues/{world.queue_id}").text
     assert page.count("<polyline") == 2
     assert page.count("<circle") == 6
@@ -121,7 +144,15 @@ def test_unknown_pages_are_404_pages(world):
 
 def test_no_page_needs_inline_style_or_script(world):
     client = world.browser("curator")
-    for path in ("/", "/login", "/datasets/tickets 고객", f"/runs/{world.run_id}", f"/queues/{world.queue_id}", f"/label/{world.queue_id}", "/nothing"):
+    for path in (
+        "/",
+        "/login",
+        "/datasets/tickets 고객",
+        f"/runs/{world.run_id}",
+        f"/queues/{world.queue_id}",
+        f"/label/{world.queue_id}",
+        "/nothing",
+    ):
         page = client.get(path).text
         assert not re.search(r"<[^>]*\s(style|on\w+)=", page), path
         assert "<style" not in page

@@ -123,16 +123,12 @@ def unit_ids(catalog: Catalog) -> list[str]:
 
 def unit(catalog: Catalog, unit_id: str) -> Unit:
     with catalog.read() as session:
-        found = session.get_one(Unit, unit_id)
-        session.expunge_all()
-        return found
+        return session.get_one(Unit, unit_id)
 
 
 def run(catalog: Catalog, run_id: str) -> Run:
     with catalog.read() as session:
-        found = session.get_one(Run, run_id)
-        session.expunge_all()
-        return found
+        return session.get_one(Run, run_id)
 
 
 def num_verdicts(catalog: Catalog) -> int:

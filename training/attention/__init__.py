@@ -19,7 +19,7 @@ class AttentionMask:
     order : ``encoder`` sees both sides, ``causal`` sees itself and what came before.
     """
 
-    attends_BT: Tensor
+    attends_BT: Tensor  # noqa: N815
     order: Literal["encoder", "causal"] = "encoder"
 
 

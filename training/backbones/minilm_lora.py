@@ -29,14 +29,14 @@ class MiniLmLora:
     """
 
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank={self.rank} must be at least 1")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha={self.alpha} must be above 0")
+        if self.alpha < 1:
+            raise ValueError(f"alpha={self.alpha} must be at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
 

@@ -32,7 +32,7 @@ class Small:
     feedforward_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.vocab_size < 258:  # noqa: PLR2004
+        if self.vocab_size < 258:
             raise ValueError(f"vocab_size={self.vocab_size} must be at least 258: every byte and two special tokens")
         self.model_config(vocab_size=self.vocab_size, num_classes=1, max_tokens=1)
 

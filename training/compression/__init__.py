@@ -7,4 +7,4 @@ from torch import nn
 from catalog.registry import Registry
 
 COMPRESSION: Registry[Callable[[nn.Module], nn.Module]] = Registry("compression", "training.compression")
-"""Contract: ``(model) -> model``: a copy in evaluation mode that takes the same inputs; the given model is not changed."""
+"""Contract: ``(model) -> model``: a copy in evaluation mode with the same inputs; the given model is not changed."""

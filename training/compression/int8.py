@@ -1,8 +1,8 @@
 """Weights in 8 bits.
 
-Measured on 2 cores (AVX512, AMX; torch 2.13, torchao 0.18, eager, tweets): weight-only runs at 0.9 to 1.0 times the float32
-throughput, with activations quantized too at 0.6 to 0.85 times; so weights only. torchao's own embedding turns the whole
-table back to float at every call (40 ms for 30 000 rows), hence ours.
+Measured on 2 cores (AVX512, AMX; torch 2.13, torchao 0.18, eager, tweets): weight-only runs at 0.9 to 1.0 times the
+float32 throughput, with activations quantized too at 0.6 to 0.85 times; so weights only. torchao's own embedding turns
+the whole table back to float at every call (40 ms for 30 000 rows), hence ours.
 """
 
 from copy import deepcopy
@@ -22,8 +22,8 @@ _LARGEST = 127
 class Int8Embedding(nn.Module):
     """An embedding table in int8 with one float32 scale a row; only the rows asked for are turned back to float."""
 
-    weight_VC: Tensor
-    scale_V1: Tensor
+    weight_VC: Tensor  # noqa: N815
+    scale_V1: Tensor  # noqa: N815
 
     def __init__(self, weight_VC: Tensor) -> None:
         super().__init__()

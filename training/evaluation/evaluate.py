@@ -21,7 +21,7 @@ WINDOW_SECONDS = 1.0
 _WARMUP, _TIMED, _COUNTED = 5, 50, 32
 
 
-def evaluate(  # noqa: PLR0913
+def evaluate(
     model: nn.Module,
     encode: Callable[[list[str]], Encoded],
     texts: Sequence[str],
@@ -49,11 +49,12 @@ def evaluate(  # noqa: PLR0913
     Returns
     -------
     JSON scalars, lists and objects, except ``predictions`` ((n,) int64):
-    ``num_examples``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 % bootstrap), ``macro_f1``, ``f1`` (by class),
-    ``latency_ms`` (median, one text at a time, from text to label), ``throughput`` (examples a second, batches of 64
-    sorted by length, from text to label), ``flops`` (forward, mean of an example without padding), ``flops_method``,
-    ``size_bytes`` (serialised state dict), ``energy_joules`` (an example, at full throughput) and ``energy_method``,
-    ``agreement`` (share of predictions equal to the reference, or None), ``num_threads``.
+    ``num_examples``, ``accuracy``, ``accuracy_low``, ``accuracy_high`` (95 % bootstrap), ``macro_f1``,
+    ``f1`` (by class), ``latency_ms`` (median, one text at a time, from text to label), ``throughput`` (examples a
+    second, batches of 64 sorted by length, from text to label), ``flops`` (forward, mean of an example without
+    padding), ``flops_method``, ``size_bytes`` (serialised state dict), ``energy_joules`` (an example, at full
+    throughput) and ``energy_method``, ``agreement`` (share of predictions equal to the reference, or None),
+    ``num_threads``.
 
     Raises
     ------
@@ -62,8 +63,8 @@ def evaluate(  # noqa: PLR0913
     gold = np.asarray(labels, dtype=np.int64)
     if len(texts) == 0 or len(texts) != len(gold) or not ((gold >= 0) & (gold < len(classes))).all():
         raise DataError(
-            f"{len(texts)} held-out texts with {len(gold)} labels must be at least 1, equally many, and all labelled with "
-            f"one of {len(classes)} classes; hold out labelled records"
+            f"{len(texts)} held-out texts with {len(gold)} labels must be at least 1, equally many, all of "
+            f"one of the {len(classes)} classes; hold out labelled records"
         )
     model.eval()
     rng = np.random.default_rng(seed)

@@ -83,13 +83,9 @@ class SeparateExperts(nn.Module):
 
     def forward(self, x_SC: Tensor, counts_E: Tensor) -> Tensor:
         """Apply expert e to its ``counts_E[e]`` rows; rows come sorted by expert."""
-        parts = x_SC.split(counts_E.tolist())
+        parts = torch.split(x_SC, counts_E.tolist())
         # An expert without tokens is skipped: quantized kernels refuse empty inputs.
-        done = [
-            down(F.gelu(up(part)))
-            for part, up, down in zip(parts, self.up, self.down, strict=True)
-            if len(part)
-        ]
+        done = [down(F.gelu(up(part))) for part, up, down in zip(parts, self.up, self.down, strict=True) if len(part)]
         return torch.cat(done) if done else x_SC
 
 
@@ -128,10 +124,11 @@ class MoeFeedForward(nn.Module):
             self.auxiliary_loss = self._auxiliary(logits_NE, proba_NE, counts_E)
         # Back to token order, then summed over a token's k copies: index_add would sum in no fixed order on a GPU.
         place_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
-        return weighted_SC.index_select(0, place_S).unflatten(0, expert_NK.shape).sum(1)
+        mixed_NC: Tensor = weighted_SC.index_select(0, place_S).view(*expert_NK.shape, -1).sum(1)
+        return mixed_NC
 
     def _auxiliary(self, logits_NE: Tensor, proba_NE: Tensor, counts_E: Tensor) -> Tensor:
-        """Load balancing (Fedus et al. 2021, equation 4, over top-k counts) plus z-loss (Zoph et al. 2022, equation 5)."""
+        """Load balancing (Fedus et al. 2021, equation 4, over top-k) plus z-loss (Zoph et al. 2022, equation 5)."""
         load_E = counts_E / counts_E.sum().clamp(min=1)
         balance = self.config.num_experts * (load_E * proba_NE.mean(0)).sum()
         z = logits_NE.logsumexp(-1).square().mean()
@@ -169,7 +166,7 @@ def grouped_product(x_SA: Tensor, weight_EAB: Tensor, counts_E: Tensor) -> Tenso
 
 def looped_product(x_SA: Tensor, weight_EAB: Tensor, counts_E: Tensor) -> Tensor:
     """The same product, expert by expert."""
-    parts = x_SA.split(counts_E.tolist())
+    parts = torch.split(x_SA, counts_E.tolist())
     return torch.cat([part @ weight for part, weight in zip(parts, weight_EAB, strict=True)])
 
 
@@ -186,6 +183,7 @@ def _aligned(x_SC: Tensor, *weights: Tensor) -> bool:
 
 
 def _linear(weight_AB: Tensor) -> nn.Linear:
-    layer = nn.Linear(*weight_AB.shape, bias=False, device="meta")
+    num_inputs, num_outputs = weight_AB.shape
+    layer = nn.Linear(num_inputs, num_outputs, bias=False, device="meta")
     layer.weight = nn.Parameter(weight_AB.T.contiguous())
     return layer

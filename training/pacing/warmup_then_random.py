@@ -27,5 +27,5 @@ class WarmupThenRandom:
 
 @PACING.register("warmup_then_random", WarmupThenRandom)
 def warmup_then_random(progress: float, config: WarmupThenRandom) -> Pool:
-    """The easiest records for the first steps, all of them after (arXiv 2506.11300, section 3: curriculum as warm-up)."""
+    """The easiest records for the first steps, all of them after (warm-up curriculum, arXiv 2506.11300, section 3)."""
     return Pool(fraction=config.easy if progress < config.warmup else 1.0)

@@ -37,11 +37,10 @@ LANGUAGE = "language"
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
 EMBED_BATCH = 2_048
+PAIR_COLUMNS = ["record_id", "keeper_id", "kind", "jaccard", "bands_shared", "accepted", "rule"]
 
 
-def submit_clean(
-    catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by: str | None = None
-) -> tuple[str, str]:
+def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by: str | None = None) -> tuple[str, str]:
     """Ask for the newest raw version to be cleaned; the same version and recipe again is the same run.
 
     Returns
@@ -161,21 +160,17 @@ def _deduplicate(unit: UnitContext) -> UnitResult:
     )
     left = base.join(exact, left_on="id", right_on="record_id", how="anti", maintain_order="left")
     unit.progress(exact.height, base.height)
-    pairs = [
-        exact.with_columns(
-            kind=pl.lit("exact"), jaccard=pl.lit(1.0), bands_shared=pl.lit(0, pl.Int64), accepted=pl.lit(value=True),
-            rule=pl.lit("xxh3-128/1"),
-        )
-    ]
+    exact = exact.with_columns(kind=pl.lit("exact"), jaccard=pl.lit(1.0), bands_shared=pl.lit(0, pl.Int64))
+    exact = exact.with_columns(accepted=pl.lit(value=True), rule=pl.lit("xxh3-128/1"))
+    found = exact
     if recipe.near is not None:
         texts = pl.concat(
             [unit.store.read_frame(StoredFile.from_json(one["data"]), ["id", "text"]) for one in _entries(unit)]
         )
         left = left.join(texts, on="id", how="left", maintain_order="left")
-        near = find_near_duplicates(left["id"], left["text"], left["quality"], recipe.near)
-        pairs.append(near.pairs.with_columns(kind=pl.lit("near"), rule=pl.lit(NEAR_METHOD)))
-    columns = ["record_id", "keeper_id", "kind", "jaccard", "bands_shared", "accepted", "rule"]
-    found = pl.concat([part.select(columns) for part in pairs]).sort("record_id", "keeper_id")
+        near = find_near_duplicates(left["id"], left["text"], left["quality"], recipe.near).pairs
+        found = _joined(exact, near.with_columns(kind=pl.lit("near"), rule=pl.lit(NEAR_METHOD)))
+    found = found.select(PAIR_COLUMNS).sort("record_id", "keeper_id")
     removed = found.filter("accepted").select(id="record_id", keeper_id="keeper_id", kind="kind")
     corpus = TokenCounts.empty()
     for file in _outputs(unit, 0, "tokens"):
@@ -183,13 +178,26 @@ def _deduplicate(unit: UnitContext) -> UnitResult:
     rows = found.with_columns(run_id=pl.lit(unit.claim.run_id))
     unit.progress(base.height, base.height)
     return UnitResult(
-        result={"exact": exact.height, "near": removed.height - exact.height, "pairs": found.height},
+        result={"removed": removed.height, "pairs": found.height},
         shards=[
             ("duplicates", unit.store.write_frame(removed, "duplicates")),
             ("corpus", unit.store.write_frame(corpus.to_frame(), "tokens")),
         ],
         rows=[(DuplicatePair.metadata.tables["duplicate_pairs"], rows)],
     )
+
+
+def _joined(exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
+    """Exact and near pairs together; an exact duplicate follows its keeper where that left to a better record.
+
+    Its normalized text is its keeper's, so the measured Jaccard is too, and nobody stands behind a record that is gone.
+    """
+    moved = exact.select("record_id", left="keeper_id").join(
+        near.filter("accepted").rename({"record_id": "left"}), on="left", how="inner"
+    )
+    stays = ~pl.col("record_id").is_in(moved["record_id"].implode())
+    exact = exact.with_columns(accepted=stays)
+    return pl.concat([part.select(PAIR_COLUMNS) for part in (exact, near, moved)])
 
 
 def _single_output(unit: UnitContext, stage: int, kind: str) -> pl.DataFrame:
@@ -312,12 +320,8 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
     ----------
     recipe : its canonical form.
     """
-    first = {
-        reason: count
-        for reason, count in session.execute(
-            select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
-        )
-    }
+    counted = select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
+    first: dict[str | None, int] = dict(session.execute(counted).tuples().all())
     names = [*ordered_rules(recipe), *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 

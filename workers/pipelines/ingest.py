@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -17,7 +18,7 @@ from catalog.errors import ConfigError, ConflictError, DataError
 from catalog.settings import Settings
 from catalog.store import StoredFile
 from catalog.tables.base import new_id
-from catalog.tables.datasets import Dataset, Quarantined, Source, Version
+from catalog.tables.datasets import Dataset, Quarantined, Source
 from catalog.tables.engine import Run, Unit
 from curation.records import assign_ids, content_hash
 from curation.sources import ReadOptions, SourceRefusedError, read_batches
@@ -49,7 +50,7 @@ def check_paths(paths: list[str]) -> list[Path]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            raise DataError(f"{given} is a folder; give its files, e.g. {os.path.join(given, '*.jsonl.gz')}")
+            raise DataError(f"{given} is a folder; give its files, e.g. {path / '*.jsonl.gz'}")
         if not path.exists():
             raise DataError(f"{given} does not exist; check the path (a shell leaves an unmatched * as it is)")
         if not os.access(path, os.R_OK):
@@ -78,6 +79,7 @@ def submit_ingest(
     ------
     DataError : a path cannot be read. ConfigError : the columns differ from those the dataset was made with.
     """
+    check_name(dataset)
     files = check_paths(paths)
     hashed: dict[str, tuple[str, Path]] = {}
     for index, path in enumerate(files):
@@ -86,14 +88,13 @@ def submit_ingest(
     with catalog.write() as session:
         now = catalog.now(session)
         found = _dataset(session, dataset, text_column, label_column, now)
-        done = {
-            sha256: name
-            for sha256, name in session.execute(
-                select(Source.sha256, Source.name)
+        done = set(
+            session.scalars(
+                select(Source.sha256)
                 .join(Run, Run.id == Source.run_id)
                 .where(Source.dataset_id == found.id, Source.refused.is_(None), Run.state == "done")
             )
-        }
+        )
         new = {sha256: where for sha256, where in hashed.items() if sha256 not in done}
         skipped = sorted(where[0] for sha256, where in hashed.items() if sha256 in done)
         if not new:
@@ -126,6 +127,20 @@ def _unrefused_key(session: Session, key: str) -> str:
             break
         attempt = runs.digest({"after": attempt})
     return attempt
+
+
+def check_name(name: str) -> str:
+    """Refuse a dataset name that a URL or a shell would trip over.
+
+    Raises
+    ------
+    ConfigError : not 1 to 100 letters, digits, dots, dashes and underscores beginning with a letter or digit.
+    """
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise ConfigError(
+            f"dataset name {name!r} must be 1 to 100 letters, digits, '.', '-' or '_', beginning with a letter or digit"
+        )
+    return name
 
 
 def _dataset(session: Session, name: str, text_column: str, label_column: str | None, now: datetime) -> Dataset:
@@ -179,7 +194,9 @@ def _parse(unit: UnitContext) -> UnitResult:
     try:
         shards, rejected = _read_shards(unit, path, settings)
     except SourceRefusedError as refused:
-        return UnitResult(result=source | {"num_records": 0, "refused": f"{refused}"}, apply=_refuse(unit, f"{refused}"))
+        return UnitResult(
+            result=source | {"num_records": 0, "refused": f"{refused}"}, apply=_refuse(unit, f"{refused}")
+        )
     num_records = sum(file.num_rows for file in shards)
     lines = pl.concat(rejected) if rejected else pl.DataFrame(schema=REJECTED_SCHEMA)
     reasons = Counter(lines["reason"].to_list())
@@ -280,11 +297,15 @@ def _identify(unit: UnitContext) -> UnitResult:
     return UnitResult(
         result=summary,
         shards=[("text", file) for file in written],
-        apply=manifests.publisher(unit.claim, manifest, kind="raw", parent_id=parent_id, entries=entries, summary=summary),
+        apply=manifests.publisher(
+            unit.claim, manifest, kind="raw", parent_id=parent_id, entries=entries, summary=summary
+        ),
     )
 
 
-def _all_ids(unit: UnitContext, inputs: list[tuple[dict[str, Any], StoredFile]], before: list[dict[str, Any]]) -> pl.Series:
+def _all_ids(
+    unit: UnitContext, inputs: list[tuple[dict[str, Any], StoredFile]], before: list[dict[str, Any]]
+) -> pl.Series:
     frames = [
         unit.store.read_frame(file, ["content", "line"]).with_columns(source=pl.lit(source["name"]))
         for source, file in inputs

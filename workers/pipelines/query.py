@@ -68,7 +68,6 @@ def _choose(unit: UnitContext) -> UnitResult:
         labels = {one.record_id: one.value for one in queues.current_labels(session, queue_id=found.id)}
         schema = LabelSchema.from_json(found.schema)
         seed, strategy, generation = found.seed, found.strategy, found.generation
-        session.expunge_all()
     records = curated.read_records(unit.store, version)
     vectors = curated.read_embeddings(unit.store, version)
     unit.progress(0, records.height)
@@ -77,7 +76,9 @@ def _choose(unit: UnitContext) -> UnitResult:
     labelled = records["id"].is_in(list(labels)).to_numpy()
     learner = _fit(vectors[labelled], [labels[one] for one in records["id"].filter(pl.Series(labelled))], schema, seed)
     pool = np.flatnonzero(~labelled & ~held_out)
-    entries = _entries(records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation)
+    entries = _entries(
+        records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation
+    )
     unit.progress(records.height, records.height)
     measured = _evaluate(records, vectors, held_out, learner, schema)
     seconds = time.perf_counter() - began

@@ -101,21 +101,24 @@ def _prepare(unit: UnitContext) -> UnitResult:
     with unit.catalog.read() as session:
         version = session.get_one(Version, unit.claim.version_id)
         annotated = annotated_labels(session, unit.claim.dataset_id)
-        session.expunge_all()
     if runs.digest(annotated) != unit.claim.config["labels"]:
         raise DataError("labels changed between asking for this training and its start; ask for it again")
     records = _with_labels(curated.read_records(unit.store, version), annotated, recipe.labels)
     classes = sorted(records["label"].unique().to_list())
     if len(classes) < 2:
-        have = f"all {records.height:,} labelled records are {classes[0]!r}" if classes else "no record that stayed has a label"
+        have = (
+            f"all {records.height:,} labelled records are {classes[0]!r}"
+            if classes
+            else "no record that stayed has a label"
+        )
         raise DataError(f"{have}; a classifier needs two classes: label more, or loosen the cleaning recipe")
     held_out = is_test(records["id"], recipe.test_share, recipe.seed)
     test = _at_most(records.filter(held_out), recipe.max_test_records)
     train = _at_most(records.filter(~held_out), recipe.max_train_records)
     if test.height < MIN_TEST_RECORDS:
         raise DataError(
-            f"only {test.height} labelled records fall into the held-out slice, at least {MIN_TEST_RECORDS} are needed; "
-            "label more, or raise test_share"
+            f"only {test.height} labelled records fall into the held-out slice, at least {MIN_TEST_RECORDS} are "
+            "needed; label more, or raise test_share"
         )
     # Refuses what the trainer would refuse, before any arm starts.
     TrainingData.build(train, classes)
@@ -318,12 +321,12 @@ def _predicted(
     )
 
 
-def _evaluation(
-    unit: UnitContext, arm: str, variant: str, row: dict[str, Any], fitted: dict[str, Any]
-) -> Evaluation:
+def _evaluation(unit: UnitContext, arm: str, variant: str, row: dict[str, Any], fitted: dict[str, Any]) -> Evaluation:
     columns = ("num_examples", "accuracy", "macro_f1", "latency_ms", "flops", "size_bytes", "energy_joules")
     detail = {name: value for name, value in row.items() if name not in columns}
-    trained = {name: fitted[name] for name in ("steps", "seconds", "num_parameters", "num_trained_parameters", "precision")}
+    trained = {
+        name: fitted[name] for name in ("steps", "seconds", "num_parameters", "num_trained_parameters", "precision")
+    }
     return Evaluation(
         id=new_id(),
         run_id=unit.claim.run_id,
@@ -346,7 +349,9 @@ def _compare(
         difference = paired_difference(
             predictions[control.control_of], predictions[control.config.name], gold, np.random.default_rng(seed)
         )
-        verdict = "paid" if difference.low > 0 else "did worse than random order" if difference.high < 0 else "no gain shown"
+        verdict = (
+            "paid" if difference.low > 0 else "did worse than random order" if difference.high < 0 else "no gain shown"
+        )
         found.append(
             {
                 "arm": control.control_of,

@@ -1,0 +1,145 @@
+"""The mixture of experts computes what it says, whichever product it uses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from training.feedforward.moe_topk import (
+    GroupedExperts,
+    MoeFeedForward,
+    MoeTopK,
+    grouped_product,
+    looped_product,
+)
+
+
+def moe(**options: object) -> MoeFeedForward:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MoeFeedForward(16, MoeTopK(**({"num_experts": 4, "hidden": 24} | options)))
+
+
+def tokens(count: int = 40) -> torch.Tensor:
+    return torch.randn(count, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("counts", [[5, 0, 12, 3], [0, 0, 20, 0], [5, 5, 5, 5]])
+def test_grouped_product_equals_the_loop_forward_and_backward(counts: list[int]) -> None:
+    results = []
+    for product in (grouped_product, looped_product):
+        x, weight = tokens(20).requires_grad_(), moe().experts.up_ECH.detach().clone().requires_grad_()
+        out = product(x, weight, torch.tensor(counts))
+        out.sum().backward()  # sends an expanded gradient, which the grouped kernel refuses by itself
+        results.append((out, x.grad, weight.grad))
+    for grouped, looped in zip(*results, strict=True):
+        assert torch.allclose(grouped, looped, atol=1e-5)
+
+
+def test_unaligned_sizes_and_float64_fall_back_to_the_loop() -> None:
+    odd = GroupedExperts(16, 4, 25)
+    counts = torch.tensor([10, 10, 10, 10])
+    assert odd(tokens(), counts).shape == (40, 16)
+    double = GroupedExperts(16, 4, 24).double()
+    assert double(tokens().double(), counts).dtype == torch.float64
+
+
+def test_separate_experts_equal_grouped_ones() -> None:
+    experts = moe().experts
+    for counts in ([10, 0, 25, 5], [0, 40, 0, 0]):
+        assert torch.allclose(
+            experts(tokens(), torch.tensor(counts)), experts.separated()(tokens(), torch.tensor(counts)), atol=1e-6
+        )
+
+
+def test_one_expert_is_the_dense_layer() -> None:
+    layer = moe(num_experts=1, top_k=1)
+    up, down = layer.experts.up_ECH[0], layer.experts.down_EHC[0]
+    assert torch.allclose(layer(tokens()), F.gelu(tokens() @ up) @ down, atol=1e-6)
+
+
+def test_every_token_gets_its_best_experts_weighted_by_the_gate() -> None:
+    layer = moe(top_k=2).eval()
+    x = tokens()
+    proba = layer.gate(x).softmax(-1)
+    weight, chosen = proba.topk(2)
+    weight = weight / weight.sum(-1, keepdim=True)
+    every = torch.stack(
+        [F.gelu(x @ up) @ down for up, down in zip(layer.experts.up_ECH, layer.experts.down_EHC, strict=True)]
+    )
+    expected = sum(weight[:, k, None] * every[chosen[:, k], torch.arange(len(x))] for k in range(2))
+    assert torch.allclose(layer(x), expected, atol=1e-5)
+
+
+def test_auxiliary_loss_is_smallest_when_balanced_and_off_when_told() -> None:
+    layer = moe(balance_weight=1.0, z_weight=0.0)
+    layer.train()(tokens(4000))
+    near_balance = layer.auxiliary_loss.item()
+    with torch.no_grad():
+        layer.gate.weight.zero_()
+        layer.gate.weight[0, 0], layer.gate.weight[1, 0] = 50.0, 49.0
+    layer(tokens(4000).abs())
+    assert near_balance < 1.2  # 1 is perfect balance (Fedus et al. 2021)
+    assert layer.auxiliary_loss.item() > 1.8  # two of four experts take everything
+    off = moe(balance_weight=0.0, z_weight=0.0)
+    off.train()(tokens())
+    assert off.auxiliary_loss.item() == 0
+
+
+def test_z_loss_grows_with_the_logits() -> None:
+    layer = moe(balance_weight=0.0, z_weight=1.0).train()
+    layer(tokens())
+    small = layer.auxiliary_loss.item()
+    with torch.no_grad():
+        layer.gate.weight.mul_(20)
+    layer(tokens())
+    assert layer.auxiliary_loss.item() > 4 * small
+
+
+def test_balancing_evens_out_the_load() -> None:
+    loads = {}
+    for weight in (0.0, 1.0):
+        layer = moe(balance_weight=weight, z_weight=0.0, top_k=1)
+        with torch.no_grad():
+            layer.gate.weight[0] += 0.3  # a head start for one expert
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        x = tokens(400) + 0.5
+        for _ in range(60):
+            optimizer.zero_grad()
+            (layer(x).square().mean() + layer.auxiliary_loss).backward()
+            optimizer.step()
+        loads[weight] = layer.gate(x).argmax(-1).bincount(minlength=4).max().item() / 100
+    assert loads[1.0] < 0.8 * loads[0.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 5}, r"top_k=5 must lie in \[1, num_experts=4\]"),
+        ({"z_weight": -1.0}, "z_weight=-1.0 must be 0 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        moe(**options)
+
+
+def test_gate_stays_float32_under_autocast() -> None:
+    layer = moe().eval()
+    chosen: list[torch.Tensor] = []
+    experts = layer.experts
+    layer.experts = Recorder(experts, chosen)
+    layer(tokens())
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(tokens())
+    assert torch.equal(chosen[0], chosen[1])
+
+
+class Recorder(nn.Module):
+    def __init__(self, experts: nn.Module, chosen: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.experts, self.chosen = experts, chosen
+
+    def forward(self, x: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        self.chosen.append(counts)
+        return self.experts(x, counts)

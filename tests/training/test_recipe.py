@@ -1,0 +1,108 @@
+"""Recipes are strict, planned, and replayed from their canonical form."""
+
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import ConfigError, NotFoundError
+from training.recipe import TrainRecipe, load_recipe, preset_names
+
+MINIMAL = "arms:\n  - name: one\n"
+
+
+def recipe(text: str) -> TrainRecipe:
+    return TrainRecipe.from_yaml(text, name="test")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_load_and_survive_their_canonical_form(name: str) -> None:
+    loaded = load_recipe(name)
+    assert loaded.name == name
+    again = TrainRecipe.from_canonical(loaded.canonical())
+    assert again == loaded
+    assert again.digest() == loaded.digest()
+
+
+def test_the_default_recipe_compares_every_arm_with_random_order() -> None:
+    plan = load_recipe("classify").plan()
+    assert [(one.config.name, one.control_of, one.compressions) for one in plan] == [
+        ("small-moe", None, ("int8",)),
+        ("small-moe-random", "small-moe", ()),
+        ("minilm-lora", None, ("int8",)),
+        ("minilm-lora-random", "minilm-lora", ()),
+    ]
+    for arm, control in (plan[0:2], plan[2:4]):
+        assert control.config.pacing == "random"
+        for name in ("backbone", "backbone_options", "steps", "batch_size", "seed", "learning_rate", "schedule"):
+            assert getattr(arm.config, name) == getattr(control.config, name)
+
+
+def test_comparison_can_be_turned_off_and_random_arms_need_none() -> None:
+    assert len(recipe(MINIMAL + "compare: none\n").plan()) == 1
+    assert len(recipe("arms:\n  - {name: one, pacing: random}\n").plan()) == 1
+
+
+def test_shared_settings_reach_arms_that_set_none_of_their_own() -> None:
+    made = recipe("seed: 7\nmax_tokens: 32\narms:\n  - name: one\n  - {name: two, seed: 9, max_tokens: 16}\n")
+    assert [(arm.seed, arm.max_tokens) for arm in made.arms] == [(7, 32), (9, 16)]
+    assert made.seed == 7
+    assert TrainRecipe.from_canonical(made.canonical()) == made
+
+
+def test_digest_sees_every_setting() -> None:
+    texts = [MINIMAL, MINIMAL + "seed: 1\n", MINIMAL + "test_share: 0.3\n", MINIMAL + "    steps: 5\n"]
+    assert len({recipe(text).digest() for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "lables: given\n", "unknown key 'lables'; did you mean 'labels'"),
+        ("arms:\n  - name: one\n    stepz: 3\n", "arm 1: unknown key 'stepz'; did you mean 'steps'"),
+        ("arms:\n  - {name: one, backbone: minilm-lorra}\n", "did you mean 'minilm-lora'"),
+        ("arms:\n  - {name: one, pacing: lineal}\n", "did you mean 'linear'"),
+        ("arms:\n  - {name: one, schedule: wds}\n", "did you mean 'wsd'"),
+        ("arms:\n  - {name: one, objective: clasification}\n", "did you mean 'classification'"),
+        (
+            "arms:\n  - {name: one, pacing_options: {stat: 0.1}}\n",
+            "'one': pacing linear: unknown option 'stat'; did you mean",
+        ),
+        ("arms:\n  - {name: one, pacing_options: {start: 2.0}}\n", "start=2.0 must lie in"),
+        ("arms:\n  - {name: one, backbone_options: {feedforward: moe}}\n", "no feed-forward named 'moe'"),
+        ("arms:\n  - {name: one, backbone_options: {feedforward_options: {hidde: 1}}}\n", "did you mean 'hidden'"),
+        ("arms:\n  - {name: one, steps: ten}\n", "steps='ten' must be of type int"),
+        ("arms:\n  - {name: one, steps: true}\n", "steps=True must be of type int"),
+        ("arms:\n  - {name: one, steps: 0}\n", "steps=0 must be at least 1"),
+        ("arms:\n  - {name: one, learning_rate: .nan}\n", "learning_rate=nan must be above 0"),
+        ("arms:\n  - {name: one, precision: fp8}\n", "precision='fp8' must be one of"),
+        ("arms:\n  - {name: one, pacing_options: 3}\n", "must be a mapping of options"),
+        ("arms:\n  - {steps: 1}\n", "arm 1: name must be given"),
+        ("arms:\n  - {name: one}\n  - {name: one}\n", "arm name 'one' occurs twice"),
+        ("arms:\n  - {name: one}\n  - {name: one-random}\n", "arm name 'one-random' occurs twice"),
+        ("arms: []\n", "has no arms"),
+        ("arms: one\n", "must be a list of arms"),
+        ("arms: [one]\n", "must be a mapping with at least a name"),
+        (MINIMAL + "compressions: [int4]\n", "compressions='int4' is unknown; did you mean 'int8'"),
+        (MINIMAL + "compressions: int8\n", "must be a list of names"),
+        (MINIMAL + "labels: gold\n", "labels='gold' is unknown"),
+        (MINIMAL + "compare: rando\n", "did you mean 'random'"),
+        (MINIMAL + "test_share: 1.5\n", "test_share=1.5 must lie in"),
+        (MINIMAL + "max_train_records: -1\n", "max_train_records=-1 must be 0"),
+        ("- a\n", "must be a mapping of settings, not list"),
+        ("a: [\n", "is no YAML"),
+    ],
+)
+def test_mistakes_are_refused_with_what_would_be_right(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
+        recipe(text)
+
+
+def test_files_are_read_and_unknown_names_suggest_a_preset(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    assert load_recipe(str(path)).name == "mine"
+    with pytest.raises(NotFoundError, match="did you mean 'classify'"):
+        load_recipe("clasify")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        load_recipe(str(path))
