@@ -90,6 +90,15 @@ def new_postgres(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[
         _administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture
+def new_empty_postgres(postgres_url: str) -> Iterator[str]:
+    """The URL of a fresh database without any table, dropped after the test."""
+    name = f"e{uuid.uuid4().hex}"
+    _administer(postgres_url, f"CREATE DATABASE {name}")
+    yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    _administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     """A catalog with every table and no rows, on SQLite and on PostgreSQL."""

@@ -27,7 +27,7 @@ DELETE FROM messages WHERE id = (SELECT id FROM messages WHERE queue = ? ORDER B
 """
 
 
-class Channel(virtual.Channel):
+class Channel(virtual.Channel):  # type: ignore[misc]
     """One connection to the message file."""
 
     supports_fanout = False
@@ -82,7 +82,7 @@ class Channel(virtual.Channel):
             self._database = None
 
 
-class Transport(virtual.Transport):
+class Transport(virtual.Transport):  # type: ignore[misc]
     """kombu's view of the broker."""
 
     Channel = Channel

@@ -27,13 +27,16 @@ def ingest(
     dataset: Annotated[str, typer.Option(help="Name of the dataset; made if it does not exist.")],
     text: Annotated[str, typer.Option(help="Column that holds the text.")] = "text",
     label: Annotated[str | None, typer.Option(help="Column that holds a label, if there is one.")] = None,
+    encoding: Annotated[str, typer.Option(help="Of JSONL, CSV and text files, e.g. latin-1 or cp949.")] = "utf-8",
     json: AsJson = False,
 ) -> None:
     """Read files into a dataset. Bad rows are set aside with file, line and reason; the rest goes in."""
     from workers.pipelines.ingest import submit_ingest
 
     catalog = workspace()
-    run_id, skipped = submit_ingest(catalog, dataset=dataset, paths=files, text_column=text, label_column=label)
+    run_id, skipped = submit_ingest(
+        catalog, dataset=dataset, paths=files, text_column=text, label_column=label, encoding=encoding
+    )
     for name in skipped:
         say(f"{name}: these bytes are in {dataset!r} already; skipped", as_json=json)
     if run_id is None:
@@ -44,9 +47,10 @@ def ingest(
     if json:
         emit_json({"run": run_id, "skipped": skipped} | result)
     else:
-        say(
-            f"{result['records']:,} records in {dataset!r} from {result['files']} files; {result['rejected']:,} rows set aside"
-        )
+        say(f"{result['records']:,} records in {dataset!r} from {result['files']} files")
+        say(f"{result['rejected']:,} rows set aside, {result['labelled']:,} records with a label")
+        if label is not None and result["records"] and not result["labelled"]:
+            say(f"no record has a label: is {label!r} the right column?")
         if result["reasons"]:
             emit_table("rows set aside", ("reason", "rows"), list(result["reasons"].items()))
             say(f"each with file and line: `winnow rejected {dataset}`")

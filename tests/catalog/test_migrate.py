@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy import inspect, text
 
 from catalog import migrate
 from catalog.database import Catalog
@@ -21,13 +21,7 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     """A catalog on a database without any table."""
     url = ""
     if request.param == "postgresql":
-        server = request.getfixturevalue("postgres_url")
-        name = f"m{abs(hash(tmp_path)):x}"
-        admin = create_engine(server, isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        admin.dispose()
-        url = make_url(server).set(database=name).render_as_string(hide_password=False)
+        url = request.getfixturevalue("new_empty_postgres")
     catalog = Catalog(Settings(home=tmp_path, database_url=url))
     yield catalog
     catalog.close()

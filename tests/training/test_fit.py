@@ -182,7 +182,7 @@ def test_a_loss_that_is_not_finite_names_the_records(data: TrainingData) -> None
     arm = dataclasses.replace(
         short_arm(), learning_rate=1e30, max_gradient_norm=1e30, schedule_options={"warmup": 0.0, "decay": 0.0}
     )
-    with pytest.raises(DataError, match="must be finite; lower learning_rate=1e\\+30 .*records: .*-0, ") as caught:
+    with pytest.raises(DataError, match=r"must be finite; lower learning_rate=1e\+30 .*records: .*-0, ") as caught:
         fit(arm, data)
     named = str(caught.value).rpartition("records: ")[2].split(", ")
     assert len(named) == 4
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_names_the_records(data: TrainingData) -> None
 
 
 def test_fewer_records_than_a_batch_and_unknown_names_are_refused_at_once(data: TrainingData) -> None:
-    with pytest.raises(DataError, match="120 records .* fewer than one batch of 121"):
+    with pytest.raises(DataError, match=r"120 records .* fewer than one batch of 121"):
         fit(dataclasses.replace(short_arm(), batch_size=121), data)
     with pytest.raises(NotFoundError, match="did you mean 'small'"):
         fit(dataclasses.replace(short_arm(), backbone="smal"), data)

@@ -195,7 +195,7 @@ def test_manifest_refuses_nothing_to_draw() -> None:
 
 
 def test_stream_refuses_fewer_records_than_a_batch() -> None:
-    with pytest.raises(DataError, match="9 records .* fewer than one batch of 10; lower the batch size"):
+    with pytest.raises(DataError, match=r"9 records .* fewer than one batch of 10; lower the batch size"):
         stream("random", num_records=9)
 
 

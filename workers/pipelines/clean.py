@@ -321,7 +321,7 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
     recipe : its canonical form.
     """
     counted = select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
-    first: dict[str | None, int] = dict(session.execute(counted).tuples().all())
+    first: dict[str | None, int] = {row[0]: row[1] for row in session.execute(counted)}
     names = [*ordered_rules(recipe), *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 

@@ -66,6 +66,7 @@ def submit_ingest(
     paths: list[str],
     text_column: str,
     label_column: str | None,
+    encoding: str = "utf-8",
     requested_by: str | None = None,
     on_hash: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[str | None, list[str]]:
@@ -80,6 +81,10 @@ def submit_ingest(
     DataError : a path cannot be read. ConfigError : the columns differ from those the dataset was made with.
     """
     check_name(dataset)
+    try:
+        ReadOptions(text_column=text_column, label_column=label_column, encoding=encoding)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     files = check_paths(paths)
     hashed: dict[str, tuple[str, Path]] = {}
     for index, path in enumerate(files):
@@ -103,14 +108,20 @@ def submit_ingest(
             {"name": name, "sha256": sha256, "path": str(path.absolute()), "size_bytes": path.stat().st_size}
             for sha256, (name, path) in sorted(new.items(), key=lambda item: (item[1][0], item[0]))
         ]
-        key = runs.digest({"ingest": found.id, "files": sorted((one["name"], one["sha256"]) for one in sources)})
+        contents = sorted((one["name"], one["sha256"]) for one in sources)
+        key = runs.digest({"ingest": found.id, "encoding": encoding, "files": contents})
         run, state = runs.submit(
             session,
             now=now,
             kind="ingest",
             dataset_id=found.id,
             version_id=None,
-            config={"sources": sources, "text_column": text_column, "label_column": label_column},
+            config={
+                "sources": sources,
+                "text_column": text_column,
+                "label_column": label_column,
+                "encoding": encoding,
+            },
             idempotency_key=_unrefused_key(session, key),
             requested_by=requested_by,
         )
@@ -192,7 +203,7 @@ def _parse(unit: UnitContext) -> UnitResult:
     if sha256_of(path) != source["sha256"]:
         raise ConflictError(f"{source['name']} changed since the ingest was asked for; run the command again")
     try:
-        shards, rejected = _read_shards(unit, path, settings)
+        shards, rejected, num_labelled = _read_shards(unit, path, settings)
     except SourceRefusedError as refused:
         return UnitResult(
             result=source | {"num_records": 0, "refused": f"{refused}"}, apply=_refuse(unit, f"{refused}")
@@ -214,7 +225,7 @@ def _parse(unit: UnitContext) -> UnitResult:
 
     return UnitResult(
         result=source
-        | {"num_records": num_records, "num_rejected": lines.height, "reasons": dict(sorted(reasons.items()))},
+        | {"num_records": num_records, "num_labelled": num_labelled, "num_rejected": lines.height, "reasons": dict(sorted(reasons.items()))},
         shards=[("parsed", file) for file in shards],
         apply=apply,
     )
@@ -223,26 +234,28 @@ def _parse(unit: UnitContext) -> UnitResult:
 REJECTED_SCHEMA = {"line": pl.Int64, "reason": pl.String, "detail": pl.String}
 
 
-def _read_shards(unit: UnitContext, path: Path, settings: Settings) -> tuple[list[StoredFile], list[pl.DataFrame]]:
+def _read_shards(unit: UnitContext, path: Path, settings: Settings) -> tuple[list[StoredFile], list[pl.DataFrame], int]:
     options = ReadOptions(
         text_column=unit.claim.config["text_column"],
         label_column=unit.claim.config["label_column"],
+        encoding=unit.claim.config["encoding"],
         max_line_bytes=settings.max_line_bytes,
         batch_rows=settings.shard_rows,
         batch_bytes=settings.shard_bytes,
     )
     shards: list[StoredFile] = []
     rejected: list[pl.DataFrame] = []
-    done = 0
+    done = num_labelled = 0
     for batch in read_batches(str(path), options):
         if batch.records.height:
             frame = batch.records.with_columns(content=content_hash(batch.records))
             shards.append(unit.store.write_frame(frame, "parsed"))
+            num_labelled += frame.height - frame["label"].null_count()
         if batch.rejected.height:
             rejected.append(batch.rejected)
         done += batch.records.height + batch.rejected.height
         unit.progress(done, done)
-    return shards, rejected
+    return shards, rejected, num_labelled
 
 
 def _source_row(session: Session, unit: UnitContext) -> Source:
@@ -330,6 +343,7 @@ def _summary(sources: list[dict[str, Any]]) -> dict[str, Any]:
         reasons.update(source.get("reasons", {}))
     return {
         "records": sum(source["num_records"] for source in sources),
+        "labelled": sum(source.get("num_labelled", 0) for source in sources),
         "rejected": sum(source.get("num_rejected", 0) for source in sources),
         "reasons": dict(sorted(reasons.items())),
         "refused": {source["name"]: source["refused"] for source in sources if source.get("refused")},

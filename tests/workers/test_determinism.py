@@ -1,0 +1,256 @@
+"""The same input gives byte-equal manifests and verdicts: any worker count, file order, broker, kill or repetition."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from catalog import migrate
+from catalog.database import Catalog
+from catalog.settings import Settings
+from catalog.store import Store
+from catalog.tables.curation import DuplicatePair, Verdict
+from catalog.tables.datasets import Version
+from catalog.tables.engine import Run, Unit
+from curation.recipe import load_recipe
+from tests.workers.building import drain
+from tests.workers.corpus import RECIPE, write_files
+from workers import engine, runs
+from workers.app import make_app, relay
+from workers.pipelines.clean import submit_clean
+from workers.pipelines.ingest import submit_ingest
+
+NUM_FILES, NUM_RECORDS = 3, 80
+FINISH_SECONDS = 200.0
+
+
+def make_catalog(home: Path, *, database_url: str = "", broker_url: str = "") -> Catalog:
+    """A migrated home with tiny shards, so that a small corpus is many units."""
+    home.mkdir(parents=True, exist_ok=True)
+    settings = Settings(
+        home=home,
+        database_url=database_url,
+        broker_url=broker_url,
+        shard_rows=20,
+        lease_seconds=4.0,
+        heartbeat_seconds=1.0,
+        sweep_seconds=0.5,
+        max_attempts=20,
+    )
+    catalog = Catalog(settings)
+    migrate.upgrade(catalog)
+    Store.of(settings).create()
+    return catalog
+
+
+def ask_ingest(catalog: Catalog, paths: list[str]) -> str:
+    run_id, _ = submit_ingest(catalog, dataset="tickets", paths=paths, text_column="body", label_column="queue")
+    assert run_id is not None
+    return run_id
+
+
+def ask_clean(catalog: Catalog, folder: Path) -> str:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    run_id, _ = submit_clean(catalog, dataset="tickets", recipe=load_recipe(str(recipe)))
+    return run_id
+
+
+def outcome(catalog: Catalog) -> dict[str, Any]:
+    """Everything that must not differ between two ways of doing the same work."""
+    with catalog.read() as session:
+        run = session.scalars(select(Run).where(Run.kind == "clean")).one()
+        assert run.state == "done", run.reason
+        verdicts = session.scalars(select(Verdict).where(Verdict.run_id == run.id).order_by(Verdict.record_id))
+        pairs = session.scalars(
+            select(DuplicatePair)
+            .where(DuplicatePair.run_id == run.id)
+            .order_by(DuplicatePair.record_id, DuplicatePair.keeper_id)
+        )
+        return {
+            "manifests": [
+                (one.kind, one.manifest_sha256, one.num_records)
+                for one in session.scalars(select(Version).order_by(Version.number))
+            ],
+            "verdicts": [
+                (one.record_id, one.kept, one.reason, one.failed, json.dumps([one.measured, one.scores], sort_keys=True))
+                for one in verdicts
+            ],
+            "pairs": [(one.record_id, one.keeper_id, one.kind, one.jaccard, one.accepted) for one in pairs],
+        }
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_files(tmp_path_factory.mktemp("corpus"), NUM_FILES, NUM_RECORDS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(paths: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One process, every message once, files in order."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    catalog = make_catalog(folder / "home")
+    ask_ingest(catalog, paths)
+    drain(catalog)
+    ask_clean(catalog, folder)
+    drain(catalog)
+    found = outcome(catalog)
+    catalog.close()
+    assert len(found["verdicts"]) == NUM_FILES * (NUM_RECORDS + 5)
+    reasons = {reason for _, _, reason, _, _ in found["verdicts"]}
+    assert reasons >= {None, "char_count", "exact_duplicate", "near_duplicate"}
+    return found
+
+
+def test_file_order_and_repeated_messages_change_nothing(
+    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    ask_ingest(catalog, list(reversed(paths)))
+    drain(catalog, times=3)
+    ask_clean(catalog, tmp_path)
+    drain(catalog, times=3)
+    assert outcome(catalog) == undisturbed
+    catalog.close()
+
+
+def test_postgresql_gives_the_same_as_sqlite(
+    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, new_empty_postgres: str
+) -> None:
+    catalog = make_catalog(tmp_path / "home", database_url=new_empty_postgres)
+    ask_ingest(catalog, paths)
+    drain(catalog)
+    ask_clean(catalog, tmp_path)
+    drain(catalog)
+    assert outcome(catalog) == undisturbed
+    catalog.close()
+
+
+def start_worker(catalog: Catalog, name: str) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {
+        f"WINNOW_{key.upper()}": str(value)
+        for key, value in catalog.settings.model_dump().items()
+        if value != "" and not isinstance(value, bool)
+    }
+    log = catalog.settings.home / f"{name}.log"
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workers.main", "--name", name, "--parent", str(os.getpid())],
+            env=environment,
+            stdout=file,
+            stderr=file,
+        )
+
+
+@contextmanager
+def worker_processes(catalog: Catalog, count: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    started = [start_worker(catalog, f"w{number}") for number in range(count)]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def send_times(catalog: Catalog, times: int) -> None:
+    """Publish every message of the outbox several times, as a broker that repeats itself would."""
+    app = make_app(catalog.settings)
+    for _id, task, args in engine.unsent(catalog):
+        for _ in range(times - 1):
+            app.send_task(task, args=args)
+    relay(catalog, app)
+
+
+def wait_for(catalog: Catalog, run_id: str) -> None:
+    deadline = time.monotonic() + FINISH_SECONDS
+    while time.monotonic() < deadline:
+        with catalog.read() as session:
+            seen = runs.run_progress(session, run_id, catalog.now(session))
+        if seen.state != "running":
+            assert seen.state == "done", seen.reason
+            return
+        time.sleep(0.05)
+    logs = "\n".join(path.read_text()[-1500:] for path in catalog.settings.home.glob("*.log"))
+    raise AssertionError(f"not finished after {FINISH_SECONDS} s: {seen}\n{logs}")
+
+
+def test_three_worker_processes_on_every_broker_with_repeated_messages(
+    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, broker_url: str
+) -> None:
+    catalog = make_catalog(tmp_path / "home", broker_url=broker_url)
+    with worker_processes(catalog, 3):
+        run_id = ask_ingest(catalog, paths)
+        send_times(catalog, 3)
+        wait_for(catalog, run_id)
+        run_id = ask_clean(catalog, tmp_path)
+        send_times(catalog, 3)
+        wait_for(catalog, run_id)
+    assert outcome(catalog) == undisturbed
+    catalog.close()
+
+
+@pytest.mark.parametrize("database_name", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("broker_name", ["embedded", "redis"])
+def test_workers_killed_in_the_middle_leave_exactly_one_verdict_a_record(
+    paths: list[str],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    database_name: str,
+    broker_name: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    database_url = request.getfixturevalue("new_empty_postgres") if database_name == "postgresql" else ""
+    broker_url = request.getfixturevalue("redis_url") if broker_name == "redis" else ""
+    catalog = make_catalog(tmp_path / "home", database_url=database_url, broker_url=broker_url)
+    ask_ingest(catalog, paths)
+    drain(catalog)
+    run_id = ask_clean(catalog, tmp_path)
+    rng = random.Random(5)
+    kills = 0
+    with worker_processes(catalog, 2) as processes:
+        relay(catalog, make_app(catalog.settings))
+        deadline = time.monotonic() + FINISH_SECONDS
+        while kills < 3 and time.monotonic() < deadline:
+            with catalog.read() as session:
+                owner = session.scalars(
+                    select(Unit.owner).where(Unit.run_id == run_id, Unit.state == "running").limit(1)
+                ).one_or_none()
+                if session.get_one(Run, run_id).state != "running":
+                    break
+            if owner is None:
+                time.sleep(0.002)
+                continue
+            pid = int(owner.split("/")[2])
+            for index, process in enumerate(processes):
+                if process.pid == pid:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+                    kills += 1
+                    processes[index] = start_worker(catalog, f"w{index}")
+            time.sleep(rng.random())
+        wait_for(catalog, run_id)
+    assert kills >= 1
+    with catalog.read() as session:
+        num_verdicts = session.scalar(select(func.count()).where(Verdict.run_id == run_id))
+        max_attempts = session.scalar(select(func.max(Unit.attempts)).where(Unit.run_id == run_id))
+    assert num_verdicts == NUM_FILES * (NUM_RECORDS + 5)
+    assert max_attempts is not None
+    assert max_attempts >= 2
+    assert outcome(catalog) == undisturbed
+    catalog.close()
