@@ -23,7 +23,7 @@ from service.processes import START_SECONDS
 DATASET = "tweets"
 RECIPE = "short-text"
 HANDLE = re.compile(r"@\w{1,50}")
-ROUNDS, PER_ROUND = 5, 50
+ROUNDS, PER_ROUND, REPEATS = 5, 50, 3
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -115,7 +115,17 @@ def run(home: Path) -> None:
         console.print(f"\n$ winnow up    # {json.loads(up.stdout.readline())['url']}")
         cleaned = winnow("clean", DATASET, "--recipe", RECIPE)
         labeled = winnow(
-            "label", "simulate", DATASET, "--oracle", "mood", "--rounds", str(ROUNDS), "--per-round", str(PER_ROUND)
+            "label",
+            "simulate",
+            DATASET,
+            "--oracle",
+            "mood",
+            "--rounds",
+            str(ROUNDS),
+            "--per-round",
+            str(PER_ROUND),
+            "--repeats",
+            str(REPEATS),
         )
         trained = winnow("train", DATASET, "--recipe", "classify")
         report = winnow("report", DATASET)
@@ -146,11 +156,7 @@ def findings(
     console.print("\n=== what it found ===")
     emit_table("funnel", ("rule", "dropped", "left"), funnel_rows(cleaned))
     _show_biggest_cluster(cleaned, home)
-    for arm in labeled["arms"]:
-        console.print(
-            f"labels by {arm['strategy']}: {arm['labels']} spent, held-out accuracy {arm['accuracy']:.3f} "
-            f"({arm['low']:.3f} to {arm['high']:.3f})"
-        )
+    console.print(f"labeling, mean of {REPEATS} seeds: {'; '.join(labeled['verdicts'])}")
     for one in trained["comparisons"]:
         console.print(comparison(one))
     emit_table("variants", HEADER, [variant_row(one) for one in trained["variants"]])

@@ -12,11 +12,12 @@ from catalog.store import Store, StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from catalog.tables.labeling import LabelQueue, LabelRound
 from catalog.tables.training import Evaluation, LossPoint
+from labeling.simulation import LearningCurve
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import last_funnel
 from service.pages.rendering import environment
+from service.simulate import newest_rehearsal
 from workers import manifests
 
 NUM_CLUSTERS = 12
@@ -49,6 +50,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
         .order_by(Run.created_at.desc(), Run.id)
         .limit(1)
     ).one_or_none()
+    rehearsal = newest_rehearsal(session, dataset.id)
     style = (files("service") / "static" / "style.css").read_text(encoding="utf-8")
     return (
         environment()
@@ -61,8 +63,8 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             style=style,
             funnel=last_funnel(session, dataset.id),
             clusters=clusters(session, store, version),
-            learning=learning_chart(session, dataset.id),
-            rounds=last_rounds(session, dataset.id),
+            learning=learning_chart(rehearsal),
+            rehearsal=rehearsal,
             training=training,
             losses=loss_chart(session, training),
             variants=variants(session, training),
@@ -115,38 +117,17 @@ def _texts(store: Store, version: Version, ids: set[str]) -> dict[str, str]:
     return found
 
 
-def last_rounds(session: Session, dataset_id: str) -> list[LabelRound]:
-    """The newest learning curve of every strategy."""
-    queues = session.scalars(
-        select(LabelQueue).where(LabelQueue.dataset_id == dataset_id).order_by(LabelQueue.created_at, LabelQueue.id)
-    ).all()
-    newest = {queue.strategy: queue.id for queue in queues if _is_measured(session, queue.id)}
-    return list(
-        session.scalars(
-            select(LabelRound)
-            .where(LabelRound.queue_id.in_(newest.values()))
-            .order_by(LabelRound.arm, LabelRound.round)
-        )
-    )
-
-
-def _is_measured(session: Session, queue_id: str) -> bool:
-    return session.scalar(select(LabelRound.round).where(LabelRound.queue_id == queue_id).limit(1)) is not None
-
-
-def learning_chart(session: Session, dataset_id: str) -> Chart | None:
+def learning_chart(rehearsal: dict[str, LearningCurve]) -> Chart | None:
     """Held-out accuracy against labels spent, one line a strategy with its interval."""
-    rounds = last_rounds(session, dataset_id)
-    by_arm = {arm: [one for one in rounds if one.arm == arm] for arm in sorted({one.arm for one in rounds})}
     return line_chart(
         [
             Series(
-                name=arm,
-                points=tuple((float(one.num_labels), one.accuracy) for one in found),
-                low=tuple(one.accuracy_low for one in found),
-                high=tuple(one.accuracy_high for one in found),
+                name=strategy,
+                points=tuple((float(point.num_labels), point.accuracy) for point in curve.points),
+                low=tuple(point.low for point in curve.points),
+                high=tuple(point.high for point in curve.points),
             )
-            for arm, found in by_arm.items()
+            for strategy, curve in rehearsal.items()
         ]
     )
 

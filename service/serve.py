@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -35,15 +36,17 @@ def main() -> None:
         raise SystemExit(error.exit_code) from error
     if options.parent is not None:
         threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
-        fd=options.fd,
         log_level="warning",
         access_log=False,
         server_header=False,
         # Without a proxy of ours in front, a caller could name any address in X-Forwarded-For.
         proxy_headers=settings.behind_proxy,
     )
+    # Not uvicorn's own fd option: it takes the socket for a Unix one, so TCP_NODELAY stays off and every answer waits
+    # 40 ms for the client's delayed acknowledgement.
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=options.fd)])
 
 
 if __name__ == "__main__":

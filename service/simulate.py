@@ -3,16 +3,18 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import httpx
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
-from catalog.errors import ConflictError, DataError, ServiceError
+from catalog.errors import ConflictError, DataError
 from catalog.store import Store
 from catalog.tables.access import User
-from catalog.tables.labeling import LabelRound
+from catalog.tables.labeling import LabelQueue, LabelRound
 from labeling.schema import LabelSchema, parse_schema
 from labeling.simulation import CurvePoint, LearningCurve, area_under_curve, labels_saved
 from service.auth import create_user, issue_token
@@ -23,6 +25,7 @@ from workers.pipelines.query import submit_query
 HELD_OUT_SHARE = 0.2
 ANNOTATOR = "oracle"
 CONTROL = "random"
+PREFIX = "rehearsal"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,26 +70,34 @@ def gold_labels(catalog: Catalog, dataset: str) -> dict[str, str]:
 
 
 def open_arms(
-    catalog: Catalog, *, dataset: str, strategies: list[str], schema: LabelSchema, seed: int, num_entries: int
+    catalog: Catalog,
+    *,
+    dataset: str,
+    strategies: list[str],
+    schema: LabelSchema,
+    seeds: list[int],
+    num_entries: int,
 ) -> list[Arm]:
-    """One queue a strategy, all over the same version with the same held-out records."""
+    """One queue a strategy and seed, all over the same version; under one seed the same records are held out."""
     arms = []
-    for strategy in strategies:
-        queue_id, run_id = open_queue(
-            catalog,
-            dataset=dataset,
-            name=f"rehearsal {strategy} {secrets.token_hex(3)}",
-            schema=schema,
-            strategy=strategy,
-            seed=seed,
-            held_out_share=HELD_OUT_SHARE,
-            # The rehearsal asks for every generation itself, at equal label counts in all arms.
-            refresh_every=10**9,
-            num_entries=num_entries,
-            rehearsal=True,
-            requested_by=ANNOTATOR,
-        )
-        arms.append(Arm(strategy=strategy, queue_id=queue_id, run_id=run_id))
+    rehearsal = secrets.token_hex(3)
+    for seed in seeds:
+        for strategy in strategies:
+            queue_id, run_id = open_queue(
+                catalog,
+                dataset=dataset,
+                name=f"{PREFIX} {rehearsal} {strategy} {seed}",
+                schema=schema,
+                strategy=strategy,
+                seed=seed,
+                held_out_share=HELD_OUT_SHARE,
+                # The rehearsal asks for every generation itself, at equal label counts in all arms.
+                refresh_every=10**9,
+                num_entries=num_entries,
+                rehearsal=True,
+                requested_by=ANNOTATOR,
+            )
+            arms.append(Arm(strategy=strategy, queue_id=queue_id, run_id=run_id))
     return arms
 
 
@@ -138,37 +149,78 @@ def close(catalog: Catalog, arms: list[Arm]) -> None:
             close_queue(session, now=catalog.now(session), queue_id=arm.queue_id)
 
 
-def curves(catalog: Catalog, arms: list[Arm]) -> dict[str, LearningCurve]:
-    """The learning curve of every arm that has one.
+def curves(session: Session, queues: list[tuple[str, str]]) -> dict[str, LearningCurve]:
+    """The learning curve of every strategy: of one queue as measured, of several their mean.
+
+    Parameters
+    ----------
+    queues : (strategy, queue id).
+
+    Returns
+    -------
+    ``low`` and ``high`` of a point are the Wilson interval of one queue, or the lowest and highest of several.
 
     Raises
     ------
-    ServiceError : an arm was never measured.
+    DataError : a queue was never measured.
     """
-    found = {}
-    with catalog.read() as session:
-        for arm in arms:
-            rounds = session.scalars(
-                select(LabelRound).where(LabelRound.queue_id == arm.queue_id).order_by(LabelRound.round)
-            ).all()
-            if not rounds:
-                raise ServiceError(
-                    f"{arm.strategy}: nothing was measured; all labels so far are of one class: raise --per-round"
-                )
-            found[arm.strategy] = LearningCurve(
-                tuple(
-                    CurvePoint(
-                        num_labels=one.num_labels,
-                        accuracy=one.accuracy,
-                        macro_f1=one.macro_f1,
-                        low=one.accuracy_low,
-                        high=one.accuracy_high,
-                        seconds=one.seconds,
-                    )
-                    for one in rounds
-                )
+    measured: dict[str, list[LearningCurve]] = {}
+    for strategy, queue_id in queues:
+        rounds = session.scalars(
+            select(LabelRound).where(LabelRound.queue_id == queue_id).order_by(LabelRound.round)
+        ).all()
+        if not rounds:
+            raise DataError(
+                f"{strategy}: nothing was measured, all labels so far are of one class; spend more labels a round"
             )
-    return found
+        points = [
+            CurvePoint(
+                num_labels=one.num_labels,
+                accuracy=one.accuracy,
+                macro_f1=one.macro_f1,
+                low=one.accuracy_low,
+                high=one.accuracy_high,
+                seconds=one.seconds,
+            )
+            for one in rounds
+        ]
+        measured.setdefault(strategy, []).append(LearningCurve(tuple(points)))
+    return {strategy: mean_curve(found) for strategy, found in measured.items()}
+
+
+def mean_curve(found: list[LearningCurve]) -> LearningCurve:
+    """Point by point the mean of several curves, at the label counts that all of them have."""
+    if len(found) == 1:
+        return found[0]
+    by_labels = [{point.num_labels: point for point in curve.points} for curve in found]
+    common = sorted(set.intersection(*[set(points) for points in by_labels]))
+    return LearningCurve(tuple(_mean_point([points[count] for points in by_labels]) for count in common))
+
+
+def _mean_point(points: list[CurvePoint]) -> CurvePoint:
+    return CurvePoint(
+        num_labels=points[0].num_labels,
+        accuracy=fmean(one.accuracy for one in points),
+        macro_f1=fmean(one.macro_f1 for one in points),
+        low=min(one.accuracy for one in points),
+        high=max(one.accuracy for one in points),
+        seconds=fmean(one.seconds for one in points),
+    )
+
+
+def newest_rehearsal(session: Session, dataset_id: str) -> dict[str, LearningCurve]:
+    """The curves of the last rehearsal that was measured to its end, or nothing."""
+    queues = session.execute(
+        select(LabelQueue.name, LabelQueue.strategy, LabelQueue.id)
+        .where(LabelQueue.dataset_id == dataset_id, LabelQueue.rehearsal)
+        .order_by(LabelQueue.created_at.desc(), LabelQueue.id)
+    ).all()
+    for wanted in dict.fromkeys(name.split()[1] for name, _, _ in queues):
+        try:
+            return curves(session, [(strategy, one) for name, strategy, one in queues if name.split()[1] == wanted])
+        except DataError:
+            continue
+    return {}
 
 
 def compare(found: dict[str, LearningCurve]) -> list[dict[str, Any]]:
@@ -190,3 +242,25 @@ def compare(found: dict[str, LearningCurve]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def verdicts(found: dict[str, LearningCurve], rows: list[dict[str, Any]]) -> list[str]:
+    """What every strategy was worth against random at the same spend, in one line each."""
+    control = found[CONTROL]
+    (random_row,) = [row for row in rows if row["strategy"] == CONTROL]
+    by_labels = {point.num_labels: point.accuracy for point in control.points}
+    lines = []
+    for row in rows:
+        if row["strategy"] == CONTROL:
+            continue
+        points = [point for point in found[row["strategy"]].points if point.num_labels in by_labels]
+        ahead = sum(point.accuracy > by_labels[point.num_labels] for point in points)
+        line = (
+            f"{row['strategy']}: held-out accuracy {row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f}) with "
+            f"{row['labels']} labels, random {random_row['accuracy']:.3f} ({random_row['low']:.3f} to "
+            f"{random_row['high']:.3f}); ahead at {ahead} of {len(points)} label counts"
+        )
+        if row["area_under_curve"] is not None and random_row["area_under_curve"] is not None:
+            line += f", area under the curve {row['area_under_curve']:.3f} against {random_row['area_under_curve']:.3f}"
+        lines.append(line)
+    return lines

@@ -28,7 +28,7 @@ class ArmConfig:
     max_tokens : longer texts are cut.
     seed : starting weights, order and dropout.
     precision : ``auto`` takes bfloat16 where the device multiplies it natively. It pays for wide matrices; for a small
-        mixture of experts on a CPU, whose shapes change every step, it was 2.5 times slower.
+        mixture of experts on a CPU, whose shapes change every step, it was 2 to 3 times slower.
     checkpoint_every : steps between checkpoints.
     """
 

@@ -76,13 +76,6 @@ def open_queue(
         return queue.id, run_id
 
 
-def num_finished(catalog: Catalog, queue_id: str) -> int:
-    """Tasks of a queue that have all their answers."""
-    with catalog.read() as session:
-        query = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))
-        return session.scalar(query) or 0
-
-
 def refresh_if_due(catalog: Catalog, queue_id: str) -> str | None:
     """Ask for a new generation when enough tasks were finished since the last. The queue never waits for it.
 
@@ -90,7 +83,13 @@ def refresh_if_due(catalog: Catalog, queue_id: str) -> str | None:
     -------
     the run's id, or None when none is due.
     """
-    finished = num_finished(catalog, queue_id)
+    with catalog.read() as session:
+        # Nearly always nothing is due: then nobody must wait for a writer.
+        queue = session.get_one(LabelQueue, queue_id)
+        done = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))
+        finished = session.scalar(done) or 0
+        if finished < queue.refresh_every:
+            return None
     try:
         with catalog.write() as session:
             queue = session.get_one(LabelQueue, queue_id)

@@ -95,7 +95,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
     session.execute(
         update(Unit)
         .where(Unit.run_id == run.id, Unit.state.in_(("ready", "running")))
-        .values(state="cancelled", lease_until=None, epoch=Unit.epoch + 1)
+        .values(state="cancelled", lease_until=None)
         .execution_options(synchronize_session=False)
     )
 

@@ -194,7 +194,8 @@ def _explain_duplicates(story: dict[str, Any]) -> None:
     kept = story["duplicate_of"]
     if kept is not None:
         out.print(
-            f"{kept['kind']} duplicate of {kept['kept']}, which was kept: Jaccard {kept['jaccard']:.3f} ({kept['rule']})"
+            f"{kept['kind']} duplicate of {kept['kept']}, which was kept: "
+            f"Jaccard {kept['jaccard']:.3f} ({kept['rule']})"
         )
     for one in story["duplicates"][:20]:
         out.print(f"kept instead of {one['record']}: {one['kind']}, Jaccard {one['jaccard']:.3f}")

@@ -89,6 +89,7 @@ def simulate(
     per_round: Annotated[int, typer.Option(min=1, max=10_000, help="Labels spent a round.")] = 50,
     strategy: Annotated[str, typer.Option(help="Compared with random at the same spend.")] = "margin",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    repeats: Annotated[int, typer.Option(min=1, max=20, help="Seeds to average over; one says little.")] = 1,
     json: AsJson = False,
 ) -> None:
     """Rehearse labeling over HTTP with held-back gold labels, against random selection with the same budget."""
@@ -99,7 +100,12 @@ def simulate(
     schema = rehearsal.oracle_schema(sorted(counts))
     strategies = list(dict.fromkeys([strategy, rehearsal.CONTROL]))
     arms = rehearsal.open_arms(
-        catalog, dataset=dataset, strategies=strategies, schema=schema, seed=seed, num_entries=per_round
+        catalog,
+        dataset=dataset,
+        strategies=strategies,
+        schema=schema,
+        seeds=[seed + number for number in range(repeats)],
+        num_entries=per_round,
     )
     found = _rehearse(catalog, dataset, arms, rounds, per_round, as_json=json)
     rows = rehearsal.compare(found)
@@ -108,9 +114,17 @@ def simulate(
             name: [(one.num_labels, one.accuracy, one.low, one.high) for one in curve.points]
             for name, curve in found.items()
         }
-        emit_json({"arms": rows, "curves": points, "queues": {arm.strategy: arm.queue_id for arm in arms}})
+        emit_json(
+            {
+                "arms": rows,
+                "verdicts": rehearsal.verdicts(found, rows),
+                "curves": points,
+                "repeats": repeats,
+                "queues": [arm.queue_id for arm in arms],
+            }
+        )
         return
-    _print(found, rows)
+    _print(found, rows, repeats)
 
 
 def _check_oracle(catalog: Catalog, dataset: str, oracle: str) -> None:
@@ -150,29 +164,20 @@ def _rehearse(
                         run_to_end(catalog, run_id, as_json=True)
         finally:
             rehearsal.close(catalog, arms)
-        return rehearsal.curves(catalog, arms)
+        with catalog.read() as session:
+            return rehearsal.curves(session, [(arm.strategy, arm.queue_id) for arm in arms])
 
 
-def _print(found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _print(found: dict[str, Any], rows: list[dict[str, Any]], repeats: int) -> None:
     header = ["labels", *found]
     by_labels: dict[int, dict[str, float]] = {}
     for name, curve in found.items():
         for point in curve.points:
             by_labels.setdefault(point.num_labels, {})[name] = point.accuracy
     emit_table(
-        "accuracy on the held-out slice",
+        "accuracy on the held-out slice" + (f", mean of {repeats} seeds" if repeats > 1 else ""),
         header,
         [(labels, *[points.get(name) for name in found]) for labels, points in sorted(by_labels.items())],
     )
-    for row in rows:
-        if row["strategy"] == rehearsal.CONTROL:
-            continue
-        needs = f"random needs {row['random_needs']}" if row["random_needs"] else "random never got there at this spend"
-        if len(rows) > 1 and row["accuracy"] < next(
-            one["accuracy"] for one in rows if one["strategy"] == rehearsal.CONTROL
-        ):
-            needs = "random did better: the strategy did not pay here"
-        say(
-            f"{row['strategy']}: accuracy {row['accuracy']:.3f} ({row['low']:.3f} to {row['high']:.3f}) "
-            f"with {row['labels']} labels; {needs}"
-        )
+    for line in rehearsal.verdicts(found, rows):
+        say(line)

@@ -1,6 +1,5 @@
 """``winnow report``: one HTML page that says it all."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +35,7 @@ def report(
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.tmp")
         aside.write_text(page, encoding="utf-8")
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from error
     if json:

@@ -76,6 +76,17 @@ def test_the_global_generator_is_left_as_it_was(data: TrainingData) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def stopped_after(stop: int, data: TrainingData, folder: Path) -> FitResult:
+    done = [0]
+    return fit(
+        short_arm(),
+        data,
+        checkpoint_dir=folder,
+        on_progress=lambda step, total, loss: done.append(step),
+        should_stop=lambda: done[-1] >= stop,
+    )
+
+
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stops=st.lists(st.integers(0, 8), min_size=1, max_size=3))
 def test_a_run_stopped_anywhere_ends_like_an_unbroken_one(
@@ -83,16 +94,7 @@ def test_a_run_stopped_anywhere_ends_like_an_unbroken_one(
 ) -> None:
     folder = tmp_path_factory.mktemp("checkpoints")
     for stop in sorted(stops):
-        done = 0
-
-        def count(step: int, total: int, loss: float) -> None:
-            nonlocal done
-            done = step
-
-        stopped = fit(
-            short_arm(), data, checkpoint_dir=folder, on_progress=count, should_stop=lambda stop=stop: done >= stop
-        )
-        assert not stopped.finished
+        assert not stopped_after(stop, data, folder).finished
     assert_equal_bits(unbroken, fit(short_arm(), data, checkpoint_dir=folder))
 
 

@@ -269,6 +269,14 @@ def test_a_unit_that_always_kills_its_worker_is_poisoned(database: Catalog, run_
     assert (ended.state, ended.reason) == ("failed", f"spread: {poisoned.reason}")
 
 
+def test_attempts_are_bounded_even_where_nobody_sweeps(database: Catalog, run_id: str, clock: Clock) -> None:
+    (first, *_) = unit_ids(database)
+    for _ in range(3):
+        assert engine.claim(database, first, STRANGER) is not None
+        clock.advance(61)
+    assert engine.claim(database, first, ME()) is None
+
+
 def test_passing_trouble_is_tried_again_and_then_told(database: Catalog, run_id: str, toy: Toy) -> None:
     toy.raises = TransientError("the disk is full")
     assert drain(database).count("failed") >= 3

@@ -225,7 +225,12 @@ def _parse(unit: UnitContext) -> UnitResult:
 
     return UnitResult(
         result=source
-        | {"num_records": num_records, "num_labelled": num_labelled, "num_rejected": lines.height, "reasons": dict(sorted(reasons.items()))},
+        | {
+            "num_records": num_records,
+            "num_labelled": num_labelled,
+            "num_rejected": lines.height,
+            "reasons": dict(sorted(reasons.items())),
+        },
         shards=[("parsed", file) for file in shards],
         apply=apply,
     )
