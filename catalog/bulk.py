@@ -46,6 +46,8 @@ def upsert_frame(session: Session, table: Table, frame: pl.DataFrame) -> int:
             raise KeyError(f"column {name!r} does not fit table {table.name!r}")
     if frame.is_empty():
         return 0
+    # In key order every row goes to the end of the tree; in random order each to a page of its own.
+    frame = frame.sort(keys)
     if session.get_bind().dialect.name == "postgresql":
         _upsert_postgresql(session, table, frame, keys)
     else:

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     num_workers: int = Field(2, ge=1, le=256, description="worker processes that `winnow up` starts on this machine")
     host: str = Field("127.0.0.1", description="address the web service binds; anything but loopback needs a proxy")
     port: int = Field(8765, ge=0, le=65535, description="port of the web service")
-    behind_proxy: bool = Field(default=False, description="allow a non-loopback host because a TLS proxy stands in front")
+    behind_proxy: bool = Field(default=False, description="allow another host: a TLS proxy stands in front")
     allowed_hosts: str = Field("127.0.0.1,localhost,[::1]", description="Host headers answered, comma separated")
     lease_seconds: float = Field(60.0, gt=0, description="how long a unit stays claimed without a heartbeat")
     heartbeat_seconds: float = Field(15.0, gt=0, description="how often a running unit renews its lease")

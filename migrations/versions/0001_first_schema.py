@@ -37,6 +37,22 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_datasets_name")),
     )
     op.create_table(
+        "duplicate_pairs",
+        sa.Column("run_id", sa.String(length=36), nullable=False),
+        sa.Column("record_id", sa.String(length=44), nullable=False),
+        sa.Column("keeper_id", sa.String(length=44), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("jaccard", sa.Float(), nullable=False),
+        sa.Column("bands_shared", sa.Integer(), nullable=False),
+        sa.Column("accepted", sa.Boolean(), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "record_id", "keeper_id", name=op.f("pk_duplicate_pairs")),
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("duplicate_pairs", schema=None) as batch_op:
+        batch_op.create_index("ix_duplicate_pairs_run_id_keeper_id", ["run_id", "keeper_id"], unique=False)
+
+    op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("task", sa.String(length=100), nullable=False),
@@ -53,6 +69,18 @@ def upgrade() -> None:
         sa.CheckConstraint("role IN ('admin', 'curator', 'annotator')", name=op.f("ck_users_role")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
         sa.UniqueConstraint("name", name=op.f("uq_users_name")),
+    )
+    op.create_table(
+        "verdicts",
+        sa.Column("run_id", sa.String(length=36), nullable=False),
+        sa.Column("record_id", sa.String(length=44), nullable=False),
+        sa.Column("kept", sa.Boolean(), nullable=False),
+        sa.Column("reason", sa.String(length=100), nullable=True),
+        sa.Column("failed", Json, nullable=False),
+        sa.Column("measured", Json, nullable=False),
+        sa.Column("scores", Json, nullable=False),
+        sa.PrimaryKeyConstraint("run_id", "record_id", name=op.f("pk_verdicts")),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "workers",
@@ -99,22 +127,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("tokens", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_tokens_user_id"), ["user_id"], unique=False)
-
-    op.create_table(
-        "duplicate_pairs",
-        sa.Column("run_id", sa.String(length=36), nullable=False),
-        sa.Column("record_id", sa.String(length=44), nullable=False),
-        sa.Column("keeper_id", sa.String(length=44), nullable=False),
-        sa.Column("kind", sa.String(length=20), nullable=False),
-        sa.Column("jaccard", sa.Float(), nullable=False),
-        sa.Column("bands_shared", sa.Integer(), nullable=False),
-        sa.Column("accepted", sa.Boolean(), nullable=False),
-        sa.Column("rule", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_duplicate_pairs_run_id_runs")),
-        sa.PrimaryKeyConstraint("run_id", "record_id", "keeper_id", name=op.f("pk_duplicate_pairs")),
-    )
-    with op.batch_alter_table("duplicate_pairs", schema=None) as batch_op:
-        batch_op.create_index("ix_duplicate_pairs_run_id_keeper_id", ["run_id", "keeper_id"], unique=False)
 
     op.create_table(
         "evaluations",
@@ -194,21 +206,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("units", schema=None) as batch_op:
         batch_op.create_index("ix_units_state_lease_until", ["state", "lease_until"], unique=False)
-
-    op.create_table(
-        "verdicts",
-        sa.Column("run_id", sa.String(length=36), nullable=False),
-        sa.Column("record_id", sa.String(length=44), nullable=False),
-        sa.Column("kept", sa.Boolean(), nullable=False),
-        sa.Column("reason", sa.String(length=100), nullable=True),
-        sa.Column("failed", Json, nullable=False),
-        sa.Column("measured", Json, nullable=False),
-        sa.Column("scores", Json, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_verdicts_run_id_runs")),
-        sa.PrimaryKeyConstraint("run_id", "record_id", name=op.f("pk_verdicts")),
-    )
-    with op.batch_alter_table("verdicts", schema=None) as batch_op:
-        batch_op.create_index("ix_verdicts_run_id_reason", ["run_id", "reason"], unique=False)
 
     op.create_table(
         "versions",
@@ -494,10 +491,6 @@ def downgrade() -> None:
     op.drop_table("quarantine")
     op.drop_table("label_queues")
     op.drop_table("versions")
-    with op.batch_alter_table("verdicts", schema=None) as batch_op:
-        batch_op.drop_index("ix_verdicts_run_id_reason")
-
-    op.drop_table("verdicts")
     with op.batch_alter_table("units", schema=None) as batch_op:
         batch_op.drop_index("ix_units_state_lease_until")
 
@@ -511,10 +504,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_evaluations_run_id"))
 
     op.drop_table("evaluations")
-    with op.batch_alter_table("duplicate_pairs", schema=None) as batch_op:
-        batch_op.drop_index("ix_duplicate_pairs_run_id_keeper_id")
-
-    op.drop_table("duplicate_pairs")
     with op.batch_alter_table("tokens", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_tokens_user_id"))
 
@@ -524,8 +513,13 @@ def downgrade() -> None:
 
     op.drop_table("runs")
     op.drop_table("workers")
+    op.drop_table("verdicts")
     op.drop_table("users")
     op.drop_table("outbox")
+    with op.batch_alter_table("duplicate_pairs", schema=None) as batch_op:
+        batch_op.drop_index("ix_duplicate_pairs_run_id_keeper_id")
+
+    op.drop_table("duplicate_pairs")
     op.drop_table("datasets")
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_audit_at"))

@@ -1,0 +1,35 @@
+"""What every benchmark prints: a table of ratios against named peers, then one line of JSON, also kept as a file."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """``--quick`` ends within a minute and keeps no file; ``--keep`` writes the figures to ``benchmarks/results``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="end within a minute")
+    parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
+    return parser.parse_args()
+
+
+def report(name: str, options: argparse.Namespace, figures: dict[str, Any], packages: tuple[str, ...] = ()) -> None:
+    """Print the last line, and keep it with the machine and versions behind it."""
+    if options.keep:
+        RESULTS.mkdir(exist_ok=True)
+        machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+        kept = {
+            "command": f"python -m benchmarks.{name}" + (" --quick" if options.quick else ""),
+            "machine": machine,
+            "versions": {package: version(package) for package in packages},
+            "figures": figures,
+        }
+        (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(json.dumps(figures) + "\n")
