@@ -169,8 +169,8 @@ def workers_for(catalog: Catalog) -> Iterator[bool]:
         yield False
         return
     supervisor = Supervisor(catalog.settings)
-    supervisor.add_workers(catalog.settings.num_workers)
     try:
+        supervisor.add_workers(catalog.settings.num_workers)
         _wait_until_alive(supervisor, catalog)
         yield True
     finally:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
-from catalog.errors import ConflictError, DataError
+from catalog.errors import ConflictError, DataError, TransientError
 from catalog.store import Store
 from catalog.tables.access import User
 from catalog.tables.labeling import LabelQueue, LabelRound
@@ -120,7 +120,12 @@ def answer_round(
 
 
 def _call(client: httpx.Client, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    answer = client.request(method, path, json=body)
+    try:
+        answer = client.request(method, path, json=body)
+    except httpx.HTTPError as error:
+        raise TransientError(
+            f"the web service did not answer {method} {path} ({error}); run the command again"
+        ) from error
     if answer.is_error:
         raise ConflictError(f"{method} {path} answered {answer.status_code}: {answer.text[:300]}")
     return dict(answer.json()) if answer.content else {}

@@ -1,5 +1,6 @@
 """The whole story of one record, from what every stage stored about it."""
 
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from catalog.errors import NotFoundError
 from catalog.store import Store, StoredFile
+from catalog.tables.access import User
 from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
@@ -22,7 +24,7 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
 
     Parameters
     ----------
-    record : a record id, or a beginning of one of at least six characters that no other record shares.
+    record : a record id, a beginning of one of at least six characters that no other record shares, or ``FILE:LINE``.
 
     Raises
     ------
@@ -47,25 +49,34 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
 
 def _find(store: Store, version: Version, record: str) -> dict[str, Any]:
     exact = pl.col("id") == record
-    begins = pl.col("id").str.starts_with(record)
+    matching = _matching(record)
     matches: list[dict[str, Any]] = []
     for entry in manifests.read(store, version)["shards"]:
         frame = store.read_frame(StoredFile.from_json(entry["data"]))
         full = frame.filter(exact)
         if full.height:
             return full.row(0, named=True)
-        if len(record) >= MIN_PREFIX:
-            matches += frame.filter(begins).head(2).rows(named=True)
+        matches += frame.filter(matching).head(2).rows(named=True)
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise NotFoundError(
-            f"several records begin with {record!r}: {matches[0]['id']}, {matches[1]['id']}; give more of it"
+            f"several records match {record!r}: {matches[0]['id']}, {matches[1]['id']}; give more of it"
         )
     raise NotFoundError(
         f"there is no record {record!r} among {version.num_records:,}; "
-        f"ids are 32 hex digits, a dash and a counter, and {MIN_PREFIX} characters are enough where they are unique"
+        f"ids are 32 hex digits, a dash and a counter, and {MIN_PREFIX} characters are enough where they are unique; "
+        "FILE:LINE finds a record by its origin"
     )
+
+
+def _matching(record: str) -> pl.Expr:
+    """Who may be meant: by origin, the file with or without its folders, or by the beginning of the id."""
+    source, _, line = record.rpartition(":")
+    if source and line.isdecimal() and len(line) < 19:
+        named = (pl.col("source") == source) | pl.col("source").str.ends_with(f"/{source}")
+        return named & (pl.col("line") == int(line))
+    return pl.col("id").str.starts_with(record) & pl.lit(value=len(record) >= MIN_PREFIX)
 
 
 def _judgement(session: Session, run: Run, record_id: str) -> dict[str, Any]:
@@ -122,4 +133,12 @@ def _pair(pair: DuplicatePair) -> dict[str, Any]:
 
 
 def _labels(session: Session, dataset: Dataset, record_id: str) -> list[dict[str, Any]]:
-    return queues.labels_of_record(session, dataset_id=dataset.id, record_id=record_id)  # type: ignore[return-value]
+    """Every answer as plain JSON, with the annotator's name where there is an account of that id."""
+    history = queues.labels_of_record(session, dataset_id=dataset.id, record_id=record_id)
+    ids = {one.annotator_id for one in history}
+    names = dict(session.execute(select(User.id, User.name).where(User.id.in_(ids))).tuples().all())
+    return [
+        asdict(one)
+        | {"annotator": names.get(one.annotator_id, one.annotator_id), "created_at": one.created_at.isoformat()}
+        for one in history
+    ]

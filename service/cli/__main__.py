@@ -1,5 +1,5 @@
 """``python -m service.cli``: the command without its script."""
 
-from service.cli.app import main
+from service.cli import main
 
 main()

@@ -9,13 +9,14 @@ from sqlalchemy import select
 
 from catalog import migrate
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.access import ROLES, User
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from service.auth import create_user, issue_token
-from service.cli.output import AsJson, emit_json, emit_table, out, say, workspace
+from service.cli.output import AsJson, database_refusals, emit_json, emit_table, say, show, workspace
 from workers import engine, runs
 
 ADMIN = "admin"
@@ -34,9 +35,15 @@ def add(app: typer.Typer) -> None:
 def init(*, json: AsJson = False) -> None:
     """Create the home folder, the database and the first admin token, or bring an older database up to date."""
     settings = load_settings()
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(
+            f"home {settings.home} cannot be made ({error.strerror}); choose another folder with --home or WINNOW_HOME"
+        ) from error
     catalog = Catalog(settings)
-    changed = migrate.upgrade(catalog)
+    with database_refusals(settings):
+        changed = migrate.upgrade(catalog)
     Store.of(settings).create()
     token_path = settings.home / TOKEN_FILE
     token = _first_admin(catalog, token_path)
@@ -50,7 +57,7 @@ def init(*, json: AsJson = False) -> None:
         say("an admin exists already; nothing was changed. New tokens: `winnow user NAME --role annotator`")
         return
     say(f"admin token, shown this once, also in {token_path} (mode 0600):")
-    out.print(token)
+    show(token)
     say("next: `winnow up` in one terminal, `winnow ingest FILES --dataset NAME --text COLUMN` in another")
 
 
@@ -72,7 +79,9 @@ def _first_admin(catalog: Catalog, path: Path) -> str | None:
 def user(
     name: Annotated[str, typer.Argument(help="Name of the person or program.")],
     *,
-    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")] = "annotator",
+    role: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(ROLES)}; a new person's default: annotator.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Give somebody a new token; the person is created if unknown. Shown once."""
@@ -80,14 +89,16 @@ def user(
     with catalog.write() as session:
         now = catalog.now(session)
         found = session.scalars(select(User).where(User.name == name)).one_or_none()
-        person = found or create_user(session, now=now, name=name, role=role, actor="command line")
+        if found is not None and role not in (None, found.role):
+            raise ConfigError(f"{name!r} is {found.role}, not {role}; leave --role out, or choose another name")
+        person = found or create_user(session, now=now, name=name, role=role or "annotator", actor="command line")
         token = issue_token(session, now=now, user_id=person.id, days=catalog.settings.token_days, actor="command line")
         shown = {"user": name, "role": person.role, "token": token}
     if json:
         emit_json(shown)
         return
     say(f"token of {name} ({shown['role']}), valid {catalog.settings.token_days} days, shown this once:")
-    out.print(token)
+    show(token)
 
 
 def datasets(*, json: AsJson = False) -> None:

@@ -1,15 +1,18 @@
 """The ``winnow`` command: a verb, its object, its flags. Data to stdout, everything else to stderr."""
 
+import io
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
-from catalog.errors import ServiceError, nearest
+from catalog.errors import ConfigError, ServiceError, nearest
 from service.cli import admin, cleaning, labels, reports, running, teaching
-from service.cli.output import complain
+from service.cli.output import complain, err, first_line
 
 app = typer.Typer(
     name="winnow",
@@ -21,13 +24,24 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer's signature
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"winnow {version('winnow')}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _home(
+    *,
     home: Annotated[str | None, typer.Option("--home", help="Home folder; default $WINNOW_HOME or ~/.winnow.")] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,  # noqa: ARG001
 ) -> None:
     """Clean, label and train in one loop that remembers why."""
-    if home is not None:
-        os.environ["WINNOW_HOME"] = home
+    # Absolute at once, whichever way it was given: URLs are made of it, and children read it from the environment.
+    given = os.environ.get("WINNOW_HOME", "") if home is None else home
+    os.environ["WINNOW_HOME"] = str(Path(given or "~/.winnow").expanduser().absolute())
 
 
 for module in (admin, running, cleaning, teaching, reports):
@@ -40,23 +54,48 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # Third-party deprecations are for developers; the tests turn them into errors.
     warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a letter gets its escape instead of an error.
+            stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
         status = command.main(standalone_mode=False)
-    except typer.Abort:
-        _interrupted()
-    except KeyboardInterrupt:
+        sys.stdout.flush()
+    except (typer.Abort, KeyboardInterrupt):
         _interrupted()
     except typer.TyperException as error:
-        complain(_usage(error, command))
+        _complain_of_usage(error, command)
         raise SystemExit(getattr(error, "exit_code", 1)) from error
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         raise SystemExit(0) from None
     except ServiceError as error:
         complain(str(error))
         raise SystemExit(error.exit_code) from error
+    except (OSError, SQLAlchemyError, UnicodeError) as error:
+        known = _refusal(error)
+        complain(str(known))
+        raise SystemExit(known.exit_code) from error
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _forget_output() -> None:
+    # What is still buffered would fail once more when Python exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refusal(error: Exception) -> ServiceError:
+    """What the system or a driver refused on its own, as one of our errors."""
+    if isinstance(error, UnicodeEncodeError):
+        return ConfigError(f"{error.object[:100]!r} is not valid UTF-8; rename it")
+    if isinstance(error, UnicodeError):
+        return ConfigError(f"a file that was given is not UTF-8 ({error}); write it again in UTF-8")
+    if isinstance(error, OSError):
+        if error.filename is None:
+            _forget_output()
+        return ServiceError(f"{error.filename or 'output'}: {error.strerror or error}")
+    return ServiceError(f"the database failed ({first_line(error)}); nothing of the last step was kept")
 
 
 def _interrupted() -> NoReturn:
@@ -64,8 +103,15 @@ def _interrupted() -> NoReturn:
     raise SystemExit(130)
 
 
-def _usage(error: typer.TyperException, command: Any) -> str:
+def _complain_of_usage(error: typer.TyperException, command: Any) -> None:
     message = error.format_message() if hasattr(error, "format_message") else str(error)
+    if message.startswith("Usage:"):
+        err.print(message)
+        return
+    complain(_usage(error, message, command))
+
+
+def _usage(error: typer.TyperException, message: str, command: Any) -> str:
     context = getattr(error, "ctx", None)
     group = context.command if context is not None else command
     if message.startswith("No such command") and hasattr(group, "commands"):

@@ -5,12 +5,16 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import func, select
 
+from catalog.database import Catalog
 from catalog.store import Store
+from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
-from service.cli.output import AsJson, emit_json, emit_table, out, printable, run_to_end, say, send, workspace
+from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from workers import manifests
 from workers.biography import biography
-from workers.runs import num_workers_alive
+
+EXCERPT_CHARS = 500
+EXAMPLE_CHARS = 12
 
 
 def add(app: typer.Typer) -> None:
@@ -55,15 +59,15 @@ def ingest(
             emit_table("rows set aside", ("reason", "rows"), list(result["reasons"].items()))
             say(f"each with file and line: `winnow rejected {dataset}`")
     for name, reason in result["refused"].items():
-        say(f"{name} was refused whole: {reason}", as_json=json)
+        say(f"refused whole: {reason if name in reason else f'{name}: {reason}'}", as_json=json)
     if result["refused"]:
         raise typer.Exit(1)
 
 
 def rejected(
-    dataset: Annotated[str, typer.Argument()],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     *,
-    limit: Annotated[int, typer.Option(min=1)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows shown at most.")] = 50,
     json: AsJson = False,
 ) -> None:
     """List the rows that ingest set aside, and why."""
@@ -99,9 +103,9 @@ def rejected(
 
 
 def clean(
-    dataset: Annotated[str, typer.Argument()],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     *,
-    recipe: Annotated[str, typer.Option(help="A preset's name or a YAML file.")],
+    recipe: Annotated[str, typer.Option(help="Preset (short-text, web-text) or YAML file.")],
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -112,20 +116,29 @@ def clean(
     catalog = workspace()
     run_id, state = submit_clean(catalog, dataset=dataset, recipe=load_recipe(recipe))
     if detach:
-        send(catalog)
-        _detached(catalog, run_id, as_json=json)
+        detached(catalog, run_id, as_json=json)
         return
     if state == "done":
         say("this version was cleaned by this recipe before; the same result:", as_json=json)
     elif state == "resumed":
         say("going on from where the last try ended", as_json=json)
     result = run_to_end(catalog, run_id, as_json=json).result or {}
+    examples = _examples(catalog, run_id)
     if json:
-        emit_json({"run": run_id} | result)
+        emit_json({"run": run_id} | result | {"examples": examples})
         return
-    emit_table("funnel", ("rule", "dropped", "left"), funnel_rows(result))
+    rows = [(*row, examples.get(row[0], "")[:EXAMPLE_CHARS]) for row in funnel_rows(result)]
+    emit_table("funnel", ("rule", "dropped", "left", "for example"), rows)
     say(f"{result['kept']:,} of {result['records']:,} records stay; {result['clusters']:,} duplicate clusters")
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
+
+
+def _examples(catalog: Catalog, run_id: str) -> dict[str, str]:
+    """One record that each rule dropped, so that there is something to explain."""
+    dropped = (Verdict.run_id == run_id, Verdict.reason.is_not(None))
+    query = select(Verdict.reason, func.min(Verdict.record_id)).where(*dropped).group_by(Verdict.reason)
+    with catalog.read() as session:
+        return {str(reason): record_id for reason, record_id in session.execute(query)}
 
 
 def funnel_rows(result: dict[str, Any]) -> list[tuple[str, int, int]]:
@@ -138,20 +151,9 @@ def funnel_rows(result: dict[str, Any]) -> list[tuple[str, int, int]]:
     return rows
 
 
-def _detached(catalog: Any, run_id: str, *, as_json: bool) -> None:
-    if as_json:
-        emit_json({"run": run_id})
-        return
-    out.print(run_id)
-    if num_workers_alive(catalog):
-        say("running in the workers; see `winnow runs`")
-    else:
-        say("queued, but no worker is running: start them with `winnow up`")
-
-
 def explain(
-    dataset: Annotated[str, typer.Argument()],
-    record: Annotated[str, typer.Argument(help="Record id, or its first characters.")],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
+    record: Annotated[str, typer.Argument(help="Record id, or its first six characters, or FILE:LINE.")],
     *,
     json: AsJson = False,
 ) -> None:
@@ -163,20 +165,31 @@ def explain(
     if json:
         emit_json(story)
         return
-    out.print(f"record   {story['record']}")
-    out.print(f"origin   {story['origin']['file']}, line {story['origin']['line']}")
-    out.print(f"text     {printable(story['text'][:500])}")
-    out.print(f"label    {story['label'] or '(none)'}")
+    show(f"record   {story['record']}")
+    show(f"origin   {story['origin']['file']}, line {story['origin']['line']}")
+    show(f"text     {_excerpt(story['text'])}")
+    show(f"label    {story['label'] or '(none)'}")
     if story["verdict"] is None:
         say(story["hint"])
         return
     because = f" by {story['reason']}" if story["reason"] else ""
-    out.print(f"verdict  {story['verdict']}{because} (recipe {story['recipe']}, run {story['run'][:8]})")
+    show(f"verdict  {story['verdict']}{because} (recipe {story['recipe']}, run {story['run'][:8]})")
     _explain_rules(story)
     _explain_duplicates(story)
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
     for one in story["labels"]:
-        out.print(f"label    {one}")
+        show(_answer(one))
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of a text, its lines indented so that none can pass for one of ours."""
+    shown = text if len(text) <= EXCERPT_CHARS else f"{text[:EXCERPT_CHARS]} … ({len(text):,} characters)"
+    return "\n         ".join(shown.splitlines())
+
+
+def _answer(one: dict[str, Any]) -> str:
+    no_more = f", {one['retracted']}" if one["retracted"] else ", late" if one["late"] else ""
+    return f"answered {one['value']} by {one['annotator']} in {one['queue']!r}, {one['created_at'][:19]}{no_more}"
 
 
 def _explain_rules(story: dict[str, Any]) -> None:
@@ -187,17 +200,17 @@ def _explain_rules(story: dict[str, Any]) -> None:
     emit_table("rules", ("rule", "measured", "minimum", "maximum", ""), rows)
     language = story["language"]
     if language["code"]:
-        out.print(f"language {language['code']} ({language['confidence']:.2f})")
+        show(f"language {language['code']} ({language['confidence']:.2f})")
 
 
 def _explain_duplicates(story: dict[str, Any]) -> None:
     kept = story["duplicate_of"]
     if kept is not None:
-        out.print(
+        show(
             f"{kept['kind']} duplicate of {kept['kept']}, which was kept: "
             f"Jaccard {kept['jaccard']:.3f} ({kept['rule']})"
         )
     for one in story["duplicates"][:20]:
-        out.print(f"kept instead of {one['record']}: {one['kind']}, Jaccard {one['jaccard']:.3f}")
+        show(f"kept instead of {one['record']}: {one['kind']}, Jaccard {one['jaccard']:.3f}")
     if story["compared_and_different"]:
-        out.print(f"compared with {len(story['compared_and_different'])} more and found different enough")
+        show(f"compared with {len(story['compared_and_different'])} more and found different enough")

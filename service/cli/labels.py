@@ -15,35 +15,40 @@ from labeling import queue as queues
 from labeling.schema import parse_schema
 from labeling.strategies import STRATEGIES
 from service import simulate as rehearsal
-from service.cli.output import AsJson, emit_json, emit_table, err, out, run_to_end, say, send, workspace
+from service.cli.output import AsJson, emit_json, emit_table, err, run_to_end, say, send, show, workspace
 from workers import manifests
 from workers.labeling import label_counts, open_queue
+
+STRATEGY_HELP = "How the next item is chosen: entropy, kmeans, least_confidence, margin or random."
+MAX_SEED = 2**31 - 1
+EXAMPLE_SCHEMA = "question: Which label fits?\\nlabels: [positive, negative]"
 
 app = typer.Typer(help="Ask people: open labeling queues, rehearse them, watch them.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
-    dataset: Annotated[str, typer.Argument()],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
     schema: Annotated[Path, typer.Option(help="YAML: question, guidelines, labels.")],
-    strategy: Annotated[str, typer.Option(help="How the next item is chosen.")] = "margin",
-    overlap: Annotated[int, typer.Option(help="Annotators who answer each item.")] = 1,
+    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "margin",
+    overlap: Annotated[int, typer.Option(min=1, max=100, help="Annotators who answer each item.")] = 1,
     name: Annotated[str, typer.Option(help="Name of the queue, unique in the dataset.")] = "labels",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    refresh_every: Annotated[int, typer.Option(help="Finished items between two fits of the model.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 0,
+    refresh_every: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Finished items between two fits of the model.")
+    ] = 20,
     json: AsJson = False,
 ) -> None:
     """Open a queue over the curated records and print the page where annotators answer."""
     catalog = workspace()
     STRATEGIES[strategy]
-    if not schema.is_file():
-        raise ConfigError(f"--schema {schema} is no file; write one as docs/labeling.md shows")
+    document = _read_schema(schema)
     queue_id, run_id = open_queue(
         catalog,
         dataset=dataset,
         name=name,
-        schema=parse_schema(schema.read_text()),
+        schema=parse_schema(document),
         strategy=strategy,
         overlap=overlap,
         seed=seed,
@@ -57,11 +62,20 @@ def create(
         return
     say(f"queue {name!r}: {result['num_entries']:,} items chosen out of {result['pool']:,} by {strategy}")
     say("annotators log in with a token (`winnow user NAME --role annotator`) while `winnow up` runs, at:")
-    out.print(page)
+    show(page)
+
+
+def _read_schema(path: Path) -> str:
+    if not path.is_file():
+        raise ConfigError(f"--schema {path} is no file; make one: printf '{EXAMPLE_SCHEMA}\\n' > labels.yaml")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--schema {path} is not UTF-8 ({error}); write it again in UTF-8") from error
 
 
 @app.command("list")
-def list_queues(dataset: Annotated[str, typer.Argument()], *, json: AsJson = False) -> None:
+def list_queues(dataset: Annotated[str, typer.Argument(help="Name of a dataset.")], *, json: AsJson = False) -> None:
     """List a dataset's queues and how far they are."""
     catalog = workspace()
     with catalog.read() as session:
@@ -82,13 +96,13 @@ def list_queues(dataset: Annotated[str, typer.Argument()], *, json: AsJson = Fal
 
 @app.command("simulate")
 def simulate(
-    dataset: Annotated[str, typer.Argument()],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
     oracle: Annotated[str, typer.Option(help="Column whose held-back values answer; the dataset's label column.")],
     rounds: Annotated[int, typer.Option(min=1, max=1000)] = 5,
     per_round: Annotated[int, typer.Option(min=1, max=10_000, help="Labels spent a round.")] = 50,
-    strategy: Annotated[str, typer.Option(help="Compared with random at the same spend.")] = "margin",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    strategy: Annotated[str, typer.Option(help=f"Compared with random at the same spend. {STRATEGY_HELP}")] = "margin",
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 0,
     repeats: Annotated[int, typer.Option(min=1, max=20, help="Seeds to average over; one says little.")] = 1,
     json: AsJson = False,
 ) -> None:

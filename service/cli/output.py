@@ -4,16 +4,19 @@ import json
 import re
 import sys
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from catalog.database import Catalog
-from catalog.errors import ServiceError
+from catalog.errors import ConfigError, ServiceError
 from catalog.migrate import check_revision
 from catalog.settings import Settings, load_settings
 from catalog.store import Store
@@ -23,6 +26,7 @@ from workers.app import make_app, relay
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, and no progress.")]
 POLL_SECONDS = 0.1
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+C1 = re.compile(r"[\x7f-\x9f]")
 
 out = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -35,19 +39,33 @@ class RunFailedError(ServiceError):
 
 
 def complain(message: str) -> None:
-    """An error, in one line on stderr."""
-    err.print(f"winnow: {message}")
+    """An error on stderr."""
+    err.print(f"winnow: {printable(message)}")
 
 
 def say(message: str, *, as_json: bool = False) -> None:
     """A remark on stderr, kept quiet when a program is reading."""
     if not as_json:
-        err.print(message)
+        err.print(printable(message))
+
+
+def show(line: str) -> None:
+    """A line of data on stdout."""
+    out.print(printable(line))
 
 
 def emit_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    """One JSON document on stdout, there at once: a program may be waiting for it while this command goes on."""
+    # JSON escapes the other control characters itself; a terminal obeys these too.
+    text = C1.sub(
+        lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=_is_narrow(sys.stdout), default=str)
+    )
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _is_narrow(stream: TextIO) -> bool:
+    return (stream.encoding or "ascii").lower().replace("-", "") != "utf8"
 
 
 def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -69,8 +87,8 @@ def printable(text: str) -> str:
 def _shown(cell: Any) -> str:
     if isinstance(cell, bool) or cell is None:
         return "" if cell is None else ("yes" if cell else "no")
-    if isinstance(cell, int):
-        return f"{cell:,}"
+    if isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15):
+        return f"{cell:,.0f}"
     if isinstance(cell, float):
         return f"{cell:.4g}"
     return printable(str(cell))
@@ -85,14 +103,59 @@ def workspace() -> Catalog:
     """
     settings: Settings = load_settings()
     catalog = Catalog(settings)
-    check_revision(catalog)
+    with database_refusals(settings):
+        check_revision(catalog)
     Store.of(settings).check()
     return catalog
+
+
+@contextmanager
+def database_refusals(settings: Settings) -> Iterator[None]:
+    """Say which database cannot be reached, and why, when the first word spoken with it fails.
+
+    Raises
+    ------
+    ConfigError : no URL, no driver, no server, or no database file.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, ImportError) as error:
+        raise ConfigError(
+            f"database {_shown_url(settings)} cannot be used ({first_line(error)}); check WINNOW_DATABASE_URL and "
+            "WINNOW_HOME, that its server runs, and that its driver is installed (pip install 'winnow[postgres]')"
+        ) from error
+
+
+def _shown_url(settings: Settings) -> str:
+    try:
+        return make_url(settings.database).render_as_string(hide_password=True)
+    except ArgumentError:
+        # What does not parse may hold a password anywhere.
+        return "(no SQLAlchemy URL)"
+
+
+def first_line(error: Exception) -> str:
+    """What a library says, without its advice to programmers."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def send(catalog: Catalog) -> None:
     """Hand what the outbox holds to the broker; a broker that is away gets it from the next sweep."""
     relay(catalog, make_app(catalog.settings))
+
+
+def detached(catalog: Catalog, run_id: str, *, as_json: bool) -> None:
+    """Leave a run to the workers and say where to look."""
+    send(catalog)
+    if as_json:
+        emit_json({"run": run_id})
+        return
+    show(run_id)
+    if runs.num_workers_alive(catalog):
+        say("running in the workers; see `winnow runs`")
+    else:
+        say("queued, but no worker is running: start them with `winnow up`")
 
 
 def watch(catalog: Catalog, run_id: str, *, as_json: bool) -> runs.RunProgress:
@@ -163,12 +226,16 @@ __all__ = [
     "AsJson",
     "RunFailedError",
     "complain",
+    "database_refusals",
+    "detached",
     "emit_json",
     "emit_table",
+    "first_line",
     "printable",
     "run_to_end",
     "say",
     "send",
+    "show",
     "watch",
     "workspace",
 ]

@@ -7,8 +7,7 @@ import typer
 
 from catalog.errors import ConfigError
 from catalog.store import Store
-from service.cli.output import AsJson, emit_json, out, say, workspace
-from service.report import render_report
+from service.cli.output import AsJson, emit_json, say, show, workspace
 from workers import manifests
 
 
@@ -18,12 +17,15 @@ def add(app: typer.Typer) -> None:
 
 
 def report(
-    dataset: Annotated[str, typer.Argument()],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
     output: Annotated[Path | None, typer.Option(help="Where to write; default reports/DATASET.html at home.")] = None,
     json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page: funnel, clusters, learning curve, loss curve, variants."""
+    # Brings the templates and FastAPI: a quarter of a second that no other command should wait for.
+    from service.report import render_report
+
     catalog = workspace()
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
@@ -42,4 +44,4 @@ def report(
         emit_json({"report": str(path)})
         return
     say("report, to be opened in a browser:")
-    out.print(path.absolute().as_uri())
+    show(path.absolute().as_uri())

@@ -25,13 +25,18 @@ def _interrupt(*_: Any) -> None:
 
 def up(
     *,
-    port: Annotated[int | None, typer.Option(help="Port of the web service; default the port setting.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; default the num_workers setting.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the web service; default the port setting.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Worker processes; default the num_workers setting.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Start workers, sweeper and web service; Ctrl-C stops all of them cleanly."""
     catalog = workspace()
-    settings = catalog.settings
+    # In the settings, because the children read them: each worker takes its share of the cores.
+    settings = catalog.settings.model_copy(update={"num_workers": workers or catalog.settings.num_workers})
     if settings.host not in LOOPBACK and not settings.behind_proxy:
         raise ConfigError(
             f"host={settings.host!r} is reachable from outside without TLS; put a TLS proxy in front and set "
@@ -44,11 +49,11 @@ def up(
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         supervisor.add_service(listener)
-        supervisor.add_workers(workers or settings.num_workers)
+        supervisor.add_workers(settings.num_workers)
         wait_until_healthy(supervisor, shown)
         if json:
-            emit_json({"url": shown, "workers": workers or settings.num_workers, "home": str(settings.home)})
-        say(f"{shown}  ({workers or settings.num_workers} workers; logs in {settings.home / 'logs'}; Ctrl-C stops)")
+            emit_json({"url": shown, "workers": settings.num_workers, "home": str(settings.home)})
+        say(f"{shown}  ({settings.num_workers} workers; logs in {settings.home / 'logs'}; Ctrl-C stops)", as_json=json)
         while True:
             for event in supervisor.tend():
                 say(event)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli.output import AsJson, emit_json, emit_table, out, run_to_end, say, send, workspace
+from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
 
 
 def add(app: typer.Typer) -> None:
@@ -13,9 +13,9 @@ def add(app: typer.Typer) -> None:
 
 
 def train(
-    dataset: Annotated[str, typer.Argument()],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
-    recipe: Annotated[str, typer.Option(help="A preset's name or a YAML file.")],
+    recipe: Annotated[str, typer.Option(help="Preset (classify, classify-small) or YAML file.")],
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -26,11 +26,7 @@ def train(
     catalog = workspace()
     run_id, state = submit_train(catalog, dataset=dataset, recipe=load_recipe(recipe))
     if detach:
-        send(catalog)
-        if json:
-            emit_json({"run": run_id})
-        else:
-            out.print(run_id)
+        detached(catalog, run_id, as_json=json)
         return
     if state == "done":
         say("this version was trained by this recipe before; the same result:", as_json=json)

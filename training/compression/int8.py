@@ -1,6 +1,6 @@
 """Weights in 8 bits.
 
-It saves bytes, not time. Measured on 2 shared cores (AVX512, AMX; torch 2.13, torchao 0.18, eager, tweets, single runs):
+It saves bytes, not time. Measured on 2 shared cores (AVX512, AMX; torch 2.13, torchao 0.18, eager, single runs):
 linear layers alone kept 0.9 to 1.0 times the float32 throughput with weight-only int8, and 0.6 to 0.85 times with
 activations quantized too, so weights only. This member as a whole ran at 0.7 to 0.95 times. torchao's own embedding
 turns the whole table back to float at every call (40 ms for 30 000 rows), hence ours.

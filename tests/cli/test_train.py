@@ -1,0 +1,139 @@
+"""``winnow train`` and ``winnow report``: measured models, and the page that shows everything."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import corpus
+from tests.cli.command import Done
+from tests.cli.conftest import Prepared
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Prepared) -> dict[str, Any]:
+    recipe = prepared.folder / "quick.yaml"
+    recipe.write_text(corpus.TRAIN_RECIPE)
+    answer: dict[str, Any] = prepared.winnow.ok("train", "tickets", "--recipe", recipe)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def printed(prepared: Prepared, trained: dict[str, Any]) -> Done:
+    """The same command again, for people."""
+    return prepared.winnow("train", "tickets", "--recipe", prepared.folder / "quick.yaml")
+
+
+def test_each_variant_is_measured_and_the_arm_compared_with_random_order(trained: dict[str, Any]) -> None:
+    measured = {(one["arm"], one["variant"]): one for one in trained["variants"]}
+    assert set(measured) == {("small", "none"), ("small", "int8"), ("small-random", "none")}
+    assert trained["classes"] == sorted(corpus.WORDS)
+    assert 40 <= trained["test"] <= 110
+    for one in measured.values():
+        assert 0 <= one["accuracy"] <= 1
+        assert min(one["latency_ms"], one["flops"], one["size_bytes"]) > 0
+    assert measured["small", "int8"]["size_bytes"] < measured["small", "none"]["size_bytes"]
+    (comparison,) = trained["comparisons"]
+    assert (comparison["arm"], comparison["control"], comparison["steps"]) == ("small", "small-random", 6)
+
+
+def test_the_same_training_again_shows_the_same_table(trained: dict[str, Any], printed: Done) -> None:
+    assert printed.code == 0
+    assert "trained by this recipe before" in printed.err
+    assert "small against random order at 6 equal steps" in printed.err
+    rows = [line.split() for line in printed.out.splitlines() if line.startswith("small")]
+    assert [row[:2] for row in rows] == [["small", "as"], ["small", "int8"], ["small-random", "as"]]
+
+
+class Page(HTMLParser):
+    """What a page would fetch, its elements, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(prepared: Prepared, trained: dict[str, Any]) -> str:
+    winnow = prepared.winnow
+    markup = prepared.folder / "markup.jsonl"
+    corpus.write_jsonl(markup, [{"body": f"{corpus.MARKUP} again and again", "queue": "device"}])
+    # A duplicate of the record that holds markup puts its text on the page.
+    winnow.ok("ingest", markup, "--dataset", "tickets", "--text", "body", "--label", "queue")
+    winnow.ok("clean", "tickets", "--recipe", prepared.recipe)
+    winnow.ok("label", "simulate", "tickets", "--oracle", "label", "--rounds", "2", "--per-round", "10")
+    path = prepared.folder / "out" / "report.html"
+    assert winnow.ok("report", "tickets", "--output", path) == {"report": str(path)}
+    return path.read_text(encoding="utf-8")
+
+
+def test_report_fetches_nothing_and_runs_nothing(page: str) -> None:
+    found = Page(page)
+    assert "script" not in found.tags
+    assert found.handlers == []
+    assert [one for one in found.addresses if not one.startswith("#")] == []
+    assert re.findall(r"url\(\s*[\"']?(?!#)[^)]+", page) == []
+    assert "@import" not in page
+
+
+def test_report_shows_markup_in_records_as_text(page: str) -> None:
+    assert corpus.MARKUP in Page(page).text
+    assert "<script>alert" not in page
+
+
+def test_report_holds_the_funnel_the_curves_and_the_variants(page: str, trained: dict[str, Any]) -> None:
+    text = " ".join(Page(page).text.split())
+    for told in ("401 records in, 370 kept", "word_count 8", "exact_duplicate 12", "near_duplicate 11"):
+        assert told in text
+    assert "small against small-random at 6 steps" in text
+    assert "int8" in text
+    assert "margin" in text
+    assert page.count("<svg") >= 2
+    for one in trained["variants"]:
+        assert f"{one['accuracy']:.3f}" in text
+
+
+def test_report_is_written_whole_or_not_at_all(prepared: Prepared, tmp_path: Path) -> None:
+    folder = prepared.winnow("report", "tickets", "--output", tmp_path)
+    assert folder.code == 2
+    assert "is a folder" in folder.err
+    (tmp_path / "file").touch()
+    under = prepared.winnow("report", "tickets", "--output", tmp_path / "file" / "page.html")
+    assert under.code == 2
+    assert "cannot be written" in under.err
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("arms: [{name: a, stepz: 3}]", "did you mean 'steps'?"),
+        ("arms: [{name: a, backbone: smal}]", "did you mean 'small'?"),
+        ("arms: [{name: a, steps: 0}]", "steps=0 must be at least 1"),
+        ("arms: 3", "must be a list of arms"),
+        ("arms: [", "no YAML"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_recipe_that_is_refused_says_why(prepared: Prepared, tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    done = prepared.winnow("train", "tickets", "--recipe", path)
+    assert done.code == 2
+    assert told in done.err

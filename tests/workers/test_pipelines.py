@@ -1,0 +1,341 @@
+"""What the job kinds do with real text, and what they answer to wrong input."""
+
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from sqlalchemy import func, select
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError
+from catalog.store import Store
+from catalog.tables.datasets import Quarantined, Source, Version
+from catalog.tables.engine import Run
+from catalog.tables.labeling import LabelQueue, LabelRound
+from catalog.tables.training import Evaluation, LossPoint
+from curation.recipe import load_recipe
+from labeling import queue as queues
+from labeling.schema import parse_schema
+from tests.workers.building import drain
+from tests.workers.corpus import LABELS, RECIPE, sentences
+from tests.workers.test_determinism import ask_clean, ask_ingest, make_catalog
+from training.recipe import TrainRecipe
+from workers import curated, manifests
+from workers.biography import biography
+from workers.jobs import submit_run
+from workers.labeling import label_counts, open_queue, refresh_if_due
+from workers.pipelines.clean import submit_clean
+from workers.pipelines.ingest import submit_ingest
+from workers.pipelines.train import annotated_labels, submit_train
+
+SCHEMA = "question: Which queue?\nlabels:\n" + "".join(f"  - name: {name}\n" for name in LABELS)
+TINY = """
+name: tiny
+test_share: 0.3
+compressions: [int8]
+max_tokens: 16
+arms:
+  - name: small
+    backbone: small
+    backbone_options: {dim: 16, num_layers: 1, num_heads: 2, vocab_size: 300}
+    pacing: linear
+    steps: 6
+    batch_size: 8
+    checkpoint_every: 2
+"""
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> str:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """A home with one cleaned dataset of 300 records."""
+    folder = tmp_path_factory.mktemp("cleaned")
+    catalog = make_catalog(folder / "home")
+    ask_ingest(catalog, [write_rows(folder / "a.jsonl", sentences(300, seed=3))])
+    drain(catalog)
+    ask_clean(catalog, folder)
+    drain(catalog)
+    return catalog
+
+
+def newest(catalog: Catalog, kind: str) -> Run:
+    with catalog.read() as session:
+        return session.scalars(select(Run).where(Run.kind == kind).order_by(Run.created_at.desc())).first()  # type: ignore[return-value]
+
+
+def ingest(catalog: Catalog, paths: list[str], **options: str) -> Run:
+    submit_ingest(catalog, dataset="tickets", paths=paths, text_column="body", label_column="queue", **options)
+    drain(catalog)
+    return newest(catalog, "ingest")
+
+
+def test_bad_rows_are_set_aside_with_line_and_reason_and_the_rest_goes_in(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    rows = [json.dumps(row, ensure_ascii=False).encode() for row in sentences(40, seed=1)]
+    rows[4] = b'{"body": "half'
+    rows[7] = b"\xff\xfe"
+    rows[9] = b'{"body": "with \\u0000 inside"}'
+    path = tmp_path / "dirty.jsonl"
+    path.write_bytes(b"\n".join(rows))
+    run = ingest(catalog, [str(path)])
+    assert run.state == "done"
+    assert run.result is not None
+    assert (run.result["records"], run.result["rejected"], run.result["labelled"]) == (37, 3, 37)
+    with catalog.read() as session:
+        found = session.execute(select(Quarantined.line, Quarantined.reason).order_by(Quarantined.line)).all()
+        source = session.scalars(select(Source)).one()
+    assert [line for line, _ in found] == [5, 8, 10]
+    assert len({reason for _, reason in found}) == 3
+    assert (source.num_records, source.num_rejected, source.refused) == (37, 3, None)
+
+
+def test_a_refused_file_stops_no_other_and_can_be_mended(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    good = write_rows(tmp_path / "good.jsonl", sentences(20, seed=1))
+    bad = tmp_path / "bad.jsonl.gz"
+    whole = gzip.compress(Path(write_rows(tmp_path / "x", sentences(200, seed=2))).read_bytes())
+    bad.write_bytes(whole[: len(whole) // 2])
+    run = ingest(catalog, [good, str(bad)])
+    assert run.result is not None
+    assert run.result["records"] == 20
+    assert list(run.result["refused"]) == [str(bad)]
+    assert ingest(catalog, [good, str(bad)]).result["refused"]  # type: ignore[index]
+    bad.write_bytes(whole)
+    again = ingest(catalog, [good, str(bad)])
+    assert again.result is not None
+    assert (again.result["records"], again.result["refused"]) == (200, {})
+    with catalog.read() as session:
+        assert session.scalar(select(Version.num_records).order_by(Version.number.desc()).limit(1)) == 220
+
+
+def test_the_same_bytes_are_ingested_once_and_new_ones_are_added(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    first = write_rows(tmp_path / "a.jsonl", sentences(20, seed=1))
+    ingest(catalog, [first])
+    copy = write_rows(tmp_path / "copy.jsonl", sentences(20, seed=1))
+    run_id, skipped = submit_ingest(
+        catalog, dataset="tickets", paths=[copy], text_column="body", label_column="queue"
+    )
+    assert (run_id, skipped) == (None, [copy])
+    twice = write_rows(tmp_path / "b.jsonl", sentences(20, seed=1)[:5] + sentences(3, seed=8))
+    ingest(catalog, [twice])
+    with catalog.read() as session:
+        version = manifests.latest_version(session, session.scalars(select(Source.dataset_id)).first() or "", "raw")
+        assert version is not None
+        entries = manifests.read(Store.of(catalog.settings), version)["shards"]
+    store = Store.of(catalog.settings)
+    from catalog.store import StoredFile
+
+    ids = pl.concat([store.read_frame(StoredFile.from_json(entry["data"]), ["id"]) for entry in entries])["id"]
+    assert ids.n_unique() == 28
+    assert sum(one.endswith("-1") for one in ids) >= 5
+
+
+def test_another_encoding_is_read_when_named(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    path = tmp_path / "korean.jsonl"
+    text = "\n".join(json.dumps({"body": f"환불 문의 {n}", "queue": "a"}, ensure_ascii=False) for n in range(5))
+    path.write_bytes(text.encode("cp949"))
+    with pytest.raises(ConfigError, match="encoding='cp94x' is unknown"):
+        ingest(catalog, [str(path)], encoding="cp94x")
+    assert ingest(catalog, [str(path)], encoding="cp949").result["records"] == 5  # type: ignore[index]
+
+
+def test_wrong_asking_is_refused_before_anything_exists(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    path = write_rows(tmp_path / "a.jsonl", sentences(20, seed=1))
+    with pytest.raises(DataError, match=r"is a folder; give its files, e\.g\. .*\*\.jsonl\.gz"):
+        ingest(catalog, [str(tmp_path)])
+    with pytest.raises(DataError, match="does not exist"):
+        ingest(catalog, [str(tmp_path / "none.jsonl")])
+    with pytest.raises(ConfigError, match="dataset name '../x' must be"):
+        submit_ingest(catalog, dataset="../x", paths=[path], text_column="body", label_column=None)
+    with pytest.raises(NotFoundError, match="there is no dataset 'tickets'; none exist yet"):
+        submit_clean(catalog, dataset="tickets", recipe=load_recipe("short-text"))
+    ingest(catalog, [path])
+    with pytest.raises(ConfigError, match="was made with --text body --label queue"):
+        submit_ingest(catalog, dataset="tickets", paths=[path], text_column="text", label_column=None)
+    with pytest.raises(NotFoundError, match="has no curated version yet; run `winnow clean tickets"):
+        label_counts(catalog, "tickets")
+
+
+def test_a_file_that_changes_after_asking_is_noticed(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    path = write_rows(tmp_path / "a.jsonl", sentences(20, seed=1))
+    ask_ingest(catalog, [path])
+    write_rows(tmp_path / "a.jsonl", sentences(21, seed=1))
+    drain(catalog)
+    assert "changed since the ingest was asked for" in (newest(catalog, "ingest").reason or "")
+
+
+def test_biographies_tell_origin_values_and_duplicates(cleaned: Catalog) -> None:
+    store = Store.of(cleaned.settings)
+    with cleaned.read() as session:
+        dataset = manifests.find_dataset(session, "tickets")
+        stories = [
+            biography(session, store, dataset, record_id)
+            for record_id in session.scalars(select(func.min(_verdict().record_id)).group_by(_verdict().reason))
+        ]
+        kept = next(story for story in stories if story["verdict"] == "kept")
+        near = next(story for story in stories if story["reason"] == "near_duplicate")
+        short = next(story for story in stories if story["reason"] == "char_count")
+        assert biography(session, store, dataset, kept["record"][:20])["record"] == kept["record"]
+        with pytest.raises(NotFoundError, match="there is no record 'ffffffffffff' among 300"):
+            biography(session, store, dataset, "ffffffffffff")
+        with pytest.raises(NotFoundError):
+            biography(session, store, dataset, near["record"][:5])
+        keeper = biography(session, store, dataset, near["duplicate_of"]["kept"])
+    rows = sentences(300, seed=3)
+    for story in stories:
+        assert rows[story["origin"]["line"] - 1]["body"] == story["text"]
+        assert story["origin"]["file"].endswith("a.jsonl")
+    assert [rule["rule"] for rule in kept["rules"]] == ["char_count", "word_count"]
+    assert near["duplicate_of"]["jaccard"] >= 0.7
+    assert near["record"] in [one["record"] for one in keeper["duplicates"]]
+    assert short["rules"][0] == {
+        "rule": "char_count",
+        "version": 1,
+        "measured": float(len(short["text"])),
+        "minimum": 10.0,
+        "maximum": None,
+        "passed": False,
+    }
+    assert 0 <= kept["scores"]["difficulty"] <= 1
+
+
+def _verdict() -> type:
+    from catalog.tables.curation import Verdict
+
+    return Verdict
+
+
+def test_nobody_stands_behind_a_record_that_left(cleaned: Catalog) -> None:
+    from catalog.tables.curation import DuplicatePair
+
+    with cleaned.read() as session:
+        accepted = session.scalars(select(DuplicatePair).where(DuplicatePair.accepted)).all()
+        exact = session.scalars(select(DuplicatePair).where(DuplicatePair.kind == "exact")).all()
+    assert exact
+    assert not {one.keeper_id for one in accepted} & {one.record_id for one in accepted}
+    assert len({one.record_id for one in accepted}) == len(accepted)
+
+
+def test_a_curated_version_reads_back_aligned(cleaned: Catalog) -> None:
+    store = Store.of(cleaned.settings)
+    with cleaned.read() as session:
+        dataset = manifests.find_dataset(session, "tickets")
+        version = manifests.require_version(session, dataset, "curated")
+    records = curated.read_records(store, version)
+    vectors = curated.read_embeddings(store, version)
+    assert records.height == version.num_records == len(vectors)
+    assert records["id"].n_unique() == records.height
+    assert records["difficulty"].is_between(0, 1).all()
+    from curation.encoders import ENCODERS
+
+    expected = ENCODERS["hashing"].member(records["text"].to_list()[:5], cleaned.settings.home)
+    assert abs(vectors[:5] - expected).max() < 1e-5
+    assert label_counts(cleaned, "tickets").keys() == set(LABELS)
+
+
+def test_a_queue_is_filled_refilled_and_measured(cleaned: Catalog) -> None:
+    queue_id, _ = open_queue(
+        cleaned,
+        dataset="tickets",
+        name="q",
+        schema=parse_schema(SCHEMA),
+        strategy="margin",
+        held_out_share=0.3,
+        refresh_every=6,
+        num_entries=10,
+    )
+    drain(cleaned)
+    assert refresh_if_due(cleaned, queue_id) is None
+    with pytest.raises(ConflictError, match="already has a label queue named 'q'"):
+        open_queue(cleaned, dataset="tickets", name="q", schema=parse_schema(SCHEMA), strategy="margin")
+    asked: list[str] = []
+    for number in range(12):
+        with cleaned.write() as session:
+            now = cleaned.now(session)
+            served = queues.next_task(session, now=now, queue_id=queue_id, annotator_id="ann")
+            assert isinstance(served, queues.Served)
+            asked.append(served.record_id)
+            queues.submit(
+                session,
+                now=now,
+                lease_id=served.lease_id,
+                annotator_id="ann",
+                value=LABELS[number % 3],
+                key=f"answer-{number}",
+            )
+        if refresh_if_due(cleaned, queue_id) is not None:
+            assert refresh_if_due(cleaned, queue_id) is None
+            drain(cleaned)
+    assert len(set(asked)) == 12
+    with cleaned.read() as session:
+        found = session.get_one(LabelQueue, queue_id)
+        rounds = session.scalars(select(LabelRound).where(LabelRound.queue_id == queue_id)).all()
+        labels = annotated_labels(session, found.dataset_id)
+    assert found.generation == 3
+    assert [one.num_labels for one in rounds] == [6, 12]
+    assert labels.keys() == set(asked)
+
+
+def test_training_measures_every_arm_and_variant(cleaned: Catalog) -> None:
+    recipe = TrainRecipe.from_yaml(TINY, name="tiny")
+    run_id, state = submit_train(cleaned, dataset="tickets", recipe=recipe)
+    assert state == "new"
+    drain(cleaned)
+    run = newest(cleaned, "train")
+    assert run.state == "done", run.reason
+    with cleaned.read() as session:
+        rows = session.scalars(select(Evaluation).where(Evaluation.run_id == run_id)).all()
+        steps = session.execute(
+            select(LossPoint.arm, func.count()).where(LossPoint.run_id == run_id).group_by(LossPoint.arm)
+        ).all()
+    assert {(row.arm, row.variant) for row in rows} == {("small", "none"), ("small", "int8"), ("small-random", "none")}
+    assert {tuple(row) for row in steps} == {("small", 6), ("small-random", 6)}
+    assert all(0 <= row.accuracy <= 1 and row.latency_ms > 0 and row.flops > 0 and row.size_bytes > 0 for row in rows)
+    assert run.result is not None
+    (comparison,) = run.result["comparisons"]
+    assert comparison["low"] <= comparison["difference"] <= comparison["high"]
+    assert comparison["verdict"] in ("paid", "did worse than random order", "no gain shown")
+    assert submit_train(cleaned, dataset="tickets", recipe=recipe) == (run_id, "done")
+    assert not (cleaned.settings.home / "checkpoints" / run_id).exists()
+
+
+def test_training_without_labels_says_what_brings_them(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    path = write_rows(tmp_path / "a.jsonl", [{"body": row["body"]} for row in sentences(60, seed=1)])
+    submit_ingest(catalog, dataset="bare", paths=[path], text_column="body", label_column=None)
+    drain(catalog)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    submit_clean(catalog, dataset="bare", recipe=load_recipe(str(recipe)))
+    drain(catalog)
+    for attempt in (
+        lambda: submit_train(catalog, dataset="bare", recipe=TrainRecipe.from_yaml(TINY, name="tiny")),
+        lambda: label_counts(catalog, "bare"),
+    ):
+        with pytest.raises(DataError, match="has no labels; ingest it with --label COLUMN, or collect some"):
+            attempt()
+
+
+def test_jobs_are_asked_for_by_kind_and_preset_only(cleaned: Catalog) -> None:
+    def ask(kind: str, **config: str) -> str:
+        return submit_run(cleaned, kind=kind, dataset="tickets", config=config)
+
+    with pytest.raises(ConfigError, match="there is no job kind 'clan' to ask for; did you mean 'clean'"):
+        ask("clan")
+    with pytest.raises(ConfigError, match="unknown option 'recpie'; did you mean 'recipe'"):
+        ask("clean", recpie="short-text")
+    with pytest.raises(ConfigError, match="there is no clean recipe '/etc/passwd'"):
+        ask("clean", recipe="/etc/passwd")
+    with pytest.raises(ConfigError, match="did you mean 'classify'"):
+        ask("train", recipe="clasify")
+    assert ask("clean", recipe="web-text") == newest(cleaned, "clean").id
