@@ -33,7 +33,17 @@ def postgres_server() -> Iterator[str]:
     try:
         binaries, user = _postgres_binaries(folder)
         data = folder / "data"
-        initdb: list[str | Path] = [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C"]
+        initdb: list[str | Path] = [
+            binaries / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]
         options = [
             "fsync=off",
             "synchronous_commit=off",
@@ -41,7 +51,14 @@ def postgres_server() -> Iterator[str]:
             "listen_addresses=",
             "max_connections=300",
         ]
-        command: list[str | Path] = [binaries / "postgres", "-D", data, "-k", folder, *(flag for one in options for flag in ("-c", one))]
+        command: list[str | Path] = [
+            binaries / "postgres",
+            "-D",
+            data,
+            "-k",
+            folder,
+            *(flag for one in options for flag in ("-c", one)),
+        ]
         with (folder / "log").open("wb") as log:
             subprocess.run([*initdb, "--no-sync"], user=user, check=True, stdout=log, stderr=log, timeout=START_SECONDS)
             server = subprocess.Popen(command, user=user, stdout=log, stderr=log, preexec_fn=_die_with_parent)

@@ -136,7 +136,7 @@ def _labels(session: Session, dataset: Dataset, record_id: str) -> list[dict[str
     """Every answer as plain JSON, with the annotator's name where there is an account of that id."""
     history = queues.labels_of_record(session, dataset_id=dataset.id, record_id=record_id)
     ids = {one.annotator_id for one in history}
-    names = dict(session.execute(select(User.id, User.name).where(User.id.in_(ids))).tuples().all())
+    names = {row[0]: row[1] for row in session.execute(select(User.id, User.name).where(User.id.in_(ids)))}
     return [
         asdict(one)
         | {"annotator": names.get(one.annotator_id, one.annotator_id), "created_at": one.created_at.isoformat()}

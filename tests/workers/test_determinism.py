@@ -83,7 +83,13 @@ def outcome(catalog: Catalog) -> dict[str, Any]:
                 for one in session.scalars(select(Version).order_by(Version.number))
             ],
             "verdicts": [
-                (one.record_id, one.kept, one.reason, one.failed, json.dumps([one.measured, one.scores], sort_keys=True))
+                (
+                    one.record_id,
+                    one.kept,
+                    one.reason,
+                    one.failed,
+                    json.dumps([one.measured, one.scores], sort_keys=True),
+                )
                 for one in verdicts
             ],
             "pairs": [(one.record_id, one.keeper_id, one.kind, one.jaccard, one.accepted) for one in pairs],

@@ -4,6 +4,7 @@ prepare (all) → fit (an arm) → evaluate (all, one after the other, so that n
 """
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             evaluations.append(_evaluation(unit, planned.config.name, variant, row, fitted[planned.config.name]))
             unit.progress(len(evaluations), total)
     comparisons = _compare(plan, predictions, gold, recipe.seed)
+    shutil.rmtree(unit.catalog.settings.home / "checkpoints" / unit.claim.run_id, ignore_errors=True)
 
     def apply(session: Session, _now: object) -> None:
         session.add_all(evaluations)
