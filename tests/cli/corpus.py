@@ -14,7 +14,29 @@ WORDS = {
     "device": "screen battery charger broken keyboard noise overheats firmware button cable speaker camera flickers "
     "dead pixel repair warranty 화면 배터리 충전기 고장 소음 발열 버튼 스피커 카메라 수리 보증 전원 🔋 📱",
 }
-COMMON = "the my is not since yesterday please help with again still after before 오늘 어제 아직 다시 문의 합니다 왜 빨리".split()
+COMMON = [
+    "the",
+    "my",
+    "is",
+    "not",
+    "since",
+    "yesterday",
+    "please",
+    "help",
+    "with",
+    "again",
+    "still",
+    "after",
+    "before",
+    "오늘",
+    "어제",
+    "아직",
+    "다시",
+    "문의",
+    "합니다",
+    "왜",
+    "빨리",
+]
 
 NUM_PLAIN, NUM_SHORT, NUM_EXACT, NUM_NEAR = 370, 8, 12, 10
 NUM_RECORDS = NUM_PLAIN + NUM_SHORT + NUM_EXACT + NUM_NEAR

@@ -4,11 +4,58 @@ import json
 import random
 from pathlib import Path
 
-WORDS = (
-    "the invoice printer network password account meeting update server order refund shipping delay customer screen "
-    "battery keyboard update license contract renewal backup email calendar login error message window"
-).split()
-KOREAN = "주문 환불 배송 지연 비밀번호 계정 서버 오류 화면 배터리 회의 일정 갱신 계약 고객 문의 네트워크 프린터 메일 로그인".split()
+WORDS = [
+    "the",
+    "invoice",
+    "printer",
+    "network",
+    "password",
+    "account",
+    "meeting",
+    "update",
+    "server",
+    "order",
+    "refund",
+    "shipping",
+    "delay",
+    "customer",
+    "screen",
+    "battery",
+    "keyboard",
+    "update",
+    "license",
+    "contract",
+    "renewal",
+    "backup",
+    "email",
+    "calendar",
+    "login",
+    "error",
+    "message",
+    "window",
+]
+KOREAN = [
+    "주문",
+    "환불",
+    "배송",
+    "지연",
+    "비밀번호",
+    "계정",
+    "서버",
+    "오류",
+    "화면",
+    "배터리",
+    "회의",
+    "일정",
+    "갱신",
+    "계약",
+    "고객",
+    "문의",
+    "네트워크",
+    "프린터",
+    "메일",
+    "로그인",
+]
 LABELS = ("hardware", "software", "환불")
 RECIPE = """
 name: small
