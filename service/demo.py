@@ -89,15 +89,16 @@ def main() -> None:
     """Entry point of ``python -m service.demo --home FOLDER``."""
     parser = argparse.ArgumentParser(prog="winnow-demo")
     parser.add_argument("--home", type=Path, required=True)
-    home = parser.parse_args().home.absolute()
+    parser.add_argument("--keep", type=Path, help="also write the figures to this JSON file")
+    options = parser.parse_args()
     try:
-        run(home)
+        run(options.home.absolute(), options.keep)
     except ServiceError as error:
         console.print(f"demo: {error}")
         raise SystemExit(1) from error
 
 
-def run(home: Path) -> None:
+def run(home: Path, keep: Path | None) -> None:
     """The loop, then what it found and where to look."""
     began = time.perf_counter()
     console.print(f"{write_input(home / 'input' / 'tweets.jsonl.gz'):,} tweets with crowd labels, handles masked")
@@ -132,8 +133,13 @@ def run(home: Path) -> None:
     finally:
         up.terminate()
         up.wait(timeout=START_SECONDS)
-    findings(cleaned, labeled, trained, report, winnow, home)
-    console.print(f"\n{time.perf_counter() - began:.0f} s in all; by command: " + _by_command(winnow))
+    findings(cleaned, labeled, trained, report, home)
+    seconds = time.perf_counter() - began
+    console.print(f"\n{seconds:.0f} s in all; by command: " + _by_command(winnow))
+    if keep is not None:
+        figures = {"seconds": round(seconds), "clean": cleaned, "label": labeled, "train": trained}
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        keep.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _by_command(winnow: Commands) -> str:
@@ -145,7 +151,6 @@ def findings(
     labeled: dict[str, Any],
     trained: dict[str, Any],
     report: dict[str, Any],
-    winnow: Commands,
     home: Path,
 ) -> None:
     """What the loop found, from the commands' own answers."""
@@ -164,7 +169,6 @@ def findings(
     console.print("\n=== where to look ===")
     console.print(f"report    {Path(report['report']).as_uri()}")
     console.print(f"pages     WINNOW_HOME={home} .venv/bin/winnow up   (log in with the token in {home}/admin.token)")
-    del winnow
 
 
 def _show_biggest_cluster(cleaned: dict[str, Any], home: Path) -> None:

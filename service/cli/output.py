@@ -28,8 +28,16 @@ POLL_SECONDS = 0.1
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 C1 = re.compile(r"[\x7f-\x9f]")
 
-out = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+class _Console(Console):
+    """rich ends a program whose reader went away with status 1; a reader that has enough is no failure."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+out = _Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+err = _Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class RunFailedError(ServiceError):

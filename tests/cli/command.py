@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ class Winnow:
         done = self(*arguments, "--json", **settings)
         assert (done.code, done.err) == (0, ""), done.err
         return done.json
+
+    def each(self, *commands: list[str]) -> list[Done]:
+        """Run several commands that do not depend on one another, two at a time."""
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda arguments: self(*arguments), commands))
 
     def start(self, *arguments: str | Path, **settings: object) -> "subprocess.Popen[str]":
         """Start without waiting."""

@@ -58,6 +58,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
             raise
 
 
+@pytest.fixture(scope="session")
+def rehearsed(prepared: Prepared) -> dict[str, Any]:
+    """A small rehearsal of labeling ``tickets``."""
+    options = ["--oracle", "queue", "--rounds", "2", "--per-round", "10"]
+    answer: dict[str, Any] = prepared.winnow.ok("label", "simulate", "tickets", *options)
+    return answer
+
+
 @pytest.fixture
 def winnow(prepared: Prepared) -> Winnow:
     """The command on the prepared home."""

@@ -14,29 +14,9 @@ WORDS = {
     "device": "screen battery charger broken keyboard noise overheats firmware button cable speaker camera flickers "
     "dead pixel repair warranty 화면 배터리 충전기 고장 소음 발열 버튼 스피커 카메라 수리 보증 전원 🔋 📱",
 }
-COMMON = [
-    "the",
-    "my",
-    "is",
-    "not",
-    "since",
-    "yesterday",
-    "please",
-    "help",
-    "with",
-    "again",
-    "still",
-    "after",
-    "before",
-    "오늘",
-    "어제",
-    "아직",
-    "다시",
-    "문의",
-    "합니다",
-    "왜",
-    "빨리",
-]
+COMMON = (
+    "the my is not since yesterday please help with again still after before 오늘 어제 아직 다시 문의 합니다 왜 빨리"
+)
 
 NUM_PLAIN, NUM_SHORT, NUM_EXACT, NUM_NEAR = 370, 8, 12, 10
 NUM_RECORDS = NUM_PLAIN + NUM_SHORT + NUM_EXACT + NUM_NEAR
@@ -69,18 +49,18 @@ def records(seed: int = 7) -> list[dict[str, str]]:
     """``body`` and ``queue`` of every record: first the plain ones, then the short, the exact and the near duplicates.
 
     A plain text has so many words drawn at random that no two are near duplicates. The last two plain texts hold markup
-    and terminal escapes.
+    and terminal escapes; the one with markup has the biggest cluster: two exact duplicates.
     """
     rng = random.Random(seed)
     labels = sorted(WORDS)
     made = []
     for number in range(NUM_PLAIN):
         label = labels[number % len(labels)]
-        words = rng.sample(WORDS[label].split(), 12) + rng.sample(COMMON, 4)
+        words = rng.sample(WORDS[label].split(), 12) + rng.sample(COMMON.split(), 4)
         rng.shuffle(words)
         made.append({"body": " ".join(words), "queue": label})
     made[-2]["body"], made[-1]["body"] = MARKUP, ESCAPES
-    originals = rng.sample(made[:-2], NUM_EXACT + NUM_NEAR)
+    originals = [made[-2]] * 2 + rng.sample(made[:-2], NUM_EXACT + NUM_NEAR - 2)
     made += [{"body": f"배송조회부탁드려요 {number}번", "queue": "device"} for number in range(NUM_SHORT)]
     made += [{"body": f"  {one['body'].upper()}  ", "queue": one["queue"]} for one in originals[:NUM_EXACT]]
     made += [{"body": f"{one['body']} ok?", "queue": one["queue"]} for one in originals[NUM_EXACT:]]

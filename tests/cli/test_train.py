@@ -70,16 +70,11 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(prepared: Prepared, trained: dict[str, Any]) -> str:
-    winnow = prepared.winnow
-    markup = prepared.folder / "markup.jsonl"
-    corpus.write_jsonl(markup, [{"body": f"{corpus.MARKUP} again and again", "queue": "device"}])
-    # A duplicate of the record that holds markup puts its text on the page.
-    winnow.ok("ingest", markup, "--dataset", "tickets", "--text", "body", "--label", "queue")
-    winnow.ok("clean", "tickets", "--recipe", prepared.recipe)
-    winnow.ok("label", "simulate", "tickets", "--oracle", "label", "--rounds", "2", "--per-round", "10")
+def page(prepared: Prepared, rehearsed: dict[str, Any], trained: dict[str, Any]) -> str:
+    assert trained["classes"]
+    assert rehearsed["queues"]
     path = prepared.folder / "out" / "report.html"
-    assert winnow.ok("report", "tickets", "--output", path) == {"report": str(path)}
+    assert prepared.winnow.ok("report", "tickets", "--output", path) == {"report": str(path)}
     return path.read_text(encoding="utf-8")
 
 
@@ -94,12 +89,12 @@ def test_report_fetches_nothing_and_runs_nothing(page: str) -> None:
 
 def test_report_shows_markup_in_records_as_text(page: str) -> None:
     assert corpus.MARKUP in Page(page).text
-    assert "<script>alert" not in page
+    assert "<script" not in page.lower()
 
 
 def test_report_holds_the_funnel_the_curves_and_the_variants(page: str, trained: dict[str, Any]) -> None:
     text = " ".join(Page(page).text.split())
-    for told in ("401 records in, 370 kept", "word_count 8", "exact_duplicate 12", "near_duplicate 11"):
+    for told in ("400 records in, 370 kept", "word_count 8", "exact_duplicate 12", "near_duplicate 10"):
         assert told in text
     assert "small against small-random at 6 steps" in text
     assert "int8" in text
@@ -110,30 +105,22 @@ def test_report_holds_the_funnel_the_curves_and_the_variants(page: str, trained:
 
 
 def test_report_is_written_whole_or_not_at_all(prepared: Prepared, tmp_path: Path) -> None:
-    folder = prepared.winnow("report", "tickets", "--output", tmp_path)
-    assert folder.code == 2
-    assert "is a folder" in folder.err
     (tmp_path / "file").touch()
-    under = prepared.winnow("report", "tickets", "--output", tmp_path / "file" / "page.html")
-    assert under.code == 2
+    folder, under = prepared.winnow.each(
+        *[["report", "tickets", "--output", str(path)] for path in (tmp_path, tmp_path / "file" / "page.html")]
+    )
+    assert folder.code == under.code == 2
+    assert "is a folder" in folder.err
     assert "cannot be written" in under.err
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("arms: [{name: a, stepz: 3}]", "did you mean 'steps'?"),
-        ("arms: [{name: a, backbone: smal}]", "did you mean 'small'?"),
-        ("arms: [{name: a, steps: 0}]", "steps=0 must be at least 1"),
-        ("arms: 3", "must be a list of arms"),
-        ("arms: [", "no YAML"),
-        ("", "must be a mapping"),
-    ],
-)
-def test_recipe_that_is_refused_says_why(prepared: Prepared, tmp_path: Path, text: str, told: str) -> None:
+def test_recipe_that_is_refused_says_why(prepared: Prepared, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text(text)
-    done = prepared.winnow("train", "tickets", "--recipe", path)
-    assert done.code == 2
-    assert told in done.err
+    path.write_text("arms: [{name: a, stepz: 3}]")
+    unknown, missing = prepared.winnow.each(
+        ["train", "tickets", "--recipe", str(path)], ["train", "tickets", "--recipe", "clasify"]
+    )
+    assert unknown.code == missing.code == 2
+    assert "did you mean 'steps'?" in unknown.err
+    assert "'clasify'; did you mean 'classify'?" in missing.err

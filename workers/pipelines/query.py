@@ -46,7 +46,7 @@ def submit_query(
         "num_entries": num_entries,
         "strategy": found.strategy,
     }
-    run, _ = runs.submit(
+    run, state = runs.submit(
         session,
         now=now,
         kind="query",
@@ -56,6 +56,9 @@ def submit_query(
         idempotency_key=runs.digest({"query": queue_id, "num_labels": num_labels}),
         requested_by=requested_by,
     )
+    if state in ("new", "resumed"):
+        # Until it is done, an annotator who finds nothing is told to wait, not that all is labelled.
+        queues.await_model(session, queue_id=queue_id)
     return run.id
 
 

@@ -1,0 +1,83 @@
+"""Docs name every command, option, setting and registered name, and mention none that does not exist."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from catalog.registry import Registry
+from catalog.settings import Settings
+from curation.difficulty import DIFFICULTY
+from curation.encoders import ENCODERS
+from curation.rules import RULES
+from curation.sources import READERS
+from labeling.strategies import STRATEGIES
+from service.cli.app import app
+from training.attention import ATTENTION
+from training.backbones import BACKBONES
+from training.compression import COMPRESSION
+from training.feedforward import FEEDFORWARD
+from training.objectives import OBJECTIVES
+from training.pacing import PACING
+from training.schedules import SCHEDULES
+from workers.pipelines import PIPELINES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+REGISTRIES: list[Registry[Any]] = [
+    RULES, READERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
+    COMPRESSION, SCHEDULES, PIPELINES,
+]  # fmt: skip
+
+
+def commands() -> dict[str, Any]:
+    """Every command by its full name."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        nested = getattr(command, "commands", None)
+        found |= {f"{name} {inner}": one for inner, one in nested.items()} if nested else {name: command}
+    return found
+
+
+def section(page: str, heading: str) -> str:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert f"## {heading}\n" in text, f"docs/{page} has no section {heading!r}"
+    return text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_command_and_option_is_documented(name: str) -> None:
+    described = section("commands.md", f"`winnow {name}`")
+    for parameter in commands()[name].params:
+        if parameter.name in ("help", "json"):
+            continue
+        shown = parameter.opts[0] if parameter.param_type_name == "option" else parameter.name.upper()
+        assert shown in described, f"docs/commands.md: {name} lacks {shown}"
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"| `{name}` | `WINNOW_{name.upper()}` |" in (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda one: one.kind)
+def test_every_registered_name_is_documented(registry: Registry[Any]) -> None:
+    described = (ROOT / "docs" / "registries.md").read_text(encoding="utf-8")
+    missing = [name for name in registry if f"| `{name}` |" not in described]
+    assert not missing, f"docs/registries.md lacks {registry.kind} {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_mention_only_commands_and_files_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.+)$", text, flags=re.MULTILINE)
+    known = {name.split()[0] for name in commands()}
+    for one in code:
+        for word in re.findall(r"(?:^|\s|/)winnow ([a-z]+)", one):
+            assert word in known, f"{page.name} mentions `winnow {word}`"
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+    for path in re.findall(r"`((?:docs|benchmarks|tests|workers|service)/[\w/.-]+\.\w+)`", text):
+        assert "NAME" in path or (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
