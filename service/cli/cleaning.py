@@ -9,6 +9,7 @@ from catalog.database import Catalog
 from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
+from catalog.tables.engine import Run
 from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from workers import manifests
 from workers.biography import biography
@@ -88,12 +89,11 @@ def rejected(
             .join(Source, Source.id == Quarantined.source_id)
             .where(of_dataset)
         )
-        refused = [
-            (name, 0, "refused", reason)
-            for name, reason in session.execute(
-                select(Source.name, Source.refused).where(of_dataset, Source.refused.is_not(None)).order_by(Source.name)
-            )
-        ]
+        newest = session.execute(
+            select(Source.name, Source.refused).join(Run).where(of_dataset).order_by(Run.created_at)
+        )
+        # A file that went in since, with other bytes, is refused no more.
+        refused = [(name, 0, "refused", reason) for name, reason in sorted(dict(newest.tuples()).items()) if reason]
     header = ("file", "line", "reason", "detail")
     if json:
         emit_json({"total": total, "rows": [dict(zip(header, row, strict=True)) for row in [*refused, *rows]]})

@@ -72,18 +72,24 @@ class Toy:
 
 
 TOY = Toy()
-PIPELINES.register("toy")(
-    Pipeline(
-        stages=(
-            Stage(
-                name="spread",
-                plan=lambda _session, _run: [{"index": index} for index in range(WIDTH)],
-                work=lambda unit: TOY.work(unit),
-            ),
-            Stage(name="finish", plan=single, work=lambda unit: TOY.finish(unit)),
-        )
+TOY_PIPELINE = Pipeline(
+    stages=(
+        Stage(
+            name="spread",
+            plan=lambda _session, _run: [{"index": index} for index in range(WIDTH)],
+            work=lambda unit: TOY.work(unit),
+        ),
+        Stage(name="finish", plan=single, work=lambda unit: TOY.finish(unit)),
     )
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_kind() -> Iterator[None]:
+    """A job kind for these tests alone."""
+    PIPELINES.register("toy")(TOY_PIPELINE)
+    yield
+    del PIPELINES._members["toy"]
 
 
 @pytest.fixture(autouse=True)

@@ -337,3 +337,15 @@ def test_jobs_are_asked_for_by_kind_and_preset_only(cleaned: Catalog) -> None:
     with pytest.raises(ConfigError, match="did you mean 'classify'"):
         ask("train", recipe="clasify")
     assert ask("clean", recipe="web-text") == newest(cleaned, "clean").id
+
+
+def test_a_recipe_without_rules_drops_duplicates_alone(cleaned: Catalog, tmp_path: Path) -> None:
+    recipe = tmp_path / "bare.yaml"
+    recipe.write_text("name: bare\nnear: {threshold: 0.7, bands: 20, rows: 5}\nencoder: hashing\n")
+    submit_clean(cleaned, dataset="tickets", recipe=load_recipe(str(recipe)))
+    drain(cleaned)
+    run = newest(cleaned, "clean")
+    assert run.state == "done", run.reason
+    assert run.result is not None
+    assert run.result["dropped"].keys() == {"exact_duplicate", "near_duplicate"}
+    assert run.result["kept"] + sum(run.result["dropped"].values()) == 300

@@ -144,6 +144,11 @@ def _rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
         )
         values = values.with_columns(measured.select(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE)))
         bounds[LANGUAGE] = Bounds(minimum=None, maximum=0.0)
+    if not bounds:
+        # A recipe may be duplicates alone: then nothing fails, and there is no value whose rows could be counted.
+        return measured.select(
+            kept=pl.lit(value=True), reason=pl.lit(None, pl.String), failed=pl.lit([], pl.List(pl.String)), id="id"
+        ).drop("id")
     return judge(values, bounds)
 
 
