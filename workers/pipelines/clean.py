@@ -134,7 +134,7 @@ def _measure(unit: UnitContext) -> UnitResult:
 def _rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     """``kept``, ``reason`` and ``failed`` by the recipe's rules and languages, before duplicates are known."""
     bounds: dict[str, Bounds] = dict(recipe.rules)
-    values = measured.select(list(bounds))
+    columns = [pl.col(name) for name in bounds]
     if recipe.languages:
         # A text whose language is unsure is not dropped for it: only a confident other language is.
         other = (
@@ -142,14 +142,14 @@ def _rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
             & ~pl.col("language").is_in(list(recipe.languages))
             & (pl.col("confidence") >= recipe.min_language_confidence)
         )
-        values = values.with_columns(measured.select(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE)))
+        columns.append(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE))
         bounds[LANGUAGE] = Bounds(minimum=None, maximum=0.0)
     if not bounds:
         # A recipe may be duplicates alone: then nothing fails, and there is no value whose rows could be counted.
         return measured.select(
             kept=pl.lit(value=True), reason=pl.lit(None, pl.String), failed=pl.lit([], pl.List(pl.String)), id="id"
         ).drop("id")
-    return judge(values, bounds)
+    return judge(measured.select(columns), bounds)
 
 
 def _deduplicate(unit: UnitContext) -> UnitResult:
