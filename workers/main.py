@@ -89,9 +89,11 @@ def main() -> None:
     except ServiceError as error:
         sys.stderr.write(f"worker {options.name}: {error}\n")
         raise SystemExit(error.exit_code) from error
+    # Until Celery installs its own handler, a request to stop must still end in the clean-up below.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sweeper = Sweeper(catalog, options.parent)
-    sweeper.start()
     try:
+        sweeper.start()
         make_app(settings).worker_main(worker_arguments(options.name))
     finally:
         STOPPING.set()

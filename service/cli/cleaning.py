@@ -93,7 +93,8 @@ def rejected(
             select(Source.name, Source.refused).join(Run).where(of_dataset).order_by(Run.created_at)
         )
         # A file that went in since, with other bytes, is refused no more.
-        refused = [(name, 0, "refused", reason) for name, reason in sorted(dict(newest.tuples()).items()) if reason]
+        by_name = {name: reason for name, reason in newest}
+        refused = [(name, 0, "refused", reason) for name, reason in sorted(by_name.items()) if reason]
     header = ("file", "line", "reason", "detail")
     if json:
         emit_json({"total": total, "rows": [dict(zip(header, row, strict=True)) for row in [*refused, *rows]]})
