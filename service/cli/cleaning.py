@@ -93,7 +93,7 @@ def rejected(
             select(Source.name, Source.refused).join(Run).where(of_dataset).order_by(Run.created_at)
         )
         # A file that went in since, with other bytes, is refused no more.
-        by_name = {name: reason for name, reason in newest}
+        by_name = {row[0]: row[1] for row in newest}
         refused = [(name, 0, "refused", reason) for name, reason in sorted(by_name.items()) if reason]
     header = ("file", "line", "reason", "detail")
     if json:

@@ -42,7 +42,8 @@ def outcome(home: Path) -> dict[str, list[Any]]:
         ),
         "pairs": rows(
             home,
-            "SELECT record_id, keeper_id, kind, jaccard, bands_shared, accepted, rule FROM duplicate_pairs ORDER BY 1, 2",
+            "SELECT record_id, keeper_id, kind, jaccard, bands_shared, accepted, rule "
+            "FROM duplicate_pairs ORDER BY 1, 2",
         ),
     }
 

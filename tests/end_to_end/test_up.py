@@ -139,7 +139,7 @@ def test_detached_run_waits_for_workers_and_is_done_by_them(start: Callable[[], 
     process = winnow.start("up", "--port", "0")
     try:
         assert wait_until(lambda: winnow.ok("runs")[0]["state"] != "running")
-        assert [(one["run"], one["state"]) for one in winnow.ok("runs")][0] == (asked.out.strip()[:8], "done")
+        assert next((one["run"], one["state"]) for one in winnow.ok("runs")) == (asked.out.strip()[:8], "done")
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=TIMEOUT_SECONDS)

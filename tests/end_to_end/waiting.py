@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable
 
-import psutil
-
 PATIENCE_SECONDS = 120.0
 """For what has no bound of its own: the machine may be busy."""
 
