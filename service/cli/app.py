@@ -14,6 +14,8 @@ from catalog.errors import ConfigError, ServiceError, nearest
 from service.cli import admin, cleaning, labels, reports, running, teaching
 from service.cli.output import complain, err, first_line
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="winnow",
     help="Clean, label and train in one loop that remembers why.",
@@ -77,6 +79,9 @@ def main() -> None:
         known = _refusal(error)
         complain(str(known))
         raise SystemExit(known.exit_code) from error
+    if status == INTERRUPTED:
+        # typer has made of Ctrl-C an exit without a word.
+        _interrupted()
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
@@ -100,7 +105,7 @@ def _refusal(error: Exception) -> ServiceError:
 
 def _interrupted() -> NoReturn:
     complain("interrupted; everything finished so far is kept, and the same command goes on from there")
-    raise SystemExit(130)
+    raise SystemExit(INTERRUPTED)
 
 
 def _complain_of_usage(error: typer.TyperException, command: Any) -> None:

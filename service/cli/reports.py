@@ -30,7 +30,7 @@ def report(
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         page = render_report(session, Store.of(catalog.settings), found)
-    path = output or catalog.settings.home / "reports" / f"{found.id[:8]}.html"
+    path = output or catalog.settings.home / "reports" / f"{found.name}.html"
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder; give a file name, e.g. {path / 'report.html'}")
     try:
