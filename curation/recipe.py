@@ -13,7 +13,7 @@ import yaml
 
 from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.registry import Registry
-from curation.dedup.near import NearConfig
+from curation.dedup.config import NearConfig
 from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS
 from curation.rules import RULES
@@ -218,13 +218,9 @@ def _near(given: Any) -> NearConfig | None:
         return None
     if not isinstance(given, dict):
         raise ConfigError(f"near={given!r} must map options to values, or be null to keep near-duplicates")
-    known = {one.name for one in fields(NearConfig)}
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"near: unknown option {key!r}; {nearest(str(key), known)}")
     try:
-        return NearConfig(**given)
-    except (TypeError, ValueError) as error:
+        return NearConfig.configured({str(key): value for key, value in given.items()})
+    except ConfigError as error:
         raise ConfigError(f"near: {error}") from error
 
 

@@ -1,40 +1,49 @@
-"""Locality-sensitive hashing: which signatures are alike enough to be worth measuring."""
+"""Locality-sensitive hashing: which records share a band, look alike, and so are worth measuring."""
+
+import math
 
 import numpy as np
 
-from curation.tokens import mix
+from curation.dedup.kernels import bucket_pairs
 
-_MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
+SKETCH_BITS = 128
+SIGMAS = 4.0
+"""A pair at the threshold fails the check by bad luck once in 30,000."""
 
 
-def band_hashes(signatures: np.ndarray, *, bands: int, rows: int) -> np.ndarray:
-    """One 64-bit hash a band: equal for signatures that agree on all rows of the band.
+def allowed_differences(threshold: float, num_perm: int) -> int:
+    """In how many bits two sketches may differ for their sets to be worth measuring.
 
-    Parameters
+    A bit agrees with probability (1 + J) / 2; the bound lies ``SIGMAS`` standard deviations below what a pair at the
+    threshold shows.
+
+    References
     ----------
-    signatures : (n, bands * rows) uint32.
-
-    Returns
-    -------
-    (n, bands) uint64.
+    Li and König (2010), b-Bit Minwise Hashing, with b = 1.
     """
-    hashes = np.zeros((len(signatures), bands), dtype=np.uint64)
-    cells = signatures.reshape(len(signatures), bands, rows)
-    for row in range(rows):
-        hashes = mix(hashes * _MULTIPLIER + cells[:, :, row].astype(np.uint64))
-    return hashes
+    places = min(num_perm, SKETCH_BITS)
+    agree = (1 + threshold) / 2
+    return math.ceil(places * (1 - agree) + SIGMAS * math.sqrt(places * agree * (1 - agree)))
 
 
-def candidate_pairs(hashes: np.ndarray, *, max_bucket: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of rows that share at least one band hash.
+def candidate_pairs(
+    hashes: np.ndarray, sketches: np.ndarray, *, max_bucket: int, allowed: int, hot: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of rows that share at least one band hash and whose sketches are alike.
 
-    In a bucket of more than ``max_bucket`` rows, every row is paired with the first one only: all pairs of a hot bucket
-    would be quadratic. Rows come in keeper order, so the first is the one that would be kept.
+    All such pairs of a bucket of at most ``max_bucket`` rows are taken. In a larger one that would be quadratic: there
+    rows gather behind leaders by their sketches, and each is paired with the best row behind its leader.
+
+    Which pairs come out depends on the set of records alone, and never crosses the parts that pairs connect: any union
+    of connected parts gives the same pairs by itself, if it is told which buckets were ``hot`` in the whole.
 
     Parameters
     ----------
     hashes : (n, bands) uint64, rows in keeper order.
+    sketches : (n, 2) uint64.
     max_bucket : rows of a bucket up to which all pairs are taken.
+    allowed : bits in which sketches may differ.
+    hot : (m,) uint64, sorted: band hashes whose buckets are larger in the whole of which these rows are a part.
 
     Returns
     -------
@@ -46,17 +55,57 @@ def candidate_pairs(hashes: np.ndarray, *, max_bucket: int) -> tuple[np.ndarray,
     Leskovec, Rajaraman and Ullman (2020), Mining of Massive Datasets, section 3.4.
     """
     number = len(hashes)
+    ranks = np.arange(number, dtype=np.int64)
     found = [np.empty(0, dtype=np.int64)]
     for band in range(hashes.shape[1]):
-        order = np.argsort(hashes[:, band], kind="stable")
-        column = hashes[order, band]
-        starts = np.flatnonzero(np.r_[True, column[1:] != column[:-1]]) if number else np.empty(0, np.int64)
-        sizes = np.diff(np.append(starts, number))
-        for size in np.unique(sizes[sizes > 1]):
-            # Buckets of one size at a time: (num_buckets, size) rows, ascending because the sort is stable.
-            members = order[starts[sizes == size][:, None] + np.arange(size)]
-            hot = size > max_bucket
-            left, right = (np.zeros(size - 1, int), np.arange(1, size)) if hot else np.triu_indices(size, 1)
-            found.append((members[:, left] * number + members[:, right]).ravel())
+        buckets = Buckets.of(hashes[:, band], ranks, sketches)
+        left, right = buckets.pairs(buckets.hot(max_bucket, hot), allowed)
+        found.append(left * number + right)
     pairs, bands_shared = np.unique(np.concatenate(found), return_counts=True)
     return pairs // max(number, 1), pairs % max(number, 1), bands_shared
+
+
+class Buckets:
+    """Groups of two or more members with one hash.
+
+    Parameters
+    ----------
+    starts : (num_buckets + 1,) int64.
+    hashes : (num_buckets,) uint64.
+    members : (total,) int64, by bucket, then sketch, then member.
+    sketches : (total, 2) uint64.
+    """
+
+    def __init__(self, starts: np.ndarray, hashes: np.ndarray, members: np.ndarray, sketches: np.ndarray) -> None:
+        self.starts, self.hashes, self.members, self.sketches = starts, hashes, members, sketches
+
+    @classmethod
+    def of(cls, hashes: np.ndarray, members: np.ndarray, sketches: np.ndarray) -> "Buckets":
+        """Group entries by hash. Most hashes occur once: only the others are looked at further."""
+        order = np.argsort(hashes)
+        column = hashes[order]
+        twice = column[1:] == column[:-1]
+        repeated = np.zeros(len(column), dtype=bool)
+        repeated[1:] |= twice
+        repeated[:-1] |= twice
+        order, column = order[repeated], column[repeated]
+        inner = np.lexsort((members[order], sketches[order, 1], sketches[order, 0], column))
+        order, column = order[inner], column[inner]
+        starts = np.flatnonzero(np.r_[True, column[1:] != column[:-1]]) if len(column) else np.empty(0, np.int64)
+        return cls(np.append(starts, len(column)), column[starts], members[order], sketches[order])
+
+    def hot(self, max_bucket: int, known: np.ndarray | None = None) -> np.ndarray:
+        """(num_buckets,) bool: buckets too large for all pairs, here or by what is ``known`` of the whole."""
+        large: np.ndarray = np.diff(self.starts) > max_bucket
+        if known is not None and len(known):
+            large = large | np.isin(self.hashes, known)
+        return large
+
+    def pairs(self, hot: np.ndarray, allowed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of members that are worth measuring; a pair comes once a bucket."""
+        none = np.empty(0, dtype=np.int64)
+        count = bucket_pairs(self.starts, hot, self.members, self.sketches, allowed, none, none)
+        first, second = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+        if count:
+            bucket_pairs(self.starts, hot, self.members, self.sketches, allowed, first, second)
+        return first, second

@@ -1,8 +1,46 @@
 """Exact duplicates: texts that are equal once normalized."""
 
+import numpy as np
 import polars as pl
+import xxhash
 
+from curation.dedup.characters import table
 from curation.dedup.keeper import keeper_order
+from curation.dedup.kernels import fold_rows
+from curation.dedup.rows import STRICT, normalized, over_slices, utf8
+
+
+def exact_hash(texts: pl.Series, *, threads: int = 1) -> pl.Series:
+    """32 hex digits of the xxh3-128 of each normalized text: equal for texts that are exact duplicates.
+
+    Parameters
+    ----------
+    texts : n texts as they are.
+
+    Raises
+    ------
+    DataError : a text is null.
+    """
+    entries = table()
+    rows = utf8(texts)
+    begin = int(rows.offsets[0])
+    data, offsets = rows.data[begin:], rows.offsets - begin
+    folded = np.empty(2 * (int(rows.offsets[-1]) - begin), dtype=np.uint8)
+    lengths = np.zeros(len(rows), dtype=np.int64)
+    hard = np.zeros(len(rows), dtype=np.bool_)
+
+    def work(first: int, last: int) -> None:
+        fold_rows(data, offsets, first, last, entries, STRICT, folded, lengths, hard)
+
+    over_slices(rows, work, threads)
+    view, digest = memoryview(folded.data), xxhash.xxh3_128_hexdigest
+    starts = (2 * offsets[:-1]).tolist()
+    hashes = [digest(view[start : start + size]) for start, size in zip(starts, lengths.tolist(), strict=True)]
+    if hard.any():
+        rest = normalized(texts.filter(pl.Series(hard))).to_list()
+        for row, text in zip(np.flatnonzero(hard).tolist(), rest, strict=True):
+            hashes[row] = digest(text.encode())
+    return pl.Series("hash", hashes, dtype=pl.String)
 
 
 def find_exact_duplicates(

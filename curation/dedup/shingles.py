@@ -1,87 +1,85 @@
 """Texts as sets of hashed shingles: overlapping runs of words or of characters."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
-from curation.scripts import UNSPACED
-from curation.tokens import Ragged, hash_characters, hash_tokens, mix, offsets_of
-
-_WORD_DOMAIN = np.uint64(0x5761)
-_CHAR_DOMAIN = np.uint64(0x4368)
-_MULTIPLIER = np.uint64(0x9FB21C651E98DF25)
-CHUNK_TEXTS = 20_000
-"""Texts shingled at a time: bounds the intermediate arrays."""
+from curation.dedup.characters import table
+from curation.dedup.kernels import compact, shingle_rows
+from curation.dedup.rows import Utf8, normalized, over_slices, utf8
+from curation.tokens import Ragged, offsets_of
 
 
-def shingle(texts: pl.Series, *, word_ngram: int = 5, char_ngram: int = 5, min_words: int = 50) -> Ragged:
-    """Turn each normalized text into the sorted set of its 64-bit shingle hashes.
-
-    Word n-grams are taken of texts with at least ``min_words`` tokens that are mostly written with spaces, character
-    n-grams (spaces and punctuation included) of all others; a text shorter than one n-gram is one shingle. So no text
-    has an empty set, and short texts do not collapse into one.
+@dataclass(frozen=True, kw_only=True)
+class ShingleConfig:
+    """What of a text is compared.
 
     Parameters
     ----------
-    texts : n normalized strings.
     word_ngram, char_ngram : shingle length, in words and in characters.
-    min_words : below it a text is taken by characters.
+    min_words : texts with fewer words are compared by characters.
+    fold_digits : whether all digits are alike; texts that differ in numbers only are then the same.
+    """
+
+    word_ngram: int = 5
+    char_ngram: int = 5
+    min_words: int = 50
+    fold_digits: bool = False
+
+
+def shingle(texts: pl.Series, shape: ShingleConfig, *, threads: int = 1) -> Ragged:
+    """Turn each text into the sorted set of its 64-bit shingle hashes.
+
+    A token is a run of letters, marks, digits and underscores, or one character of a script without spaces. Word
+    n-grams are taken of texts with at least ``min_words`` tokens that are mostly written with spaces, character n-grams
+    (spaces and punctuation included) of all others; a text of fewer than ``word_ngram`` tokens, or shorter than one
+    n-gram, is one shingle. So no text has an empty set, and short texts do not collapse into one.
+
+    Parameters
+    ----------
+    texts : n texts as they are; they are normalized here.
 
     Returns
     -------
     n sets; values sorted and unique within each.
 
+    Raises
+    ------
+    DataError : a text is null.
+
     References
     ----------
     Broder (1997), On the resemblance and containment of documents, section 2.
     """
-    parts = [
-        _shingle(texts.slice(start, CHUNK_TEXTS), word_ngram, char_ngram, min_words)
-        for start in range(0, len(texts), CHUNK_TEXTS)
-    ]
-    if not parts:
-        return Ragged(np.empty(0, np.uint64), np.zeros(1, np.int64))
-    lengths = np.concatenate([part.lengths for part in parts])
-    return Ragged(np.concatenate([part.values for part in parts]), offsets_of(lengths))
+    entries = table(fold_digits=shape.fold_digits)
+    ngrams = (shape.word_ngram, shape.char_ngram, shape.min_words)
 
+    def run(rows: Utf8, *, strict: bool) -> tuple[Ragged, np.ndarray]:
+        hard = np.zeros(len(rows), dtype=np.bool_)
+        lengths = np.zeros(len(rows), dtype=np.int64)
+        begin = int(rows.offsets[0])
+        spread = np.empty(int(rows.offsets[-1]) - begin + len(rows), dtype=np.uint64)
+        offsets = rows.offsets - begin
+        data = rows.data[begin:]
 
-def _shingle(texts: pl.Series, word_ngram: int, char_ngram: int, min_words: int) -> Ragged:
-    tokens = hash_tokens(texts)
-    num_unspaced = texts.str.count_matches(f"[{UNSPACED}]").to_numpy().astype(np.int64)
-    num_filled = texts.str.count_matches(r"\S").to_numpy().astype(np.int64)
-    by_words = (tokens.lengths >= max(min_words, word_ngram)) & (num_unspaced * 2 < num_filled)
-    words = _ngrams(_rows(tokens, by_words), word_ngram, _WORD_DOMAIN)
-    chars = _ngrams(hash_characters(texts.filter(pl.Series(~by_words))), char_ngram, _CHAR_DOMAIN)
-    lengths = np.empty(len(texts), np.int64)
-    lengths[by_words], lengths[~by_words] = words.lengths, chars.lengths
-    owners = np.concatenate(
-        [np.repeat(np.flatnonzero(by_words), words.lengths), np.repeat(np.flatnonzero(~by_words), chars.lengths)]
-    )
-    return _unique(owners, np.concatenate([words.values, chars.values]), len(texts))
+        def work(first: int, last: int) -> None:
+            shingle_rows(data, offsets, first, last, entries, strict, ngrams, spread, lengths, hard)
 
+        over_slices(rows, work, threads)
+        values = np.empty(int(lengths.sum()), dtype=np.uint64)
+        ends = np.zeros(len(rows) + 1, dtype=np.int64)
+        compact(spread, offsets, lengths, values, ends)
+        return Ragged(values, ends), hard
 
-def _rows(ragged: Ragged, chosen: np.ndarray) -> Ragged:
-    return Ragged(ragged.values[np.repeat(chosen, ragged.lengths)], offsets_of(ragged.lengths[chosen]))
-
-
-def _ngrams(items: Ragged, size: int, domain: np.uint64) -> Ragged:
-    """Hash of every run of ``size`` items; a shorter row gives the hash of all it has."""
-    lengths = np.maximum(items.lengths - size + 1, 1)
+    easy, hard = run(utf8(texts), strict=True)
+    if not hard.any():
+        return easy
+    rest, _ = run(utf8(normalized(texts.filter(pl.Series(hard)))), strict=False)
+    lengths = easy.lengths
+    lengths[hard] = rest.lengths
     offsets = offsets_of(lengths)
-    position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(items.offsets[:-1], lengths)
-    end = np.repeat(items.offsets[1:], lengths)
-    padded = np.append(items.values, np.uint64(0))
-    hashes = np.full(offsets[-1], domain, dtype=np.uint64)
-    for step in range(size):
-        at = position + step
-        inside = at < end
-        combined = mix(hashes * _MULTIPLIER + padded[np.where(inside, at, -1)])
-        hashes = np.where(inside, combined, hashes)
-    return Ragged(hashes, offsets)
-
-
-def _unique(owners: np.ndarray, values: np.ndarray, num_rows: int) -> Ragged:
-    order = np.lexsort((values, owners))
-    owners, values = owners[order], values[order]
-    first = np.ones(len(values), dtype=bool)
-    first[1:] = (owners[1:] != owners[:-1]) | (values[1:] != values[:-1])
-    return Ragged(values[first], offsets_of(np.bincount(owners[first], minlength=num_rows)))
+    values = np.empty(int(offsets[-1]), dtype=np.uint64)
+    from_rest = np.repeat(hard, lengths)
+    values[from_rest], values[~from_rest] = rest.values, easy.values
+    return Ragged(values, offsets)

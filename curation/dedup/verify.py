@@ -1,11 +1,11 @@
 """Exact Jaccard similarity of candidate pairs."""
 
 import numpy as np
+import polars as pl
 
+from curation.dedup.kernels import shared_counts
+from curation.dedup.shingles import ShingleConfig, shingle
 from curation.tokens import Ragged
-
-CHUNK_PAIRS = 100_000
-"""Pairs compared at a time: bounds the intermediate matrices."""
 
 
 def jaccard(shingles: Ragged, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -20,16 +20,29 @@ def jaccard(shingles: Ragged, first: np.ndarray, second: np.ndarray) -> np.ndarr
     -------
     (num_pairs,) float64 in [0, 1].
     """
-    from scipy.sparse import csr_array
-
-    _, columns = np.unique(shingles.values, return_inverse=True)
-    width = int(columns.max()) + 1 if len(columns) else 1
-    ones = np.ones(len(columns), dtype=np.int32)
-    sets = csr_array((ones, columns.ravel(), shingles.offsets), shape=(len(shingles), width))
+    shared = np.empty(len(first), dtype=np.int64)
+    shared_counts(shingles.values, shingles.offsets, first, second, 0, len(first), shared)
     lengths = shingles.lengths
-    similarity = np.empty(len(first), dtype=np.float64)
-    for start in range(0, len(first), CHUNK_PAIRS):
-        one, other = first[start : start + CHUNK_PAIRS], second[start : start + CHUNK_PAIRS]
-        shared = np.asarray((sets[one] * sets[other]).sum(axis=1)).ravel()
-        similarity[start : start + CHUNK_PAIRS] = shared / (lengths[one] + lengths[other] - shared)
+    similarity: np.ndarray = shared / (lengths[first] + lengths[second] - shared)
     return similarity
+
+
+def verified(
+    texts: pl.Series, first: np.ndarray, second: np.ndarray, shape: ShingleConfig, *, threads: int = 1
+) -> np.ndarray:
+    """Exact Jaccard similarity of pairs of texts. Only texts that are in a pair are shingled.
+
+    Parameters
+    ----------
+    texts : n texts as they are.
+    first, second : (num_pairs,) int64 row numbers.
+
+    Returns
+    -------
+    (num_pairs,) float64 in [0, 1].
+    """
+    involved = np.unique(np.concatenate([first, second]))
+    places = np.zeros(len(texts), dtype=np.int64)
+    places[involved] = np.arange(len(involved))
+    sets = shingle(texts.gather(pl.Series(involved)), shape, threads=threads)
+    return jaccard(sets, places[first], places[second])

@@ -5,18 +5,23 @@ import random
 import numpy as np
 import polars as pl
 import pytest
+import xxhash
 from datasketch import MinHash
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
-from catalog.errors import DataError
-from curation.dedup.banding import band_hashes, candidate_pairs
+from catalog.errors import ConfigError, DataError
+from curation.dedup.banding import allowed_differences, candidate_pairs
+from curation.dedup.characters import DROP, HARD, KIND_SHIFT, POINT, table
 from curation.dedup.cluster import assign_keepers
-from curation.dedup.exact import find_exact_duplicates
-from curation.dedup.minhash import signatures
-from curation.dedup.near import NearConfig, find_near_duplicates
-from curation.dedup.normalize import exact_hash, normalize
-from curation.dedup.shingles import shingle
+from curation.dedup.config import PRESETS, NearConfig
+from curation.dedup.exact import exact_hash, find_exact_duplicates
+from curation.dedup.kernels import settle_roots, unite
+from curation.dedup.minhash import band_hashes, signatures
+from curation.dedup.near import find_near_duplicates
+from curation.dedup.normalize import normalize
+from curation.dedup.shingles import ShingleConfig, shingle
 from curation.dedup.verify import jaccard
 from curation.tokens import Ragged, hash_tokens, offsets_of
 
@@ -88,7 +93,7 @@ def test_normalizing_twice_changes_nothing(text):
 
 def test_shingles_are_sorted_unique_and_never_empty():
     texts = pl.Series(["", "ab", "abcde", "👍🏽", KOREAN, CHINESE, THAI, " ".join(prose(1, 200)), "a a a a a a " * 20])
-    sets = shingle(texts)
+    sets = shingle(texts, ShingleConfig())
     assert sets.lengths.min() >= 1
     for row in range(len(sets)):
         values = sets.values[sets.offsets[row] : sets.offsets[row + 1]]
@@ -99,44 +104,110 @@ def test_shingles_are_sorted_unique_and_never_empty():
 
 def test_shingles_of_a_text_do_not_depend_on_the_others():
     texts = ["short one", KOREAN, " ".join(prose(2, 80)), "", CHINESE * 5]
-    together = shingle(pl.Series(texts))
+    together = shingle(pl.Series(texts), ShingleConfig())
     for row, text in enumerate(texts):
-        alone = shingle(pl.Series([text]))
+        alone = shingle(pl.Series([text]), ShingleConfig())
         assert together.values[together.offsets[row] : together.offsets[row + 1]].tolist() == alone.values.tolist()
 
 
 def test_word_shingles_are_the_word_5_grams_of_the_text():
     words = prose(3, 60)
-    (number,) = shingle(pl.Series([" ".join(words)])).lengths
+    (number,) = shingle(pl.Series([" ".join(words)]), ShingleConfig()).lengths
     assert number == len({tuple(words[start : start + 5]) for start in range(56)})
 
 
 def test_long_text_without_spaces_is_shingled_by_character():
     text = CHINESE + "另一天下雨了，我们留在家里看书、喝茶、聊天"
-    assert shingle(pl.Series([text])).lengths.tolist() == [len({text[at : at + 5] for at in range(len(text) - 4)})]
+    assert shingle(pl.Series([text]), ShingleConfig()).lengths.tolist() == [
+        len({text[at : at + 5] for at in range(len(text) - 4)})
+    ]
 
 
 def test_scripts_without_spaces_are_tokenized_by_character():
     assert hash_tokens(pl.Series(["今天 ok", "안녕 하세요", "สวย", "!?"])).lengths.tolist() == [3, 2, 3, 0]
 
 
+@given(texts=st.lists(st.text(), min_size=1, max_size=4), fold_digits=st.booleans())
+@example(texts=["ＡＢＣ ﬁne 가 e\u0301 \u1100\u1161\u11a8 ｶﾞ İ ẞ ΟΔΟΣ x\u200by \x01 \ud7a3\U00010400"], fold_digits=True)
+def test_kernels_read_the_characters_that_normalize_makes(texts, fold_digits):
+    shape = ShingleConfig(fold_digits=fold_digits, min_words=1)
+    given_texts = pl.Series(texts)
+    plain = pl.Series(normalized(*texts))
+    raw, once = shingle(given_texts, shape), shingle(plain, shape)
+    assert raw.values.tolist() == once.values.tolist()
+    assert raw.offsets.tolist() == once.offsets.tolist()
+    assert exact_hash(given_texts).to_list() == [xxhash.xxh3_128_hexdigest(text.encode()) for text in plain]
+
+
+def test_table_folds_every_standalone_character_as_normalize_does():
+    entries = table()
+    easy = [point for point in range(0x110000) if not entries[point] & HARD]
+    assert len(easy) > 120_000
+    framed = "\x01".join(["", *map(chr, easy), ""])
+    (folded,) = normalized(framed)
+    made = ["" if entries[point] >> KIND_SHIFT == DROP else chr(entries[point] & POINT) for point in easy]
+    assert "\x01".join(["", *made, ""]) == folded
+
+
+def test_kinds_are_the_tokens_that_are_counted_elsewhere():
+    texts = ["Ünïcode wörds, 12 of_them!", KOREAN, CHINESE, THAI, "ひらがなカタカナー混ぜ", "👍🏽 done", "a\u0301b ﬁ"]
+    for text in normalized(*texts):
+        (number,) = hash_tokens(pl.Series([text])).lengths
+        shape = ShingleConfig(word_ngram=1, min_words=1)
+        (shingles,) = shingle(pl.Series([text]), shape).lengths
+        unspaced = sum(table()[ord(character)] >> KIND_SHIFT == 2 for character in text)
+        assert shingles <= number if not unspaced else shingles > 1
+
+
+def test_digits_are_folded_only_when_asked():
+    texts = pl.Series(["order 12 of 34 came too late ٣", "order 77 of 90 came too late ٤"])
+    kept, folded = (shingle(texts, ShingleConfig(fold_digits=one)) for one in (False, True))
+    assert jaccard(kept, np.array([0]), np.array([1]))[0] < 1
+    assert jaccard(folded, np.array([0]), np.array([1]))[0] == 1
+
+
 def test_signatures_are_datasketchs_own():
-    sets = ragged({1 << 40, 5 << 33, 2**63 + 17}, {7 << 32})
-    signed = signatures(sets, num_perm=24, seed=9)
-    reference = MinHash(num_perm=24, seed=9, hashfunc=int)
-    reference.update_batch([(1 << 40) >> 32, (5 << 33) >> 32, (2**63 + 17) >> 32])
-    assert signed[0].tolist() == reference.hashvalues.tolist()
-    assert not np.array_equal(signed[0], signatures(sets, num_perm=24, seed=10)[0])
+    texts = pl.Series([" ".join(prose(11, 300)), KOREAN, "👍", ""])
+    sets = shingle(texts, ShingleConfig())
+    for threads in (1, 2):
+        signed = signatures(texts, ShingleConfig(), num_perm=24, seed=9, threads=threads)
+        for row in range(len(texts)):
+            reference = MinHash(num_perm=24, seed=9, hashfunc=int)
+            halves = sets.values[sets.offsets[row] : sets.offsets[row + 1]] >> np.uint64(32)
+            reference.update_batch(halves.tolist())
+            assert signed[row].tolist() == reference.hashvalues.tolist()
+    assert not np.array_equal(signed, signatures(texts, ShingleConfig(), num_perm=24, seed=10))
+
+
+def test_result_does_not_depend_on_threads():
+    texts = pl.Series([" ".join(prose(number, 400)) + " é" + "e\u0301" * (number % 2) for number in range(300)])
+    one, three = (band_hashes(texts, ShingleConfig(), bands=14, rows=8, seed=1, threads=threads) for threads in (1, 3))
+    assert np.array_equal(one[0], three[0])
+    assert np.array_equal(one[1], three[1])
+    sets = [shingle(texts, ShingleConfig(), threads=threads) for threads in (1, 3)]
+    assert np.array_equal(sets[0].values, sets[1].values)
+    assert exact_hash(texts, threads=3).equals(exact_hash(texts))
+
+
+def test_slice_of_a_column_is_read_from_its_own_beginning():
+    texts = pl.Series(["first text of all", "second text which is it", "third and last of them"])
+    for cut in (texts.slice(1), texts.slice(1, 1), texts.slice(3)):
+        alone = pl.Series(cut.to_list(), dtype=pl.String)
+        assert shingle(cut, ShingleConfig()).values.tolist() == shingle(alone, ShingleConfig()).values.tolist()
+        assert exact_hash(cut).equals(exact_hash(alone))
+
+
+def test_null_text_is_refused():
+    with pytest.raises(DataError, match="1 of 2 texts"):
+        shingle(pl.Series(["a", None]), ShingleConfig())
 
 
 @given(st.integers(0, 2**32), st.floats(0.05, 0.95))
 def test_minhash_estimate_tracks_exact_jaccard(seed, share):
-    rng = np.random.default_rng(seed)
-    values = rng.integers(2**63, size=400, dtype=np.uint64)
-    cut = int(200 * share)
-    sets = ragged(set(values[:200].tolist()), set(values[200 - cut : 400 - cut].tolist()))
-    exact = jaccard(sets, np.array([0]), np.array([1]))[0]
-    signed = signatures(sets, num_perm=512, seed=1)
+    words, cut = prose(seed, 400), int(200 * share)
+    texts = pl.Series([" ".join(words[:200]), " ".join(words[200 - cut : 400 - cut])])
+    exact = jaccard(shingle(texts, ShingleConfig()), np.array([0]), np.array([1]))[0]
+    signed = signatures(texts, ShingleConfig(), num_perm=512, seed=1)
     # Standard error of 512 permutations is at most 0.0221; five of them, for many examples.
     assert abs((signed[0] == signed[1]).mean() - exact) < 0.11
 
@@ -148,30 +219,77 @@ def test_jaccard_is_exact(sets):
     assert jaccard(ragged(*sets), first, second).tolist() == expected
 
 
+ANY = 128
+
+
+def pairs_of(hashes: np.ndarray, sketches: np.ndarray | None = None, **options) -> dict[tuple[int, int], int]:
+    sketches = np.zeros((len(hashes), 2), dtype=np.uint64) if sketches is None else sketches
+    first, second, shared = candidate_pairs(hashes, sketches, **{"max_bucket": 100, "allowed": ANY} | options)
+    assert list(zip(first, second, strict=True)) == sorted(zip(first, second, strict=True))
+    return dict(zip(zip(first.tolist(), second.tolist(), strict=True), shared.tolist(), strict=True))
+
+
 def test_candidates_are_the_pairs_that_share_a_band():
-    rng = np.random.default_rng(3)
-    hashes = rng.integers(4, size=(40, 3)).astype(np.uint64)
-    first, second, shared = candidate_pairs(hashes, max_bucket=100)
-    expected = {
+    hashes = np.random.default_rng(3).integers(4, size=(40, 3)).astype(np.uint64)
+    assert pairs_of(hashes) == {
         (i, j): int((hashes[i] == hashes[j]).sum())
         for i in range(40)
         for j in range(i + 1, 40)
         if (hashes[i] == hashes[j]).any()
     }
-    assert dict(zip(zip(first.tolist(), second.tolist(), strict=True), shared.tolist(), strict=True)) == expected
-    assert list(expected) == sorted(zip(first.tolist(), second.tolist(), strict=True))
 
 
-def test_hot_bucket_links_to_its_best_record_only():
-    first, second, _ = candidate_pairs(np.zeros((50, 2), dtype=np.uint64), max_bucket=10)
-    assert (len(first), set(first.tolist()), second.tolist()) == (49, {0}, list(range(1, 50)))
+def test_pairs_with_unlike_sketches_are_not_candidates():
+    sketches = np.array([[0, 0], [0b111, 0], [0, 2**63]], dtype=np.uint64)
+    same = np.zeros((3, 2), dtype=np.uint64)
+    assert pairs_of(same, sketches, allowed=3) == {(0, 1): 2, (0, 2): 2}
+    assert pairs_of(same, sketches, allowed=4) == {(0, 1): 2, (0, 2): 2, (1, 2): 2}
+
+
+def test_hot_bucket_pairs_everyone_with_the_best_behind_the_same_leader():
+    sketches = np.zeros((50, 2), dtype=np.uint64)
+    sketches[1::2] = 2**64 - 1
+    found = pairs_of(np.zeros((50, 2), dtype=np.uint64), sketches, max_bucket=10, allowed=5)
+    assert found == {(number % 2, number): 2 for number in range(2, 50)}
+
+
+@given(st.integers(0, 1000), st.integers(2, 12))
+def test_connected_parts_give_their_pairs_by_themselves(seed, max_bucket):
+    rng = np.random.default_rng(seed)
+    hashes = rng.integers(3, size=(30, 2)).astype(np.uint64) + np.array([0, 10], dtype=np.uint64)
+    sketches = rng.integers(4, size=(30, 2)).astype(np.uint64)
+    whole = pairs_of(hashes, sketches, max_bucket=max_bucket, allowed=1)
+    values, counts = np.unique(hashes, return_counts=True)
+    hot = values[counts > max_bucket]
+    parents = np.arange(30)
+    unite(parents, *(np.array([pair[side] for pair in whole], dtype=np.int64) for side in (0, 1)))
+    settle_roots(parents)
+    for root in set(parents.tolist()):
+        part = np.flatnonzero(parents == root)
+        alone = pairs_of(hashes[part], sketches[part], max_bucket=max_bucket, allowed=1, hot=hot)
+        named = {(int(part[one]), int(part[other])): shared for (one, other), shared in alone.items()}
+        assert named == {pair: shared for pair, shared in whole.items() if parents[pair[0]] == root}
+
+
+@pytest.mark.parametrize("num_perm", [24, 112, 260])
+def test_sketch_check_lets_pairs_at_the_threshold_pass(num_perm):
+    agree = 0.9
+    places = min(num_perm, 128)
+    misses = binom.sf(allowed_differences(0.8, num_perm), places, 1 - agree)
+    assert misses < 1e-3
+    assert allowed_differences(0.8, num_perm) < places * 0.4
 
 
 def test_bands_agree_exactly_when_their_rows_do():
-    signed = np.array([[1, 2, 3, 4], [1, 2, 9, 4], [2, 1, 3, 4]], dtype=np.uint32)
-    hashes = band_hashes(signed, bands=2, rows=2)
-    assert (hashes[0] == hashes[1]).tolist() == [True, False]
-    assert (hashes[0] == hashes[2]).tolist() == [False, True]
+    words = prose(12, 100)
+    texts = pl.Series([" ".join(words), " ".join(edited(words, 1, 2)), " ".join(prose(13, 100))])
+    signed = signatures(texts, ShingleConfig(), num_perm=60, seed=1).reshape(3, 20, 3)
+    hashes, sketches = band_hashes(texts, ShingleConfig(), bands=20, rows=3, seed=1)
+    bits = signed.reshape(3, 60) & 1
+    assert sketches[:, 0].tolist() == [sum(int(bit) << place for place, bit in enumerate(row)) for row in bits]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (hashes[one] == hashes[other]).tolist() == (signed[one] == signed[other]).all(axis=1).tolist()
+    assert np.unique(hashes[0]).size == 20
 
 
 def test_chain_does_not_drag_its_far_end():
@@ -266,9 +384,9 @@ def test_keeper_has_the_best_quality_then_length_then_smallest_id():
 
 def test_measured_pairs_below_the_threshold_are_reported_and_not_accepted():
     words = prose(6, 200)
-    found = near({"a": " ".join(words), "b": " ".join(edited(words, 1, 8))}, threshold=0.99)
+    found = near({"a": " ".join(words), "b": " ".join(edited(words, 1, 2))}, threshold=0.95, rows=4)
     assert found.pairs["accepted"].to_list() == [False]
-    assert 0 < found.pairs["jaccard"][0] < 0.99
+    assert 0.85 < found.pairs["jaccard"][0] < 0.95
 
 
 def test_nothing_and_one_record_have_no_pairs():
@@ -292,8 +410,46 @@ def test_record_id_that_stands_twice_is_refused():
 
 @pytest.mark.parametrize(
     "given_value",
-    [{"threshold": 0}, {"threshold": 1.3}, {"bands": 0}, {"rows": 2.5}, {"seed": -1}, {"max_bucket": True}],
+    [
+        {"threshold": 0},
+        {"threshold": 1.3},
+        {"threshold": "0.8"},
+        {"bands": 0},
+        {"rows": 2.5},
+        {"seed": -1},
+        {"max_bucket": True},
+        {"fold_digits": 1},
+    ],
 )
 def test_config_out_of_range_is_refused(given_value):
-    with pytest.raises(ValueError, match=next(iter(given_value))):
+    with pytest.raises(ConfigError, match=next(iter(given_value))):
         NearConfig(**given_value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"bands": 200, "rows": 100}, "bands=10 works"),
+        (
+            {"bands": 8, "rows": 16, "recall": 0.95},
+            "find 0.204 of pairs at threshold=0.8; bands=67, rows=14 find enough",
+        ),
+        ({"recall": 1.0}, "between 0 and 1"),
+        ({"rows": 100, "recall": 0.95}, "out of reach"),
+        ({"preset": "fine-web"}, "fineweb"),
+        ({"preset": "fineweb", "bands": 3}, "leave those out"),
+        ({"treshold": 0.8}, "threshold"),
+    ],
+)
+def test_parameters_that_cannot_work_are_refused_with_what_does(wanted, message):
+    with pytest.raises(ConfigError, match=message):
+        NearConfig.configured(wanted)
+
+
+def test_presets_and_recall_targets_choose_the_banding():
+    assert {name: (one.bands, one.rows) for name in PRESETS for one in [NearConfig.configured({"preset": name})]} == (
+        dict(PRESETS)
+    )
+    chosen = NearConfig.configured({"threshold": 0.7, "recall": 0.99})
+    assert chosen.recall(0.7) >= 0.99
+    assert chosen.num_perm <= 256

@@ -19,10 +19,9 @@ from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
-from curation.dedup.exact import find_exact_duplicates
+from curation.dedup.exact import exact_hash, find_exact_duplicates
 from curation.dedup.near import METHOD as NEAR_METHOD
 from curation.dedup.near import find_near_duplicates
-from curation.dedup.normalize import exact_hash
 from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
 from curation.encoders import ENCODERS
 from curation.language import identify
