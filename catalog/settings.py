@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     shard_rows: int = Field(10_000, ge=1, description="records a text shard holds at most")
     shard_bytes: int = Field(64 * 2**20, ge=1024, description="bytes of text a shard holds at most")
     max_line_bytes: int = Field(16 * 2**20, ge=1024, description="a longer line is quarantined, not read")
+    dedup_rows: int = Field(
+        250_000, ge=1, description="records a unit of deduplication holds at a time: memory against number of units"
+    )
     token_days: int = Field(90, ge=1, description="days until a new token expires")
 
     @model_validator(mode="after")
@@ -83,11 +86,6 @@ class Settings(BaseSettings):
     def store(self) -> str:
         """The store URL in force."""
         return self.store_url or f"file://{self.home / 'store'}"
-
-    @property
-    def service_url(self) -> str:
-        """Where the web service answers on this machine."""
-        return f"http://{self.host}:{self.port}"
 
 
 def load_settings(**given: Any) -> Settings:

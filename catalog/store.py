@@ -11,6 +11,8 @@ import io
 import json
 import os
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,11 @@ import polars as pl
 
 from catalog.errors import ConfigError, CorruptionError, NotFoundError, TransientError
 from catalog.settings import Settings
+
+PARTS_KEY = "winnow.parts"
+"""Parquet metadata of a file in parts: the row group of each, null for an empty one."""
+MARKER = ".winnow-store"
+"""An empty prefix of an object store does not exist; this file, made by ``create``, is what makes it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,17 +92,34 @@ class Store:
             present = Path(self._root).is_dir()
         else:
             filesystem, root = self._filesystem
-            try:
-                present = bool(filesystem.exists(root))
-            except OSError as error:
-                raise ConfigError(f"store {self.url} does not answer: {error}; check WINNOW_STORE_URL") from error
+            with self._answering():
+                present = bool(filesystem.exists(f"{root}/{MARKER}") or filesystem.exists(root))
         if not present:
             raise ConfigError(f"store {self.url} is not there; run `winnow init`, mount it, or set WINNOW_STORE_URL")
 
     def create(self) -> None:
-        """Make the root folder of a local store."""
+        """Make the root folder of a local store, or leave a mark in a remote one.
+
+        Raises
+        ------
+        ConfigError : the bucket does not exist, or may not be written to.
+        """
         if self.is_local:
             Path(self._root).mkdir(parents=True, exist_ok=True)
+            return
+        filesystem, root = self._filesystem
+        with self._answering():
+            filesystem.pipe_file(f"{root}/{MARKER}", b"")
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Whatever a driver raises: those of object stores have error trees of their own.
+            raise ConfigError(
+                f"store {self.url} does not answer ({error}); check WINNOW_STORE_URL and its credentials"
+            ) from error
 
     def write_frame(self, frame: pl.DataFrame, kind: str) -> StoredFile:
         """Write one shard and return its name and checksum. Equal frames give equal bytes, hence one file.
@@ -140,6 +164,66 @@ class Store:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def write_parts(self, parts: Sequence[pl.DataFrame], kind: str) -> StoredFile:
+        """Write frames of one schema as a file from which each can be read alone: a row group a part.
+
+        For what is handed from every unit of a stage to every unit of the next.
+        """
+        import pyarrow.parquet as pq
+
+        sink = io.BytesIO()
+        schema = parts[0].head(0).to_arrow().schema
+        groups: list[int | None] = []
+        with pq.ParquetWriter(
+            sink,
+            schema,
+            compression="zstd",
+            compression_level=1,
+            write_page_checksum=True,
+            use_dictionary=False,
+            store_schema=False,
+        ) as writer:
+            for part in parts:
+                groups.append(sum(one is not None for one in groups) if part.height else None)
+                if part.height:
+                    writer.write_table(part.to_arrow(), row_group_size=part.height)
+            writer.add_key_value_metadata({PARTS_KEY: json.dumps(groups)})
+        return self._write(sink.getbuffer(), kind, "parquet", sum(part.height for part in parts))
+
+    def read_part(self, file: StoredFile, part: int, columns: list[str] | None = None) -> pl.DataFrame:
+        """Read one part of such a file. Its pages' checksums are verified; the file's is not: that would read it all.
+
+        Raises
+        ------
+        CorruptionError : a page's checksum does not match, or the file is truncated.
+        NotFoundError : the file is gone from the store.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with self._open(file) as source:
+                parquet = pq.ParquetFile(source, page_checksum_verification=True)
+                group = json.loads(parquet.metadata.metadata[PARTS_KEY.encode()])[part]
+                if group is None:
+                    table = parquet.schema_arrow.empty_table()
+                    table = table.select(columns) if columns else table
+                else:
+                    table = parquet.read_row_group(group, columns=columns, use_threads=False)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{file.name} is missing from store {self.url}; restore it from a backup") from error
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            raise CorruptionError(f"shard {file.name} is damaged: {error}; restore it from a backup") from error
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def _open(self, file: StoredFile) -> Any:
+        if self.is_local:
+            return (Path(self._root) / file.name).open("rb")
+        filesystem, root = self._filesystem
+        return filesystem.open(f"{root}/{file.name}", "rb")
+
     def write_bytes(self, raw: bytes, kind: str, suffix: str) -> StoredFile:
         """Write a file of any other sort, a model's weights for example."""
         return self._write(memoryview(raw), kind, suffix, 0)
@@ -179,7 +263,8 @@ class Store:
     def _write_local(self, raw: memoryview, path: Path) -> None:
         if not Path(self._root).is_dir():
             raise ConfigError(f"store {self.url} is not there; mount it, or run `winnow init`")
-        if path.exists() and path.stat().st_size == raw.nbytes:
+        # Its bytes, not only its size: writing a damaged file again is what heals it.
+        if path.exists() and path.stat().st_size == raw.nbytes and path.read_bytes() == raw:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -4,13 +4,13 @@ from dataclasses import asdict
 from typing import Any
 
 import polars as pl
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.errors import NotFoundError
 from catalog.store import Store, StoredFile
 from catalog.tables.access import User
-from catalog.tables.curation import DuplicatePair, Verdict
+from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from labeling import queue as queues
@@ -44,7 +44,7 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
     run = session.get(Run, curated.run_id) if curated is not None else None
     if run is None:
         return story | {"verdict": None, "hint": f"not judged yet: `winnow clean {dataset.name} --recipe web-text`"}
-    return story | _judgement(session, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}
+    return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}
 
 
 def _find(store: Store, version: Version, record: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _matching(record: str) -> pl.Expr:
     return pl.col("id").str.starts_with(record) & pl.lit(value=len(record) >= MIN_PREFIX)
 
 
-def _judgement(session: Session, run: Run, record_id: str) -> dict[str, Any]:
+def _judgement(session: Session, store: Store, run: Run, record_id: str) -> dict[str, Any]:
     verdict = session.get(Verdict, (run.id, record_id))
     if verdict is None:
         return {"verdict": None, "hint": f"ingested after run {run.id[:8]}; clean again to judge it"}
@@ -95,14 +95,7 @@ def _judgement(session: Session, run: Run, record_id: str) -> dict[str, Any]:
         }
         for name, bounds in sorted(recipe["rules"].items(), key=lambda item: int(item[1]["position"]))
     ]
-    pairs = session.scalars(
-        select(DuplicatePair)
-        .where(
-            DuplicatePair.run_id == run.id,
-            or_(DuplicatePair.record_id == record_id, DuplicatePair.keeper_id == record_id),
-        )
-        .order_by(DuplicatePair.accepted.desc(), DuplicatePair.jaccard.desc(), DuplicatePair.record_id)
-    ).all()
+    pairs = measured_pairs(session, store, run.id, record_id)
     return {
         "run": run.id,
         "recipe": recipe["name"],
@@ -112,23 +105,34 @@ def _judgement(session: Session, run: Run, record_id: str) -> dict[str, Any]:
         "rules": rules,
         "language": {"code": verdict.measured.get("language"), "confidence": verdict.measured.get("confidence")},
         "duplicate_of": next(
-            (_pair(one) for one in pairs if one.accepted and one.record_id == record_id),
+            (_pair(one) for one in pairs if one["accepted"] and one["record_id"] == record_id),
             None,
         ),
-        "duplicates": [_pair(one) for one in pairs if one.accepted and one.keeper_id == record_id],
-        "compared_and_different": [_pair(one) for one in pairs if not one.accepted],
+        "duplicates": [_pair(one) for one in pairs if one["accepted"] and one["keeper_id"] == record_id],
+        "compared_and_different": [_pair(one) for one in pairs if not one["accepted"]],
         "scores": verdict.scores,
     }
 
 
-def _pair(pair: DuplicatePair) -> dict[str, Any]:
+def measured_pairs(session: Session, store: Store, run_id: str, record_id: str) -> list[dict[str, Any]]:
+    """Every pair of a record that a run measured, accepted or not, the accepted first, then by falling similarity."""
+    of_record = (pl.col("record_id") == record_id) | (pl.col("keeper_id") == record_id)
+    files = manifests.run_files(session, run_id, "pairs")
+    found = [store.read_frame(file).filter(of_record) for file in files]
+    if not found:
+        return []
+    order = ["accepted", "jaccard", "record_id", "keeper_id"]
+    return pl.concat(found).sort(order, descending=[True, True, False, False]).to_dicts()
+
+
+def _pair(pair: dict[str, Any]) -> dict[str, Any]:
     return {
-        "record": pair.record_id,
-        "kept": pair.keeper_id,
-        "kind": pair.kind,
-        "jaccard": pair.jaccard,
-        "bands_shared": pair.bands_shared,
-        "rule": pair.rule,
+        "record": pair["record_id"],
+        "kept": pair["keeper_id"],
+        "kind": pair["kind"],
+        "jaccard": pair["jaccard"],
+        "bands_shared": pair["bands_shared"],
+        "rule": pair["rule"],
     }
 
 

@@ -12,6 +12,7 @@ from catalog.errors import NotFoundError, TransientError, nearest
 from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Shard, Version
+from catalog.tables.engine import Unit
 from workers.engine import Claim
 
 
@@ -60,6 +61,17 @@ def require_version(session: Session, dataset: Dataset, kind: str) -> Version:
 def unit_files(session: Session, unit_id: str, kind: str) -> list[StoredFile]:
     """The shards of one kind that a unit committed, in order."""
     query = select(Shard).where(Shard.unit_id == unit_id, Shard.kind == kind).order_by(Shard.position)
+    return [_stored(shard) for shard in session.scalars(query)]
+
+
+def run_files(session: Session, run_id: str, kind: str) -> list[StoredFile]:
+    """The shards of one kind that a run's units committed, by stage and unit."""
+    query = (
+        select(Shard)
+        .join(Unit, Unit.id == Shard.unit_id)
+        .where(Shard.run_id == run_id, Shard.kind == kind)
+        .order_by(Unit.stage, Unit.position, Shard.position)
+    )
     return [_stored(shard) for shard in session.scalars(query)]
 
 

@@ -14,6 +14,8 @@ from catalog.tables.base import Base, Id, Json
 RecordId = String(44)
 """32 hex digits of the content's xxh3-128, a dash, and a counter among identical contents."""
 
+KeeperId = String(150)
+
 
 class Verdict(Base):
     """What one run decided about one record, with every value it measured."""
@@ -35,19 +37,23 @@ class Verdict(Base):
 
 
 class DuplicatePair(Base):
-    """Two records whose similarity was measured, and whether it removed the first."""
+    """A record that left because of another, which was measured to be the same.
+
+    Pairs that were measured and removed nobody are many more: they are in the run's ``pairs`` shards, with these.
+    """
 
     __tablename__ = "duplicate_pairs"
     __table_args__ = (Index("ix_duplicate_pairs_run_id_keeper_id", "run_id", "keeper_id"), {"sqlite_with_rowid": False})
 
     run_id: Mapped[str] = mapped_column(Id, primary_key=True)
     record_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
-    keeper_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
+    keeper_id: Mapped[str] = mapped_column(KeeperId, primary_key=True)
+    """A record of the same dataset, or ``DATASET:RECORD`` of another that the run was compared with."""
     kind: Mapped[str] = mapped_column(String(20))
     """``exact`` or ``near``."""
     jaccard: Mapped[float] = mapped_column(Float)
     bands_shared: Mapped[int]
     accepted: Mapped[bool] = mapped_column(Boolean)
-    """True when the record left because of this keeper; rejected measurements are kept too."""
+    """True: the record left because of this keeper."""
     rule: Mapped[str] = mapped_column(Text)
     """Method and version, e.g. ``minhash/1``."""

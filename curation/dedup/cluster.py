@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def assign_keepers(number: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def assign_keepers(number: int, first: np.ndarray, second: np.ndarray, *, num_fixed: int = 0) -> np.ndarray:
     """Give every record that leaves the keeper it was measured against.
 
     The best record not yet removed becomes a keeper and takes all its verified neighbours, then the next. So a record
@@ -13,6 +13,7 @@ def assign_keepers(number: int, first: np.ndarray, second: np.ndarray) -> np.nda
     ----------
     number : number of records, numbered in keeper order.
     first, second : (num_pairs,) verified pairs, first < second, sorted by (first, second).
+    num_fixed : so many of the first records never leave, whatever they are like; each of them can be a keeper.
 
     Returns
     -------
@@ -22,6 +23,6 @@ def assign_keepers(number: int, first: np.ndarray, second: np.ndarray) -> np.nda
     assigned = keepers.tolist()
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
         # Sorted pairs: all that could remove ``one`` have been seen when it is looked at as a keeper.
-        if assigned[one] < 0 and assigned[other] < 0:
+        if other >= num_fixed and assigned[one] < 0 and assigned[other] < 0:
             assigned[other] = one
     return np.asarray(assigned, dtype=np.int64) if number else keepers

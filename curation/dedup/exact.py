@@ -44,7 +44,12 @@ def exact_hash(texts: pl.Series, *, threads: int = 1) -> pl.Series:
 
 
 def find_exact_duplicates(
-    ids: pl.Series, hashes: pl.Series, *, length: pl.Series, quality: pl.Series | None = None
+    ids: pl.Series,
+    hashes: pl.Series,
+    *,
+    length: pl.Series,
+    quality: pl.Series | None = None,
+    within: bool = True,
 ) -> pl.DataFrame:
     """Find the records whose hash another, better record has.
 
@@ -53,7 +58,8 @@ def find_exact_duplicates(
     ids : n distinct record ids.
     hashes : n hashes of normalized texts, as ``exact_hash`` returns them.
     length : n text lengths, in characters.
-    quality : n numbers, higher is better, or None.
+    quality : n numbers, higher is better, or None. A record of infinite quality is a reference: it never leaves.
+    within : whether records that are no references remove each other.
 
     Returns
     -------
@@ -65,10 +71,17 @@ def find_exact_duplicates(
     DataError : an id stands twice.
     """
     order = keeper_order(ids, length, quality)
-    ranked = order.with_columns(hash=hashes.gather(order["row"]))
+    num_fixed = 0 if quality is None else int((quality == np.inf).sum())
+    ranked = order.with_columns(hash=hashes.gather(order["row"])).drop("row").with_row_index("rank")
+    keeper = ranked.with_columns(
+        keeper=pl.col("rank").first().over("hash"), keeper_id=pl.col("id").first().over("hash")
+    )
     return (
-        ranked.with_columns(keeper_id=pl.col("id").first().over("hash"))
-        .filter(pl.col("id") != pl.col("keeper_id"))
+        keeper.filter(
+            pl.col("rank") != pl.col("keeper"),
+            pl.col("rank") >= num_fixed,
+            pl.lit(within) | (pl.col("keeper") < num_fixed),
+        )
         .select(record_id="id", keeper_id="keeper_id")
         .sort("record_id")
     )

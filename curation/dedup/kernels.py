@@ -4,6 +4,8 @@ Everything here works on rows of one flat buffer and releases the interpreter lo
 Arithmetic is modulo 2**64 (shingles, bands) or 2**32 (signatures). Changing a result is a new version of ``METHOD``.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -22,7 +24,7 @@ _POINT, _HARD, _KIND = np.uint32(POINT), np.uint32(HARD), np.uint32(KIND_SHIFT)
 _SIX = np.uint32(6)
 _LOW = np.uint32(0x3F)
 
-compiled = numba.njit(nogil=True, cache=True, boundscheck=False)
+compiled: Any = numba.njit(nogil=True, cache=True, boundscheck=False)
 
 
 @compiled

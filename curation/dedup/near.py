@@ -49,6 +49,8 @@ def find_near_duplicates(
     *,
     threads: int = 1,
     hot: np.ndarray | None = None,
+    scope: np.ndarray | None = None,
+    within: bool = True,
 ) -> NearDuplicates:
     """Find records that leave because a better record's shingles are the same up to the threshold.
 
@@ -60,11 +62,14 @@ def find_near_duplicates(
     ----------
     ids : n distinct record ids.
     texts : n texts as they are; they are normalized here.
-    quality : n numbers, higher is kept first, or None; ties go to the longer text, then the smaller id.
+    quality : n numbers, higher is kept first, or None; ties go to the longer text, then the smaller id. A record of
+        infinite quality is a reference: it never leaves, and others leave because of it.
     config : threshold, banding, shingles.
     threads : at most so many cores are used.
     hot : sorted band hashes of the buckets that are larger than ``max_bucket`` in the whole of which these records are
         a part; see ``candidate_pairs``.
+    scope : (n,) uint64; only records of one scope are compared. None: all are.
+    within : whether records that are no references remove each other.
 
     Raises
     ------
@@ -80,13 +85,18 @@ def find_near_duplicates(
     hashes, sketches = band_hashes(
         ranked, config, bands=config.bands, rows=config.rows, seed=config.seed, threads=threads
     )
+    if scope is not None:
+        hashes ^= scope[order["row"].to_numpy(), None]
     allowed = allowed_differences(config.threshold, config.num_perm)
     first, second, bands_shared = candidate_pairs(
         hashes, sketches, max_bucket=config.max_bucket, allowed=allowed, hot=hot
     )
+    num_fixed = 0 if quality is None else int((quality == np.inf).sum())
+    useful = (second >= num_fixed) & (within | (first < num_fixed))
+    first, second, bands_shared = first[useful], second[useful], bands_shared[useful]
     similarity = verified(ranked, first, second, config, threads=threads)
     similar = similarity >= config.threshold
-    keepers = assign_keepers(len(ids), first[similar], second[similar])
+    keepers = assign_keepers(len(ids), first[similar], second[similar], num_fixed=num_fixed)
     ranked_ids = order["id"]
     pairs = pl.DataFrame(
         {

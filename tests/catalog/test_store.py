@@ -6,9 +6,12 @@ import random
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import polars as pl
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -119,6 +122,56 @@ def test_store_behind_another_fsspec_url() -> None:
         store.read_frame(StoredFile(name="text/00/none", sha256="0" * 64, size_bytes=1))
 
 
+def test_empty_prefix_of_an_object_store_is_there_once_it_was_created() -> None:
+    store = Store("memory://empty-bucket/winnow")
+    with pytest.raises(ConfigError, match="is not there; run `winnow init`"):
+        store.check()
+    store.create()
+    store.create()
+    store.check()
+    assert_frame_equal(store.read_frame(store.write_frame(FRAME, "text")), FRAME)
+
+
+class BrokenFileSystem(MemoryFileSystem):  # type: ignore[misc]
+    """A driver whose errors are of its own tree, as those of object stores are."""
+
+    protocol = ("broken",)
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        raise RuntimeError("unable to locate credentials")
+
+    def exists(self, path: str, **_: Any) -> bool:
+        return bool(self.info(path))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        self.info(path)
+
+
+def test_store_that_does_not_answer_is_a_config_error() -> None:
+    fsspec.register_implementation("broken", BrokenFileSystem, clobber=True)
+    store = Store("broken://bucket/winnow")
+    for asked in (store.check, store.create):
+        with pytest.raises(
+            ConfigError, match=r"does not answer \(unable to locate credentials\); check WINNOW_STORE_URL"
+        ):
+            asked()
+
+
+def test_damaged_file_is_healed_by_writing_it_again(store: Store) -> None:
+    file = store.write_frame(FRAME, "text")
+    path = path_of(store, file)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(CorruptionError):
+        store.read_frame(file)
+    assert store.write_frame(FRAME, "text") == file
+    assert_frame_equal(store.read_frame(file), FRAME)
+    sound = path.stat()
+    store.write_frame(FRAME, "text")
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (sound.st_ino, sound.st_mtime_ns)
+
+
 def test_unknown_url_scheme_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="cannot be opened"):
         Store("nosuchscheme://x").check()
@@ -139,3 +192,40 @@ def test_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
         assert store.read_json(store.write_json({"still": "works"}, "m")) == {"still": "works"}
     finally:
         subprocess.run(["umount", str(root)], check=True)
+
+
+def test_parts_are_read_one_by_one_and_empty_ones_stay_empty(store: Store) -> None:
+    parts = [FRAME.slice(0, 100), FRAME.slice(0, 0), FRAME.slice(100, 400)]
+    file = store.write_parts(parts, "parts")
+    assert file.num_rows == 500
+    for index, part in enumerate(parts):
+        assert_frame_equal(store.read_part(file, index), part)
+        assert_frame_equal(store.read_part(file, index, ["score"]), part.select("score"))
+    assert_frame_equal(store.read_frame(file), FRAME)
+    empty = store.write_parts(parts[1:2] * 2, "parts")
+    assert_frame_equal(store.read_part(empty, 1), parts[1])
+
+
+def test_damaged_part_is_detected_by_the_checksums_of_its_pages(store: Store) -> None:
+    file = store.write_parts([FRAME.slice(0, 250), FRAME.slice(250)], "parts")
+    path = path_of(store, file)
+    sound = path.read_bytes()
+    rng = random.Random(4)
+    noticed = 0
+    for _ in range(100):
+        damaged = bytearray(sound)
+        # Within the data: the footer is not covered by page checksums, and is checked when the whole file is read.
+        damaged[rng.randrange(4, len(sound) // 2)] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            same = store.read_part(file, 0).equals(FRAME.slice(0, 250)) and store.read_part(file, 1).equals(
+                FRAME.slice(250)
+            )
+        except CorruptionError:
+            noticed += 1
+        else:
+            assert same, "damaged data was read as if it were sound"
+    assert noticed > 60
+    path.unlink()
+    with pytest.raises(NotFoundError, match="missing"):
+        store.read_part(file, 0)

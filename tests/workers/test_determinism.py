@@ -25,7 +25,7 @@ from catalog.tables.engine import Run, Unit
 from curation.recipe import load_recipe
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, write_files
-from workers import engine, runs
+from workers import engine, manifests, runs
 from workers.app import make_app, relay
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
@@ -34,7 +34,7 @@ NUM_FILES, NUM_RECORDS = 3, 80
 FINISH_SECONDS = 200.0
 
 
-def make_catalog(home: Path, *, database_url: str = "", broker_url: str = "") -> Catalog:
+def make_catalog(home: Path, *, database_url: str = "", broker_url: str = "", **options: int) -> Catalog:
     """A migrated home with tiny shards, so that a small corpus is many units."""
     home.mkdir(parents=True, exist_ok=True)
     settings = Settings(
@@ -46,6 +46,7 @@ def make_catalog(home: Path, *, database_url: str = "", broker_url: str = "") ->
         heartbeat_seconds=1.0,
         sweep_seconds=0.5,
         max_attempts=20,
+        **options,
     )
     catalog = Catalog(settings)
     migrate.upgrade(catalog)
@@ -54,7 +55,7 @@ def make_catalog(home: Path, *, database_url: str = "", broker_url: str = "") ->
 
 
 def ask_ingest(catalog: Catalog, paths: list[str]) -> str:
-    run_id, _ = submit_ingest(catalog, dataset="tickets", paths=paths, text_column="body", label_column="queue")
+    run_id = submit_ingest(catalog, dataset="tickets", paths=paths, text_column="body", label_column="queue").run_id
     assert run_id is not None
     return run_id
 
@@ -68,6 +69,7 @@ def ask_clean(catalog: Catalog, folder: Path) -> str:
 
 def outcome(catalog: Catalog) -> dict[str, Any]:
     """Everything that must not differ between two ways of doing the same work."""
+    store = Store.of(catalog.settings)
     with catalog.read() as session:
         run = session.scalars(select(Run).where(Run.kind == "clean")).one()
         assert run.state == "done", run.reason
@@ -93,6 +95,9 @@ def outcome(catalog: Catalog) -> dict[str, Any]:
                 for one in verdicts
             ],
             "pairs": [(one.record_id, one.keeper_id, one.kind, one.jaccard, one.accepted) for one in pairs],
+            "measured": sorted(
+                row for file in manifests.run_files(session, run.id, "pairs") for row in store.read_frame(file).rows()
+            ),
         }
 
 
@@ -118,6 +123,25 @@ def undisturbed(paths: list[str], tmp_path_factory: pytest.TempPathFactory) -> d
     return found
 
 
+@pytest.mark.parametrize("dedup_rows", [4, 100])
+def test_size_of_the_units_changes_nothing(
+    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, dedup_rows: int
+) -> None:
+    catalog = make_catalog(tmp_path / "home", dedup_rows=dedup_rows)
+    ask_ingest(catalog, paths)
+    drain(catalog)
+    ask_clean(catalog, tmp_path)
+    drain(catalog)
+    assert outcome(catalog) == undisturbed
+    with catalog.read() as session:
+        names = session.scalars(select(Unit.stage_name).join(Run).where(Run.kind == "clean")).all()
+    # So small that every stage has several units.
+    assert min(names.count(stage) for stage in ("sign", "exact", "bucket", "route", "verify", "settle")) > 1 or (
+        dedup_rows == 100
+    )
+    catalog.close()
+
+
 def test_file_order_and_repeated_messages_change_nothing(
     paths: list[str], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -126,6 +150,21 @@ def test_file_order_and_repeated_messages_change_nothing(
     drain(catalog, times=3)
     ask_clean(catalog, tmp_path)
     drain(catalog, times=3)
+    assert outcome(catalog) == undisturbed
+    catalog.close()
+
+
+@pytest.mark.parametrize("place", [0, 1, NUM_FILES])
+def test_equal_files_under_other_names_change_nothing_wherever_they_stand(
+    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, place: int
+) -> None:
+    copy = Path(paths[0]).with_name("part-9.jsonl")
+    copy.write_bytes(Path(paths[0]).read_bytes())
+    catalog = make_catalog(tmp_path / "home")
+    ask_ingest(catalog, [*paths[:place], str(copy), *paths[place:]])
+    drain(catalog)
+    ask_clean(catalog, tmp_path)
+    drain(catalog)
     assert outcome(catalog) == undisturbed
     catalog.close()
 

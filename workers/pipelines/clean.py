@@ -1,6 +1,7 @@
 """Clean: a raw version and a recipe in, a verdict for every record and a curated version out.
 
-measure (a shard) → deduplicate (all) → score (a shard) → rank (all) → judge (a shard) → publish (all)
+measure (a shard) → count (all) → the stages of ``dedup`` → score (a shard) → rank (all) → judge (a shard) →
+publish (all)
 
 Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
 """
@@ -18,25 +19,24 @@ from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Version
-from catalog.tables.engine import Run, Unit
-from curation.dedup.exact import exact_hash, find_exact_duplicates
-from curation.dedup.near import METHOD as NEAR_METHOD
-from curation.dedup.near import find_near_duplicates
+from catalog.tables.engine import Run
+from curation.dedup.exact import exact_hash
 from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
 from curation.encoders import ENCODERS
 from curation.language import identify
-from curation.recipe import Recipe, recipe_from_canonical
-from curation.rules import Bounds, judge, measure
+from curation.recipe import Recipe
+from curation.rules import measure
+from curation.verdicts import LANGUAGE, rule_verdicts
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, single
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
+from workers.pipelines.dedup import duplicates_of, recipe_of
+from workers.pipelines.outputs import entries, outputs
 
-LANGUAGE = "language"
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
 EMBED_BATCH = 2_048
-PAIR_COLUMNS = ["record_id", "keeper_id", "kind", "jaccard", "bands_shared", "accepted", "rule"]
 
 
 def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by: str | None = None) -> tuple[str, str]:
@@ -67,31 +67,11 @@ def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by
             kind="clean",
             dataset_id=found.id,
             version_id=version.id,
-            config=config,
+            config=config | {"layout": dedup.layout([version], recipe, catalog.settings.dedup_rows)},
             idempotency_key=runs.digest({"clean": found.id} | config),
             requested_by=requested_by,
         )
         return run.id, state
-
-
-def _entries(unit: UnitContext) -> list[dict[str, Any]]:
-    with unit.catalog.read() as session:
-        version = session.get_one(Version, unit.claim.version_id)
-        entries: list[dict[str, Any]] = manifests.read(unit.store, version)["shards"]
-    return entries
-
-
-def _recipe(unit: UnitContext) -> Recipe:
-    return recipe_from_canonical(unit.claim.config["recipe"])
-
-
-def _outputs(unit: UnitContext, stage: int, kind: str) -> list[StoredFile]:
-    """What an earlier stage's units left, one shard each, in the order of the text shards."""
-    with unit.catalog.read() as session:
-        units = session.scalars(
-            select(Unit.id).where(Unit.run_id == unit.claim.run_id, Unit.stage == stage).order_by(Unit.position)
-        ).all()
-        return [file for unit_id in units for file in manifests.unit_files(session, unit_id, kind)]
 
 
 def _text_plan(session: Session, run: Run) -> list[dict[str, Any]]:
@@ -102,8 +82,8 @@ def _text_plan(session: Session, run: Run) -> list[dict[str, Any]]:
 
 def _measure(unit: UnitContext) -> UnitResult:
     """Every rule's value, language, exact hash and token counts of one shard."""
-    recipe = _recipe(unit)
-    entry = _entries(unit)[unit.claim.payload["index"]]
+    recipe = recipe_of(unit)
+    entry = entries(unit)[unit.claim.payload["index"]]
     frame = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
     unit.progress(0, frame.height)
     values = measure(frame["text"], list(recipe.rules))
@@ -130,97 +110,31 @@ def _measure(unit: UnitContext) -> UnitResult:
     )
 
 
-def _rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """``kept``, ``reason`` and ``failed`` by the recipe's rules and languages, before duplicates are known."""
-    bounds: dict[str, Bounds] = dict(recipe.rules)
-    columns = [pl.col(name) for name in bounds]
-    if recipe.languages:
-        # A text whose language is unsure is not dropped for it: only a confident other language is.
-        other = (
-            pl.col("language").is_not_null()
-            & ~pl.col("language").is_in(list(recipe.languages))
-            & (pl.col("confidence") >= recipe.min_language_confidence)
-        )
-        columns.append(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE))
-        bounds[LANGUAGE] = Bounds(minimum=None, maximum=0.0)
-    if not bounds:
-        # A recipe may be duplicates alone: then nothing fails, and there is no value whose rows could be counted.
-        return measured.select(
-            kept=pl.lit(value=True), reason=pl.lit(None, pl.String), failed=pl.lit([], pl.List(pl.String)), id="id"
-        ).drop("id")
-    return judge(measured.select(columns), bounds)
-
-
-def _deduplicate(unit: UnitContext) -> UnitResult:
-    """Exact, then near duplicates over the whole version; who fails a rule never keeps a place from one who passes."""
-    recipe = _recipe(unit)
-    measured = pl.concat([unit.store.read_frame(file) for file in _outputs(unit, 0, "measured")])
-    quality = _rule_verdicts(measured, recipe)["kept"].cast(pl.Float64)
-    base = measured.select("id", "exact_hash", "num_chars").with_columns(quality=quality)
-    exact = (
-        find_exact_duplicates(base["id"], base["exact_hash"], quality=base["quality"], length=base["num_chars"])
-        if recipe.exact
-        else pl.DataFrame(schema={"record_id": pl.String, "keeper_id": pl.String})
-    )
-    left = base.join(exact, left_on="id", right_on="record_id", how="anti", maintain_order="left")
-    unit.progress(exact.height, base.height)
-    exact = exact.with_columns(kind=pl.lit("exact"), jaccard=pl.lit(1.0), bands_shared=pl.lit(0, pl.Int64))
-    exact = exact.with_columns(accepted=pl.lit(value=True), rule=pl.lit("xxh3-128/1"))
-    found = exact
-    if recipe.near is not None:
-        texts = pl.concat(
-            [unit.store.read_frame(StoredFile.from_json(one["data"]), ["id", "text"]) for one in _entries(unit)]
-        )
-        left = left.join(texts, on="id", how="left", maintain_order="left")
-        near = find_near_duplicates(left["id"], left["text"], left["quality"], recipe.near).pairs
-        found = _joined(exact, near.with_columns(kind=pl.lit("near"), rule=pl.lit(NEAR_METHOD)))
-    found = found.select(PAIR_COLUMNS).sort("record_id", "keeper_id")
-    removed = found.filter("accepted").select(id="record_id", keeper_id="keeper_id", kind="kind")
+def _count(unit: UnitContext) -> UnitResult:
+    """Token counts of the whole version, by which a text's rarity is told."""
     corpus = TokenCounts.empty()
-    for file in _outputs(unit, 0, "tokens"):
+    files = outputs(unit, "measure", "tokens")
+    for index, file in enumerate(files):
+        unit.progress(index, len(files))
         corpus = corpus.merge(TokenCounts.from_frame(unit.store.read_frame(file)))
-    rows = found.with_columns(run_id=pl.lit(unit.claim.run_id))
-    unit.progress(base.height, base.height)
     return UnitResult(
-        result={"removed": removed.height, "pairs": found.height},
-        shards=[
-            ("duplicates", unit.store.write_frame(removed, "duplicates")),
-            ("corpus", unit.store.write_frame(corpus.to_frame(), "tokens")),
-        ],
-        rows=[(DuplicatePair.metadata.tables["duplicate_pairs"], rows)],
+        result={"tokens": corpus.total}, shards=[("corpus", unit.store.write_frame(corpus.to_frame(), "tokens"))]
     )
-
-
-def _joined(exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
-    """Exact and near pairs together; an exact duplicate follows its keeper where that left to a better record.
-
-    Its normalized text is its keeper's, so the measured Jaccard is too, and nobody stands behind a record that is gone.
-    """
-    moved = exact.select("record_id", left="keeper_id").join(
-        near.filter("accepted").rename({"record_id": "left"}), on="left", how="inner"
-    )
-    stays = ~pl.col("record_id").is_in(moved["record_id"].implode())
-    exact = exact.with_columns(accepted=stays)
-    return pl.concat([part.select(PAIR_COLUMNS) for part in (exact, near, moved)])
-
-
-def _single_output(unit: UnitContext, stage: int, kind: str) -> pl.DataFrame:
-    (file,) = _outputs(unit, stage, kind)
-    return unit.store.read_frame(file)
 
 
 def _score(unit: UnitContext) -> UnitResult:
     """Raw difficulty of every record of one shard, and embeddings of those that stay."""
-    recipe = _recipe(unit)
+    recipe = recipe_of(unit)
     index = unit.claim.payload["index"]
-    frame = unit.store.read_frame(StoredFile.from_json(_entries(unit)[index]["data"]), ["id", "text"])
-    measured = unit.store.read_frame(_outputs(unit, 0, "measured")[index])
-    corpus = TokenCounts.from_frame(_single_output(unit, 1, "corpus"))
-    duplicates = _single_output(unit, 1, "duplicates")
+    frame = unit.store.read_frame(StoredFile.from_json(entries(unit)[index]["data"]), ["id", "text"])
+    measured = unit.store.read_frame(outputs(unit, "measure", "measured")[index])
+    (counted,) = outputs(unit, "count", "corpus")
+    corpus = TokenCounts.from_frame(unit.store.read_frame(counted))
+    duplicates = duplicates_of(unit, index)
     scores = frame.select("id").with_columns(
         **{name: DIFFICULTY[name].member(frame["text"], corpus) for name in recipe.difficulty}
     )
-    kept = _rule_verdicts(measured, recipe)["kept"] & ~frame["id"].is_in(duplicates["id"].implode())
+    kept = rule_verdicts(measured, recipe)["kept"] & ~frame["id"].is_in(duplicates["id"].implode())
     scores = scores.with_columns(kept=kept)
     chosen = frame.filter(kept)
     unit.progress(0, chosen.height)
@@ -250,8 +164,8 @@ def _embed(unit: UnitContext, encoder: str, frame: pl.DataFrame) -> pl.DataFrame
 
 def _rank(unit: UnitContext) -> UnitResult:
     """Difficulty percentiles among the records that stay, one selection shard a text shard."""
-    recipe = _recipe(unit)
-    files = _outputs(unit, 2, "scored")
+    recipe = recipe_of(unit)
+    files = outputs(unit, "score", "scored")
     frames = [unit.store.read_frame(file) for file in files]
     kept = pl.concat([frame.filter("kept").drop("kept") for frame in frames])
     ranks = kept.select("id").with_columns(
@@ -273,14 +187,14 @@ def _rank(unit: UnitContext) -> UnitResult:
 
 def _judge(unit: UnitContext) -> UnitResult:
     """One verdict a record of one shard, with everything measured, into SQL."""
-    recipe = _recipe(unit)
+    recipe = recipe_of(unit)
     index = unit.claim.payload["index"]
-    measured = unit.store.read_frame(_outputs(unit, 0, "measured")[index])
-    duplicates = _single_output(unit, 1, "duplicates")
-    scored = unit.store.read_frame(_outputs(unit, 2, "scored")[index]).drop("kept")
-    ranks = unit.store.read_frame(_outputs(unit, 3, "selection")[index]).select("id", "difficulty")
+    measured = unit.store.read_frame(outputs(unit, "measure", "measured")[index])
+    duplicates = duplicates_of(unit, index)
+    scored = unit.store.read_frame(outputs(unit, "score", "scored")[index]).drop("kept")
+    ranks = unit.store.read_frame(outputs(unit, "rank", "selection")[index]).select("id", "difficulty")
     kinds = measured.select("id").join(duplicates, on="id", how="left", maintain_order="left")["kind"]
-    by_rules = _rule_verdicts(measured, recipe)
+    by_rules = rule_verdicts(measured, recipe)
     duplicate = pl.when(pl.col("kind") == "exact").then(pl.lit(EXACT)).when(pl.col("kind") == "near").then(pl.lit(NEAR))
     frame = by_rules.with_columns(kind=kinds).with_columns(duplicate=duplicate)
     frame = frame.with_columns(
@@ -333,11 +247,11 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
 def _publish(unit: UnitContext) -> UnitResult:
     """The curated version: text shards as they are, beside each the ids that stay, their difficulty and vectors."""
     recipe = unit.claim.config["recipe"]
-    entries = _entries(unit)
-    selections, embeddings = _outputs(unit, 3, "selection"), _outputs(unit, 2, "embedding")
+    shards = entries(unit)
+    selections, embeddings = outputs(unit, "rank", "selection"), outputs(unit, "score", "embedding")
     curated = [
         entry | {"selection": selection.to_json(), "embedding": embedding.to_json()}
-        for entry, selection, embedding in zip(entries, selections, embeddings, strict=True)
+        for entry, selection, embedding in zip(shards, selections, embeddings, strict=True)
     ]
     with unit.catalog.read() as session:
         dropped = funnel(session, unit.claim.run_id, recipe)
@@ -353,7 +267,7 @@ def _publish(unit: UnitContext) -> UnitResult:
         "recipe": recipe["name"],
         "recipe_hash": unit.claim.config["recipe_hash"],
         "encoder": recipe["encoder"],
-        "records": sum(entry["data"]["num_rows"] for entry in entries),
+        "records": sum(entry["data"]["num_rows"] for entry in shards),
         "kept": kept,
         "dropped": {one["rule"]: one["dropped"] for one in dropped if one["dropped"]},
         "clusters": num_clusters,
@@ -372,7 +286,8 @@ PIPELINES.register("clean")(
     Pipeline(
         stages=(
             Stage(name="measure", plan=_text_plan, work=_measure),
-            Stage(name="deduplicate", plan=single, work=_deduplicate),
+            Stage(name="count", plan=single, work=_count),
+            *dedup.STAGES,
             Stage(name="score", plan=_text_plan, work=_score),
             Stage(name="rank", plan=single, work=_rank),
             Stage(name="judge", plan=_text_plan, work=_judge),

@@ -1,0 +1,138 @@
+"""Deduplication in stages whose memory is bounded: what one shard, one partition or one part of a graph contributes.
+
+sign → entries by hash partition → links between rows of one bucket → connected parts → the pairs of each part.
+
+A part is closed under candidate pairs, so what is found in it is what would be found in everything at once
+(``banding.candidate_pairs``); ``near.find_near_duplicates`` is both the whole and the last stage.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from curation.dedup.banding import Buckets, allowed_differences
+from curation.dedup.config import NearConfig
+from curation.dedup.keeper import keeper_order
+from curation.dedup.kernels import settle_roots, unite
+from curation.dedup.minhash import band_hashes
+
+ENTRY_SCHEMA = {"hash": pl.UInt64, "row": pl.Int64, "sketch_low": pl.UInt64, "sketch_high": pl.UInt64}
+LINK_SCHEMA = {"first": pl.Int64, "second": pl.Int64}
+
+
+def band_entries(records: pl.DataFrame, config: NearConfig, *, exact: bool, threads: int = 1) -> pl.DataFrame:
+    """Every band of every record that can have a near duplicate: ``hash, row, sketch_low, sketch_high``.
+
+    Parameters
+    ----------
+    records : ``id``, ``text``, ``exact_hash``, ``length``, ``quality``, ``row`` (global number), ``scope`` (u64).
+    exact : of records with one exact hash only the best is entered: the others have left before.
+    """
+    if exact:
+        order = keeper_order(records["id"], records["length"], records["quality"])
+        first = records["exact_hash"].gather(order["row"]).is_first_distinct()
+        records = records[order["row"].filter(first).sort()]
+    hashes, sketches = band_hashes(
+        records["text"], config, bands=config.bands, rows=config.rows, seed=config.seed, threads=threads
+    )
+    hashes ^= records["scope"].to_numpy()[:, None]
+    rows = records["row"].to_numpy()
+    columns = [hashes.ravel(), *(np.repeat(one, config.bands) for one in (rows, sketches[:, 0], sketches[:, 1]))]
+    return pl.DataFrame(dict(zip(ENTRY_SCHEMA, columns, strict=True)), schema=ENTRY_SCHEMA)
+
+
+def split(frame: pl.DataFrame, parts: np.ndarray, num_parts: int) -> list[pl.DataFrame]:
+    """The rows of each part, in their order.
+
+    Parameters
+    ----------
+    parts : (n,) number of each row's part, from 0 to ``num_parts - 1``.
+    """
+    order = np.argsort(parts, kind="stable")
+    edges = np.searchsorted(parts[order], np.arange(num_parts + 1))
+    arranged = frame[order]
+    return [arranged.slice(start, end - start) for start, end in pairwise(edges.tolist())]
+
+
+def hash_part(hashes: np.ndarray, num_parts: int) -> np.ndarray:
+    """The part of each 64-bit hash: equal ranges of the upper half; (n,) int64."""
+    return ((hashes >> np.uint64(32)) * np.uint64(num_parts) >> np.uint64(32)).astype(np.int64)
+
+
+def hex_part(hashes: pl.Series, num_parts: int) -> np.ndarray:
+    """The part of each hexadecimal hash, by its first eight digits; (n,) int64."""
+    upper = hashes.str.slice(0, 8).str.to_integer(base=16, dtype=pl.UInt64).to_numpy()
+    return hash_part(upper << np.uint64(32), num_parts)
+
+
+def bucket_links(entries: pl.DataFrame, gone: np.ndarray, config: NearConfig) -> tuple[pl.DataFrame, np.ndarray]:
+    """Connect the rows of one partition whose pairs are worth measuring.
+
+    Parameters
+    ----------
+    entries : all entries of a range of hashes.
+    gone : (num_rows,) bool, rows that left as exact duplicates.
+
+    Returns
+    -------
+    links : ``first``, ``second``; a spanning forest of the pairs, one link for each row but the roots.
+    hot : (m,) uint64, sorted: hashes of the buckets with more than ``max_bucket`` rows.
+    """
+    stays = ~gone[entries["row"].to_numpy()]
+    hashes, rows = entries["hash"].to_numpy()[stays], entries["row"].to_numpy()[stays]
+    sketches = np.column_stack([entries[name].to_numpy()[stays] for name in ("sketch_low", "sketch_high")])
+    buckets = Buckets.of(hashes, rows, sketches)
+    hot = buckets.hot(config.max_bucket)
+    first, second = buckets.pairs(hot, allowed_differences(config.threshold, config.num_perm))
+    involved, places = np.unique(np.concatenate([first, second]), return_inverse=True)
+    parents = np.arange(len(involved), dtype=np.int64)
+    unite(parents, places[: len(first)], places[len(first) :])
+    settle_roots(parents)
+    child = parents != np.arange(len(parents))
+    links = pl.DataFrame({"first": involved[parents[child]], "second": involved[child]}, schema=LINK_SCHEMA)
+    return links, np.sort(buckets.hashes[hot])
+
+
+def connect(num_rows: int, links: Iterable[pl.DataFrame], max_rows: int) -> tuple[np.ndarray, int]:
+    """Put connected rows into parts of about ``max_rows``.
+
+    Returns
+    -------
+    parts : (num_rows,) uint32, 0 for a row that is linked to nobody; a component is never divided, so one larger than
+        ``max_rows`` is a part by itself.
+    num_parts : without part 0.
+    """
+    parents = np.arange(num_rows, dtype=np.uint32 if num_rows < 2**32 else np.int64)
+    for one in links:
+        unite(parents, one["first"].to_numpy(), one["second"].to_numpy())
+    settle_roots(parents)
+    sizes = np.bincount(parents, minlength=num_rows)
+    roots = np.flatnonzero(sizes > 1)
+    del links
+    filled = np.cumsum(sizes[roots]) - sizes[roots]
+    number = filled // max_rows
+    _, number = np.unique(number, return_inverse=True)
+    part_of_root = np.zeros(num_rows, dtype=np.uint32)
+    part_of_root[roots] = number + 1
+    return part_of_root[parents], int(number.max()) + 1 if len(roots) else 0
+
+
+def follow(exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
+    """Exact and near pairs together; an exact duplicate follows its keeper where that left to a better record.
+
+    Its normalized text is its keeper's, so the measured Jaccard is too, and nobody stands behind a record that is gone.
+
+    Parameters
+    ----------
+    exact, near : pairs with ``record_id``, ``keeper_id``, ``accepted`` and the same further columns.
+    """
+    moved = exact.select("record_id", left="keeper_id").join(
+        near.filter("accepted").rename({"record_id": "left"}), on="left", how="inner"
+    )
+    # It shared no band: it was not measured itself.
+    moved = moved.with_columns(bands_shared=pl.lit(0, pl.Int64))
+    stays = ~pl.col("record_id").is_in(moved["record_id"].implode())
+    exact = exact.with_columns(accepted=stays)
+    return pl.concat([part.select(near.columns) for part in (exact, near, moved)])

@@ -1,0 +1,321 @@
+"""``winnow dedup``: find duplicates within a dataset or against others, look at them, take them away."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError
+from catalog.store import Store
+from curation.dedup.config import PRESETS, NearConfig
+from curation.dedup.curve import curve
+from curation.recipe import Recipe
+from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from workers import clusters as reading
+from workers import manifests
+
+TEXT_CHARS = 100
+PRESET_HELP = f"Banding by name: {', '.join(sorted(PRESETS))}; default fineweb."
+
+
+class RunByDefault(TyperGroup):
+    """``winnow dedup DATASET`` means ``winnow dedup run DATASET``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Take the first word as a dataset where it is no command."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=RunByDefault,
+    help="Find duplicates: `winnow dedup DATASET`, or one of the commands below.",
+    no_args_is_help=True,
+)
+
+Threshold = Annotated[float, typer.Option(help="Jaccard similarity from which a record leaves, in (0, 1].")]
+Preset = Annotated[str | None, typer.Option(help=PRESET_HELP)]
+Bands = Annotated[int | None, typer.Option(help="Bands of the signature, instead of a preset.")]
+Rows = Annotated[int | None, typer.Option(help="Rows a band, instead of a preset.")]
+Recall = Annotated[float | None, typer.Option(help="Share of pairs at the threshold to find; chooses the banding.")]
+MinWords = Annotated[int, typer.Option(min=1, help="Texts with fewer words are compared by characters.")]
+FoldDigits = Annotated[bool, typer.Option("--fold-digits", help="All digits are alike.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate time and memory on a sample, and stop.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")]
+
+
+def near_config(**given: Any) -> NearConfig:
+    """The configuration that the options ask for; what is left out is chosen."""
+    wanted = {key: value for key, value in given.items() if value is not None}
+    return NearConfig.configured(wanted)
+
+
+@app.command("run")
+def run(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
+    *,
+    threshold: Threshold = 0.8,
+    preset: Preset = None,
+    bands: Bands = None,
+    rows: Rows = None,
+    recall: Recall = None,
+    min_words: MinWords = 50,
+    fold_digits: FoldDigits = False,
+    exact_only: Annotated[
+        bool, typer.Option("--exact-only", help="Only texts that are equal once normalized.")
+    ] = False,
+    per_source: Annotated[bool, typer.Option("--per-source", help="Compare records of one file only.")] = False,
+    dry_run: DryRun = False,
+    detach: Detach = False,
+    json: AsJson = False,
+) -> None:
+    """Find exact and verified near duplicates within a dataset and publish what stays."""
+    near = near_config(
+        threshold=threshold,
+        preset=preset,
+        bands=bands,
+        rows=rows,
+        recall=recall,
+        min_words=min_words,
+        fold_digits=fold_digits,
+    )
+    recipe = Recipe(name="dedup", near=None if exact_only else near)
+    _submit(dataset, recipe, dry_run=dry_run, detach=detach, json=json, scope={"per_source": per_source})
+
+
+@app.command("against")
+def against(
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset that records leave.")],
+    others: Annotated[list[str], typer.Argument(help="Datasets that stay whole, e.g. evaluation sets; or 'all'.")],
+    *,
+    threshold: Threshold = 0.8,
+    preset: Preset = None,
+    bands: Bands = None,
+    rows: Rows = None,
+    recall: Recall = None,
+    min_words: MinWords = 50,
+    fold_digits: FoldDigits = False,
+    within: Annotated[bool, typer.Option("--within", help="Remove the dataset's own duplicates too.")] = False,
+    dry_run: DryRun = False,
+    detach: Detach = False,
+    json: AsJson = False,
+) -> None:
+    """Remove from a dataset what stands in others: decontamination, or everything ever ingested with 'all'."""
+    from workers.pipelines.deduplicate import other_datasets
+
+    near = near_config(
+        threshold=threshold,
+        preset=preset,
+        bands=bands,
+        rows=rows,
+        recall=recall,
+        min_words=min_words,
+        fold_digits=fold_digits,
+    )
+    if others == ["all"]:
+        others = other_datasets(workspace(), dataset)
+        if not others:
+            raise ConfigError(f"nothing but {dataset!r} was ever ingested; there is nothing to compare with")
+    scope = {"against": others, "within": within}
+    _submit(dataset, Recipe(name="dedup", near=near), dry_run=dry_run, detach=detach, json=json, scope=scope)
+
+
+def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: bool, scope: dict[str, Any]) -> None:
+    from workers.pipelines.deduplicate import submit_dedup
+
+    catalog = workspace()
+    if dry_run:
+        _estimate(catalog, dataset, recipe, scope.get("against", []), as_json=json)
+        return
+    run_id, state = submit_dedup(catalog, dataset=dataset, recipe=recipe, **scope)
+    if detach:
+        detached(catalog, run_id, as_json=json)
+        return
+    if state == "done":
+        say("this version was deduplicated so before; the same result:", as_json=json)
+    elif state == "resumed":
+        say("going on from where the last try ended", as_json=json)
+    result = run_to_end(catalog, run_id, as_json=json).result or {}
+    if json:
+        emit_json({"run": run_id} | result)
+        return
+    left = result["records"]
+    table: list[tuple[str, int, int]] = [("(in)", 0, left)]
+    for kind in ("exact_duplicates", "near_duplicates"):
+        left -= result[kind]
+        table.append((kind.replace("_", " "), result[kind], left))
+    emit_table("funnel", ("stage", "dropped", "left"), table)
+    say(f"{result['clusters']:,} clusters, {result['biggest_cluster']:,} records behind the biggest keeper")
+    if recipe.near is not None:
+        near = recipe.near
+        say(
+            f"{near.bands} bands of {near.rows} find {near.recall(near.threshold):.1%} of pairs at {near.threshold:g}, "
+            f"{near.recall((1 + near.threshold) / 2):.1%} at {(1 + near.threshold) / 2:g}; every one found was measured"
+        )
+    say(f"look at them: `winnow dedup clusters {dataset}`; take them away: `winnow dedup export {dataset}`")
+
+
+def _estimate(catalog: Catalog, dataset: str, recipe: Recipe, others: list[str], *, as_json: bool) -> None:
+    from workers.estimate import estimate
+
+    found = estimate(catalog, dataset=dataset, recipe=recipe, others=others)
+    if as_json:
+        emit_json(found)
+        return
+    show(
+        f"{found['records']:,} records, {found['bytes'] / 1e6:,.0f} MB of text in {found['units']:,} units: about "
+        f"{found['seconds']:,.0f} s on {found['workers']} workers, {found['worker_memory_bytes'] / 2**20:,.0f} MiB "
+        f"each, {found['disk_bytes'] / 1e6:,.0f} MB in the store"
+    )
+    say(f"from {found['sampled']:,} records, on which it took {found['sample_seconds']:.2f} s; nothing was written")
+
+
+@app.command("clusters")
+def clusters(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Clusters shown at most.")] = 10,
+    json: AsJson = False,
+) -> None:
+    """Show the biggest duplicate clusters of the newest run."""
+    catalog = workspace()
+    store = Store.of(catalog.settings)
+    with catalog.read() as session:
+        found = reading.newest_run(session, manifests.find_dataset(session, dataset))
+        biggest = reading.biggest_clusters(session, found.id, limit)
+        texts = reading.texts_of(session, store, found, {keeper for keeper, _ in biggest})
+        run_id = found.id
+    rows = [{"keeper": keeper, "removed": size, "text": texts[keeper]["text"]} for keeper, size in biggest]
+    if json:
+        emit_json({"run": run_id, "clusters": rows})
+        return
+    emit_table(
+        f"biggest clusters of run {run_id[:8]}",
+        ("removed", "kept record", "text"),
+        [(row["removed"], row["keeper"], str(row["text"])[:TEXT_CHARS]) for row in rows],
+    )
+
+
+@app.command("export")
+def export(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
+    *,
+    output: Annotated[Path | None, typer.Option(help="Parquet file; default DATASET-clusters.parquet here.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Write every removed record with its keeper, both with text, file and line, as Parquet."""
+    import pyarrow.parquet as pq
+
+    catalog = workspace()
+    store = Store.of(catalog.settings)
+    path = output or Path(f"{dataset}-clusters.parquet")
+    if not path.parent.is_dir():
+        raise ConfigError(f"folder {path.parent} does not exist; make it, or write elsewhere with --output")
+    aside = path.with_name(f".{path.name}.tmp")
+    total = 0
+    writer = None
+    try:
+        with catalog.read() as session:
+            found = reading.newest_run(session, manifests.find_dataset(session, dataset))
+            for frame in reading.cluster_rows(session, store, found):
+                table = frame.to_arrow()
+                writer = writer or pq.ParquetWriter(aside, table.schema, compression="zstd")
+                writer.write_table(table)
+                total += frame.height
+        if writer is None:
+            raise ConfigError(f"no record of {dataset!r} left as a duplicate; there is nothing to export")
+        writer.close()
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    if json:
+        emit_json({"file": str(path), "rows": total})
+        return
+    show(str(path))
+    say(f"{total:,} removed records, each with its keeper in column 'cluster'")
+
+
+@app.command("curve")
+def show_curve(
+    *,
+    threshold: Threshold = 0.8,
+    preset: Preset = None,
+    bands: Bands = None,
+    rows: Rows = None,
+    recall: Recall = None,
+    json: AsJson = False,
+) -> None:
+    """Draw the S-curve of a banding: which share of pairs of each similarity it finds."""
+    near = near_config(threshold=threshold, preset=preset, bands=bands, rows=rows, recall=recall)
+    points = curve(near.bands, near.rows)
+    if json:
+        emit_json({"bands": near.bands, "rows": near.rows, "threshold": threshold, "curve": points})
+        return
+    say(f"{near.bands} bands of {near.rows} rows ({near.num_perm} permutations)")
+    for similarity, probability in points[::2]:
+        mark = " <- threshold" if abs(similarity - threshold) < 0.02 else ""
+        show(f"{similarity:4.2f}  {'█' * round(50 * probability):<50} {probability:7.3%}{mark}")
+
+
+def what_if(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned or deduplicated.")],
+    *,
+    threshold: Annotated[list[float], typer.Option(help="Jaccard threshold to try; may be given several times.")],
+    json: AsJson = False,
+) -> None:
+    """Say what other thresholds would have removed as near-duplicates, from the stored pairs, without a new run."""
+    for value in threshold:
+        if not 0 < value <= 1:
+            raise ConfigError(f"threshold={value} must lie in (0, 1]; 0.8 is usual")
+    catalog = workspace()
+    store = Store.of(catalog.settings)
+    with catalog.read() as session:
+        found = reading.newest_run(session, manifests.find_dataset(session, dataset))
+        given = found.config["recipe"]["near"]
+        if given is None:
+            raise ConfigError(f"run {found.id[:8]} looked for exact duplicates only; there are no measured pairs")
+        asked = sorted({*threshold, given["threshold"]})
+        outcomes = reading.what_if(session, store, found, asked)
+        run_id = found.id
+    near = NearConfig(bands=given["bands"], rows=given["rows"])
+    rows = [
+        {
+            "threshold": one.threshold,
+            "removed": one.removed,
+            "clusters": one.clusters,
+            "biggest": one.biggest,
+            "found_at_threshold": round(near.recall(one.threshold), 4),
+            "of_the_run": one.threshold == given["threshold"],
+        }
+        for one in outcomes
+    ]
+    if json:
+        emit_json({"run": run_id, "thresholds": rows})
+        return
+    header = ("threshold", "near duplicates", "clusters", "biggest", "found by theory", "")
+    emit_table(
+        f"from the pairs of run {run_id[:8]}",
+        header,
+        [
+            (
+                row["threshold"],
+                row["removed"],
+                row["clusters"],
+                row["biggest"],
+                f"{row['found_at_threshold']:.1%}",
+                "the run's own" if row["of_the_run"] else "",
+            )
+            for row in rows
+        ],
+    )
+    if min(threshold) < given["threshold"]:
+        say("below the run's own threshold fewer pairs were measured: the figures there are lower bounds")
+
+
+def add(root: typer.Typer) -> None:
+    """Register this module's commands."""
+    root.add_typer(app, name="dedup")
+    root.command("what-if")(what_if)

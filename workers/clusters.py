@@ -1,0 +1,120 @@
+"""Reading back what a deduplication found: clusters, measured pairs, other thresholds."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from catalog.errors import NotFoundError
+from catalog.store import Store, StoredFile
+from catalog.tables.curation import DuplicatePair
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.engine import Run
+from curation.dedup.near import PAIR_SCHEMA
+from curation.dedup.whatif import Outcome, near_outcome
+from workers import manifests
+
+KINDS = ("clean", "dedup")
+EXPORT_ROWS = 100_000
+
+
+def newest_run(session: Session, dataset: Dataset) -> Run:
+    """The newest finished run over a dataset that looked for duplicates.
+
+    Raises
+    ------
+    NotFoundError : there is none, with the command that makes one.
+    """
+    query = (
+        select(Run)
+        .where(Run.dataset_id == dataset.id, Run.kind.in_(KINDS), Run.state == "done")
+        .order_by(Run.finished_at.desc(), Run.id)
+    )
+    for run in session.scalars(query):
+        if run.config["recipe"]["near"] or run.config["recipe"]["exact"]:
+            return run
+    raise NotFoundError(f"nobody has looked for duplicates in {dataset.name!r} yet; run `winnow dedup {dataset.name}`")
+
+
+def measured_pairs(session: Session, store: Store, run_id: str) -> Iterator[pl.DataFrame]:
+    """Every pair that a run measured, accepted or not, a part at a time."""
+    for file in manifests.run_files(session, run_id, "pairs"):
+        yield store.read_frame(file)
+
+
+def biggest_clusters(session: Session, run_id: str, limit: int) -> list[tuple[str, int]]:
+    """Keepers with the most records behind them, and how many."""
+    size = func.count().label("size")
+    rows = session.execute(
+        select(DuplicatePair.keeper_id, size)
+        .where(DuplicatePair.run_id == run_id, DuplicatePair.accepted)
+        .group_by(DuplicatePair.keeper_id)
+        .order_by(size.desc(), DuplicatePair.keeper_id)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def what_if(session: Session, store: Store, run: Run, thresholds: list[float]) -> list[Outcome]:
+    """What other thresholds would have done, from the stored pairs alone."""
+    # An exact duplicate that followed its keeper shares no band with the record it stands behind.
+    near = [part.filter(pl.col("bands_shared") > 0) for part in measured_pairs(session, store, run.id)]
+    pairs = pl.concat(near) if near else pl.DataFrame(schema=PAIR_SCHEMA)
+    return [near_outcome(pairs, threshold) for threshold in thresholds]
+
+
+def texts_of(session: Session, store: Store, run: Run, ids: set[str]) -> dict[str, dict[str, Any]]:
+    """Text, file and line of records, by id; ``DATASET:RECORD`` for one of another dataset."""
+    found: dict[str, dict[str, Any]] = {}
+    for prefix, version in _versions(session, run):
+        wanted = [one.removeprefix(prefix) for one in ids if one.startswith(prefix) and (prefix or ":" not in one)]
+        if not wanted:
+            continue
+        for entry in manifests.read(store, version)["shards"]:
+            frame = store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text", "source", "line"])
+            for row in frame.filter(pl.col("id").is_in(wanted)).to_dicts():
+                found[prefix + row["id"]] = row
+    return found
+
+
+def _versions(session: Session, run: Run) -> list[tuple[str, Version]]:
+    """The run's own version under no prefix, the others under theirs."""
+    others = run.config.get("scope", {}).get("against", [])
+    own = session.get_one(Version, run.version_id)
+    return [("", own), *((f"{one['dataset']}:", session.get_one(Version, one["version"])) for one in others)]
+
+
+def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
+    """Every removed record with its keeper, both with text, file and line, some thousands at a time."""
+    last = ""
+    while True:
+        pairs = session.scalars(
+            select(DuplicatePair)
+            .where(DuplicatePair.run_id == run.id, DuplicatePair.accepted, DuplicatePair.record_id > last)
+            .order_by(DuplicatePair.record_id)
+            .limit(EXPORT_ROWS)
+        ).all()
+        if not pairs:
+            return
+        last = pairs[-1].record_id
+        texts = texts_of(session, store, run, {one.record_id for one in pairs} | {one.keeper_id for one in pairs})
+        yield pl.DataFrame(
+            [
+                {
+                    "cluster": one.keeper_id,
+                    "record_id": one.record_id,
+                    "kind": one.kind,
+                    "jaccard": one.jaccard,
+                    "bands_shared": one.bands_shared,
+                    "rule": one.rule,
+                    **{
+                        f"{role}_{name}": texts[record][name]
+                        for role, record in (("record", one.record_id), ("keeper", one.keeper_id))
+                        for name in ("text", "source", "line")
+                    },
+                }
+                for one in pairs
+            ]
+        )

@@ -1,0 +1,84 @@
+"""How long a deduplication would take and how much it would need, told from a sample before it starts."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from catalog.database import Catalog
+from catalog.store import Store, StoredFile
+from curation.dedup.exact import exact_hash, find_exact_duplicates
+from curation.dedup.near import find_near_duplicates
+from curation.recipe import Recipe
+from workers import manifests
+from workers.pipelines.dedup import layout
+
+SAMPLE_ROWS = 20_000
+OVERHEAD = 4.0
+"""Reading, writing and checking what stages hand to each other, against the bare computation; measured."""
+BASE_BYTES = 420 * 2**20
+"""A worker that has loaded everything and does nothing; measured."""
+BYTES_A_BAND = 110
+"""Of a unit that signs, for each band of each record: entries, their copy in parts, the file's buffer; measured."""
+DISK_A_BAND = 30
+
+
+def estimate(catalog: Catalog, *, dataset: str, recipe: Recipe, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Time, memory and disk of a deduplication.
+
+    Returns
+    -------
+    ``records``, ``bytes``, ``units``, ``workers``, ``seconds``, ``worker_memory_bytes``, ``disk_bytes``, ``sampled``,
+    ``sample_seconds``.
+
+    Raises
+    ------
+    NotFoundError : no such dataset, or nothing ingested.
+    """
+    store = Store.of(catalog.settings)
+    settings = catalog.settings
+    with catalog.read() as session:
+        names = [dataset, *others]
+        versions = [manifests.require_version(session, manifests.find_dataset(session, one), "raw") for one in names]
+        shards = [entry for one in versions for entry in manifests.read(store, one)["shards"]]
+    plan = layout(versions, recipe, settings.dedup_rows)
+    sample = _sample(store, shards)
+    # What is compiled or loaded once a process is no part of the rate.
+    _deduplicate(sample.head(2), recipe)
+    began = time.perf_counter()
+    _deduplicate(sample, recipe)
+    seconds = time.perf_counter() - began
+    records = plan["num_records"]
+    mean_bytes = float(sample["text"].str.len_bytes().mean() or 0.0)  # type: ignore[arg-type]
+    bands = recipe.near.bands if recipe.near is not None else 0
+    a_unit = min(records, plan["rows"])
+    return {
+        "records": records,
+        "bytes": round(records * mean_bytes),
+        "units": plan["num_shards"] + 3 * plan["groups"] + 2 * plan["exact_parts"] + plan["band_parts"] + 2,
+        "workers": settings.num_workers,
+        "seconds": round(OVERHEAD * seconds * records / max(1, sample.height) / settings.num_workers, 1),
+        "worker_memory_bytes": round(BASE_BYTES + a_unit * (bands * BYTES_A_BAND + 4 * mean_bytes) + 9 * records),
+        "disk_bytes": round(records * (bands * DISK_A_BAND + 60 + mean_bytes / 2)),
+        "sampled": sample.height,
+        "sample_seconds": round(seconds, 3),
+    }
+
+
+def _sample(store: Store, shards: list[dict[str, Any]]) -> pl.DataFrame:
+    """Some thousand records, from shards all over the version."""
+    step = max(1, len(shards) // 4)
+    frames = []
+    for entry in shards[::step]:
+        frame = store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
+        frames.append(frame.head(SAMPLE_ROWS // 4))
+    return pl.concat(frames).unique("id", maintain_order=True)
+
+
+def _deduplicate(sample: pl.DataFrame, recipe: Recipe) -> None:
+    hashes = exact_hash(sample["text"])
+    gone = find_exact_duplicates(sample["id"], hashes, length=sample["text"].str.len_chars())["record_id"]
+    left = sample.filter(~pl.col("id").is_in(gone.implode()))
+    if recipe.near is not None:
+        find_near_duplicates(left["id"], left["text"], None, recipe.near)

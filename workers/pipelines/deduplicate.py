@@ -1,0 +1,176 @@
+"""Deduplicate alone: no rules, no scores; within a dataset, within its files, or against other datasets.
+
+measure (a shard) → the stages of ``dedup`` → publish (all)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError
+from catalog.store import StoredFile
+from catalog.tables.curation import DuplicatePair
+from catalog.tables.datasets import Dataset
+from catalog.tables.engine import Run
+from curation.dedup.exact import exact_hash
+from curation.recipe import Recipe
+from workers import manifests, runs
+from workers.engine import UnitResult
+from workers.execution import UnitContext
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
+from workers.pipelines.dedup import all_shards, duplicates_of
+from workers.pipelines.outputs import entries, outputs
+
+
+def submit_dedup(
+    catalog: Catalog,
+    *,
+    dataset: str,
+    recipe: Recipe,
+    against: Sequence[str] = (),
+    per_source: bool = False,
+    within: bool = True,
+    requested_by: str | None = None,
+) -> tuple[str, str]:
+    """Ask for the newest raw version to be deduplicated; the same again is the same run.
+
+    Parameters
+    ----------
+    recipe : of which ``exact`` and ``near`` are used.
+    against : names of other datasets; records that stand there leave, and theirs never do.
+    per_source : only records of one file are compared with each other.
+    within : whether the dataset's own records remove each other.
+
+    Returns
+    -------
+    the run's id and ``"new"``, ``"running"``, ``"resumed"`` or ``"done"``.
+
+    Raises
+    ------
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with.
+    """
+    if dataset in against:
+        raise ConfigError(f"{dataset!r} is compared with itself anyway; name other datasets")
+    if not within and not against:
+        raise ConfigError("neither within the dataset nor against others: there is nothing to compare with")
+    if per_source and against:
+        raise ConfigError("per source, nothing is compared with other datasets; leave out one of the two")
+    with catalog.write() as session:
+        found = manifests.find_dataset(session, dataset)
+        version = manifests.require_version(session, found, "raw")
+        others = {name: _raw(session, name) for name in sorted(set(against))}
+        scope = {
+            "against": [{"dataset": name, "version": one.id} for name, one in others.items()],
+            "per_source": per_source,
+            "within": within,
+        }
+        same = {
+            "recipe": recipe.canonical(),
+            "recipe_hash": recipe.digest(),
+            "manifest": version.manifest_sha256,
+            "others": [one.manifest_sha256 for one in others.values()],
+            "scope": scope,
+        }
+        run, state = runs.submit(
+            session,
+            now=catalog.now(session),
+            kind="dedup",
+            dataset_id=found.id,
+            version_id=version.id,
+            config=same | {"layout": dedup.layout([version, *others.values()], recipe, catalog.settings.dedup_rows)},
+            idempotency_key=runs.digest({"dedup": found.id} | same),
+            requested_by=requested_by,
+        )
+        return run.id, state
+
+
+def _raw(session: Session, name: str) -> Any:
+    return manifests.require_version(session, manifests.find_dataset(session, name), "raw")
+
+
+def other_datasets(catalog: Catalog, dataset: str) -> list[str]:
+    """Names of all datasets but one that have something ingested."""
+    with catalog.read() as session:
+        named = session.scalars(select(Dataset).where(Dataset.name != dataset).order_by(Dataset.name)).all()
+        return [one.name for one in named if manifests.latest_version(session, one.id, "raw") is not None]
+
+
+def _plan_measure(_session: Session, run: Run) -> list[dict[str, Any]]:
+    return [{"index": index} for index in range(run.config["layout"]["num_shards"])]
+
+
+def _measure(unit: UnitContext) -> UnitResult:
+    """Exact hash and length of every record of one shard."""
+    entry = all_shards(unit)[unit.claim.payload["index"]]
+    frame = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
+    unit.progress(0, frame.height)
+    measured = frame.select(
+        "id", num_chars=pl.col("text").str.len_chars().cast(pl.Int64), exact_hash=exact_hash(frame["text"])
+    )
+    unit.progress(frame.height, frame.height)
+    return UnitResult(
+        result={"records": frame.height}, shards=[("measured", unit.store.write_frame(measured, "measured"))]
+    )
+
+
+def _publish(unit: UnitContext) -> UnitResult:
+    """The deduplicated version: text shards as they are, beside each the ids that stay."""
+    kept, deduplicated = 0, []
+    shards = entries(unit)
+    measured = outputs(unit, "measure", "measured")
+    for index, entry in enumerate(shards):
+        unit.progress(index, len(shards))
+        ids = unit.store.read_frame(measured[index], ["id"])
+        gone = duplicates_of(unit, index)["id"]
+        rows = ids.with_row_index("row").filter(~pl.col("id").is_in(gone.implode()))
+        selection = unit.store.write_frame(rows.select("id", pl.col("row").cast(pl.Int64)), "selection")
+        kept += rows.height
+        deduplicated.append(entry | {"selection": selection.to_json()})
+    summary = {"records": sum(one["data"]["num_rows"] for one in shards), "kept": kept}
+    with unit.catalog.read() as session:
+        summary |= cluster_summary(session, unit.claim.run_id)
+    near = unit.claim.config["recipe"]["near"]
+    summary["near"] = near and {key: near[key] for key in ("threshold", "bands", "rows")}
+    manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "deduplicated", deduplicated)
+    return UnitResult(
+        result=summary,
+        apply=manifests.publisher(
+            unit.claim,
+            manifest,
+            kind="deduplicated",
+            parent_id=unit.claim.version_id,
+            entries=deduplicated,
+            summary=summary,
+        ),
+    )
+
+
+def cluster_summary(session: Session, run_id: str) -> dict[str, Any]:
+    """Counts over a run's clusters: by kind of duplicate, how many clusters, the biggest."""
+    of_run = DuplicatePair.run_id == run_id
+    kinds = session.execute(select(DuplicatePair.kind, func.count()).where(of_run).group_by(DuplicatePair.kind))
+    found: dict[str, int] = {row[0]: row[1] for row in kinds}
+    size = func.count().label("size")
+    sizes = select(size).where(of_run).group_by(DuplicatePair.keeper_id).subquery()
+    clusters, biggest = session.execute(select(func.count(), func.max(sizes.c.size)).select_from(sizes)).one()
+    return {
+        "exact_duplicates": found.get("exact", 0),
+        "near_duplicates": found.get("near", 0),
+        "clusters": clusters,
+        "biggest_cluster": biggest or 0,
+    }
+
+
+PIPELINES.register("dedup")(
+    Pipeline(
+        stages=(
+            Stage(name="measure", plan=_plan_measure, work=_measure),
+            *dedup.STAGES,
+            Stage(name="publish", plan=single, work=_publish),
+        )
+    )
+)
