@@ -13,15 +13,19 @@ from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.training import Evaluation, LossPoint
+from curation.dedup.config import NearConfig
+from curation.dedup.curve import curve
 from labeling.simulation import LearningCurve
+from service.curves import newest_rehearsal
+from service.differences import own_runs
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import last_funnel
 from service.pages.rendering import environment
-from service.simulate import newest_rehearsal
 from workers import manifests
 
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
+SHOWN_CHARS = 400
 SMOOTHED_OVER = 20
 
 
@@ -63,6 +67,8 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             style=style,
             funnel=last_funnel(session, dataset.id),
             clusters=clusters(session, store, version),
+            near=near_config(run),
+            banding=banding_chart(run),
             learning=learning_chart(rehearsal),
             rehearsal=rehearsal,
             training=training,
@@ -100,7 +106,12 @@ def clusters(session: Session, store: Store, version: Version) -> list[Cluster]:
             keeper_text=text[keeper],
             num_members=count,
             members=[
-                {"id": one.record_id, "text": text[one.record_id], "kind": one.kind, "jaccard": one.jaccard}
+                {
+                    "id": one.record_id,
+                    "runs": own_runs(text[keeper][:SHOWN_CHARS], text[one.record_id][:SHOWN_CHARS]),
+                    "kind": one.kind,
+                    "jaccard": one.jaccard,
+                }
                 for one in pairs[keeper]
             ],
         )
@@ -115,6 +126,27 @@ def _texts(store: Store, version: Version, ids: set[str]) -> dict[str, str]:
         rows = frame.filter(pl.col("id").is_in(list(ids)))
         found.update(zip(rows["id"].to_list(), rows["text"].to_list(), strict=True))
     return found
+
+
+def near_config(run: Run | None) -> NearConfig | None:
+    """How near-duplicates were looked for, or None where they were not."""
+    given = run.config["recipe"]["near"] if run is not None else None
+    return None if given is None else NearConfig(**given)
+
+
+def banding_chart(run: Run | None) -> Chart | None:
+    """The S-curve of the run's banding with its threshold, or None where no near-duplicates were looked for."""
+    near = near_config(run)
+    if near is None:
+        return None
+    chosen = (near.threshold, near.recall(near.threshold))
+    return line_chart(
+        [
+            Series(name=f"{near.bands} bands of {near.rows} rows", points=tuple(curve(near.bands, near.rows))),
+            Series(name="threshold", points=((near.threshold, 0.0), chosen)),
+        ],
+        unit="similarity",
+    )
 
 
 def learning_chart(rehearsal: dict[str, LearningCurve]) -> Chart | None:

@@ -70,8 +70,8 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [round(step * position, 10) for position in range(first, last + 1)]
 
 
-def line_chart(series: list[Series]) -> Chart | None:
-    """Lay out a line chart, or None when there is not one point."""
+def line_chart(series: list[Series], *, unit: str = "labels") -> Chart | None:
+    """Lay out a line chart, or None when there is not one point. ``unit`` is what the points' titles say of x."""
     points = [point for one in series for point in one.points]
     if not points:
         return None
@@ -103,7 +103,7 @@ def line_chart(series: list[Series]) -> Chart | None:
                     [f"{across(x)},{down(y)}" for (x, _), y in zip(one.points, one.high, strict=False)]
                     + [f"{across(x)},{down(y)}" for (x, _), y in reversed([*zip(one.points, one.low, strict=False)])]
                 ),
-                markers=[(across(x), down(y), f"{one.name}: {x:g} labels, {y:.3f}") for x, y in one.points],
+                markers=[(across(x), down(y), f"{one.name}: {x:g} {unit}, {y:.3f}") for x, y in one.points],
             )
             for number, one in enumerate(series)
         ],
