@@ -12,12 +12,17 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(description: str) -> argparse.Namespace:
+def options_parser(description: str) -> argparse.ArgumentParser:
     """``--quick`` ends within a minute and keeps no file; ``--keep`` writes the figures to ``benchmarks/results``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="end within a minute")
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
-    return parser.parse_args()
+    return parser
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The options of a benchmark that has no others."""
+    return options_parser(description).parse_args()
 
 
 def report(name: str, options: argparse.Namespace, figures: dict[str, Any], packages: tuple[str, ...] = ()) -> None:

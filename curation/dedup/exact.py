@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import xxhash
 
+from catalog.errors import DataError
 from curation.dedup.characters import table
 from curation.dedup.keeper import keeper_order
 from curation.dedup.kernels import fold_rows
@@ -70,6 +71,12 @@ def find_exact_duplicates(
     ------
     DataError : an id stands twice.
     """
+    if ids.n_unique() != len(ids):
+        raise DataError(f"record id {ids.filter(ids.is_duplicated())[0]!r} stands twice; give each record once")
+    # Most hashes occur once: only the others are put in order.
+    repeated = hashes.is_duplicated()
+    ids, hashes, length = ids.filter(repeated), hashes.filter(repeated), length.filter(repeated)
+    quality = None if quality is None else quality.filter(repeated)
     order = keeper_order(ids, length, quality)
     num_fixed = 0 if quality is None else int((quality == np.inf).sum())
     ranked = order.with_columns(hash=hashes.gather(order["row"])).drop("row").with_row_index("rank")
