@@ -1,15 +1,18 @@
-"""Record ids come from content and origin, never from the order of rows."""
+"""Record ids come from content, and a counter among equal contents in the order of source and line."""
 
+from collections import Counter
+
+import numpy as np
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.records import assign_ids, content_hash
+from curation.records import Seen, content_hash, content_of, count_before, hash_words, record_ids
 
 CONTENT = {"text": pl.String, "label": pl.String, "fields": pl.String}
 
 
-def hashed(*rows: tuple[str, str | None, str]) -> list[str]:
+def hashed(*rows: tuple[str, str | None, str]) -> list[bytes]:
     return content_hash(pl.DataFrame(rows, schema=CONTENT, orient="row")).to_list()
 
 
@@ -17,7 +20,7 @@ def test_hash_separates_text_label_and_fields():
     rows = [("ab", "c", ""), ("a", "bc", ""), ("abc", None, ""), ("abc", "", ""), ("ab", "", "c"), ("", "ab", "c")]
     hashes = hashed(*rows)
     assert len(set(hashes)) == len(rows)
-    assert all(len(one) == 32 and int(one, 16) >= 0 for one in hashes)
+    assert all(len(one) == 16 for one in hashes)
 
 
 def test_hash_does_not_confuse_values_that_look_like_its_own_encoding():
@@ -35,21 +38,26 @@ def test_equal_contents_have_equal_hashes():
     assert one == other
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("ab"), st.integers(1, 50)), unique=True), st.randoms()
-)
-def test_ids_do_not_depend_on_the_order_of_rows(rows, random):
-    schema = {"content": pl.String, "source": pl.String, "line": pl.Int64}
-    mixed = random.sample(rows, len(rows))
-    ids = dict(zip(rows, assign_ids(pl.DataFrame(rows, schema=schema, orient="row")), strict=True))
-    again = dict(zip(mixed, assign_ids(pl.DataFrame(mixed, schema=schema, orient="row")), strict=True))
-    assert ids == again
-    for content in "xyz":
-        mine = sorted((row[1], row[2], one) for row, one in ids.items() if row[0] == content)
-        assert [one for _, _, one in mine] == [f"{content}-{counter}" for counter in range(len(mine))]
+@given(st.lists(st.lists(st.sampled_from([(0, 1), (1, 0), (1, 1), (2**64 - 1, 7)]))))
+def test_equal_contents_are_numbered_in_order_however_the_rows_are_cut_into_blocks(blocks):
+    seen, counters = Seen.nothing(), []
+    for block in blocks:
+        found, seen = count_before(np.array(block, np.uint64).reshape(-1, 2), seen)
+        counters += found.tolist()
+    rows = [row for block in blocks for row in block]
+    assert counters == [rows[:place].count(row) for place, row in enumerate(rows)]
+    assert dict(zip(map(tuple, seen.hashes.tolist()), seen.counts.tolist(), strict=True)) == Counter(rows)
 
 
-def test_counter_goes_on_after_taken_ids():
-    hashes = pl.DataFrame({"content": ["x", "y", "x"], "source": ["b", "b", "a"], "line": [1, 2, 9]})
-    taken = pl.DataFrame({"content": ["x", "other"], "count": [3, 7]})
-    assert assign_ids(hashes, taken).to_list() == ["x-4", "y-0", "x-3"]
+def test_an_id_is_the_hash_in_hex_and_the_counter_and_gives_its_hash_back():
+    content = content_hash(pl.DataFrame([("오늘", "pos", ""), ("오늘", None, "")], schema=CONTENT, orient="row"))
+    ids = record_ids(content, np.array([0, 12]))
+    assert ids.to_list() == [f"{content[0].hex()}-0", f"{content[1].hex()}-12"]
+    assert content_of(ids).to_list() == content.to_list()
+    words = hash_words(content)
+    assert [f"{high:016x}{low:016x}" for high, low in words.tolist()] == [one.hex() for one in content]
+
+
+def test_ids_are_those_of_the_first_release():
+    content = content_hash(pl.DataFrame([("a text", "a label", '{"a":1}')], schema=CONTENT, orient="row"))
+    assert record_ids(content, np.array([3])).to_list() == ["fdc85fe12af89d46e5d38b55c8b06dc6-3"]

@@ -1,41 +1,62 @@
-"""Ingest: files in, an immutable raw version out. One unit parses one file; the last gives every record its id."""
+"""Ingest: files in, an immutable raw version out.
+
+parse (a file) → quarantine (a shard of rejected rows) → identify (all)
+"""
 
 import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from catalog.database import Catalog
+from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConfigError, ConflictError, DataError
 from catalog.settings import Settings
 from catalog.store import StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Quarantined, Source
 from catalog.tables.engine import Run, Unit
-from curation.records import assign_ids, content_hash
+from curation.records import content_hash
 from curation.sources import ReadOptions, SourceRefusedError, read_batches
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
+from workers.pipelines.identify import identify
 
 HASH_BLOCK_BYTES = 2**20
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
+class Asked(NamedTuple):
+    """What becomes of the files that an ingest was asked for.
+
+    Parameters
+    ----------
+    run_id : the run that reads them, or None when nothing is left for one.
+    skipped : files left out, by name: why.
+    others : files that other runs are reading, by name: the run's id. Their bytes go in when that run ends.
+    """
+
+    run_id: str | None
+    skipped: dict[str, str]
+    others: dict[str, str]
+
+
+def sha256_of(path: Path, on_block: Callable[[int], None] = lambda _num_bytes: None) -> str:
+    """SHA-256 of a file, read in blocks; ``on_block`` is told the size of each."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
+            on_block(len(block))
     return digest.hexdigest()
 
 
@@ -69,12 +90,15 @@ def submit_ingest(
     encoding: str = "utf-8",
     requested_by: str | None = None,
     on_hash: Callable[[int, int], None] = lambda _done, _total: None,
-) -> tuple[str | None, list[str]]:
+) -> Asked:
     """Ask for files to be ingested into a dataset, made if it does not exist.
 
-    Returns
-    -------
-    the run's id, or None when every file was ingested before, and the names of the files skipped for that reason.
+    The same bytes go in once: a file that is in the dataset, or is given twice under two names, is skipped. A file that
+    a running run reads is left to that run.
+
+    Parameters
+    ----------
+    on_hash : told the bytes hashed so far and the bytes of all files, block by block.
 
     Raises
     ------
@@ -85,49 +109,79 @@ def submit_ingest(
         ReadOptions(text_column=text_column, label_column=label_column, encoding=encoding)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    files = check_paths(paths)
-    hashed: dict[str, tuple[str, Path]] = {}
-    for index, path in enumerate(files):
-        on_hash(index, len(files))
-        hashed.setdefault(sha256_of(path), (os.path.normpath(paths[index]), path))
+    given, skipped = _distinct(paths, on_hash)
     with catalog.write() as session:
+        # Of two requests for one file the second must see what the first asked for.
+        one_at_a_time(session, f"dataset {dataset}")
         now = catalog.now(session)
         found = _dataset(session, dataset, text_column, label_column, now)
-        done = set(
-            session.scalars(
-                select(Source.sha256)
-                .join(Run, Run.id == Source.run_id)
-                .where(Source.dataset_id == found.id, Source.refused.is_(None), Run.state == "done")
-            )
-        )
-        new = {sha256: where for sha256, where in hashed.items() if sha256 not in done}
-        skipped = sorted(where[0] for sha256, where in hashed.items() if sha256 in done)
+        present = _present(session, found)
+        skipped |= {one["name"]: f"these bytes are in {dataset!r} already" for one in given if one["sha256"] in present}
+        new = [one for one in given if one["sha256"] not in present]
+        # Two runs over one file would both publish its records. The run that was asked for exactly this is no other.
+        same = session.scalar(select(Run.state).where(Run.idempotency_key == _key(session, found, encoding, new)))
+        reading = {} if same == "running" else _being_read(session, found)
+        others = {one["name"]: reading[one["sha256"]] for one in new if one["sha256"] in reading}
+        new = [one for one in new if one["sha256"] not in reading]
         if not new:
-            return None, skipped
-        sources = [
-            {"name": name, "sha256": sha256, "path": str(path.absolute()), "size_bytes": path.stat().st_size}
-            for sha256, (name, path) in sorted(new.items(), key=lambda item: (item[1][0], item[0]))
-        ]
-        contents = sorted((one["name"], one["sha256"]) for one in sources)
-        key = runs.digest({"ingest": found.id, "encoding": encoding, "files": contents})
+            return Asked(None, skipped, others)
         run, state = runs.submit(
             session,
             now=now,
             kind="ingest",
             dataset_id=found.id,
             version_id=None,
-            config={
-                "sources": sources,
-                "text_column": text_column,
-                "label_column": label_column,
-                "encoding": encoding,
-            },
-            idempotency_key=_unrefused_key(session, key),
+            config={"sources": new, "text_column": text_column, "label_column": label_column, "encoding": encoding},
+            idempotency_key=_key(session, found, encoding, new),
             requested_by=requested_by,
         )
-        if state == "new":
-            _adopt_sources(session, run, sources)
-        return run.id, skipped
+        if state in ("new", "resumed"):
+            _adopt_sources(session, run, new)
+        return Asked(run.id, skipped, others)
+
+
+def _distinct(paths: list[str], on_hash: Callable[[int, int], None]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The files by name, of equal ones that with the smallest name; and the names of the others with a reason each."""
+    files = [(os.path.normpath(given), path) for given, path in zip(paths, check_paths(paths), strict=True)]
+    total = sum(path.stat().st_size for _, path in files)
+    done = 0
+
+    def on_block(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        on_hash(done, total)
+
+    hashed: dict[str, dict[str, Path]] = {}
+    for name, path in files:
+        hashed.setdefault(sha256_of(path, on_block), {})[name] = path
+    given: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    for sha256, equal in hashed.items():
+        name, *rest = sorted(equal)
+        path = equal[name]
+        given.append({"name": name, "sha256": sha256, "path": str(path.absolute()), "size_bytes": path.stat().st_size})
+        skipped |= dict.fromkeys(rest, f"the same bytes as {name}")
+    return sorted(given, key=lambda one: (one["name"], one["sha256"])), skipped
+
+
+def _present(session: Session, dataset: Dataset) -> set[str]:
+    """SHA-256 of the files that finished runs brought."""
+    query = select(Source.sha256).join(Run, Run.id == Source.run_id)
+    return set(
+        session.scalars(query.where(Source.dataset_id == dataset.id, Source.refused.is_(None), Run.state == "done"))
+    )
+
+
+def _being_read(session: Session, dataset: Dataset) -> dict[str, str]:
+    """SHA-256 of the files that running runs read, and the run of each."""
+    query = select(Source.sha256, Run.id).join(Run, Run.id == Source.run_id)
+    rows = session.execute(query.where(Source.dataset_id == dataset.id, Run.state == "running"))
+    return {row.sha256: row.id for row in rows}
+
+
+def _key(session: Session, dataset: Dataset, encoding: str, sources: list[dict[str, Any]]) -> str:
+    files = [(one["name"], one["sha256"]) for one in sources]
+    return _unrefused_key(session, runs.digest({"ingest": dataset.id, "encoding": encoding, "files": files}))
 
 
 def _unrefused_key(session: Session, key: str) -> str:
@@ -196,50 +250,53 @@ def _plan_parse(_session: Session, run: Run) -> list[dict[str, Any]]:
 def _parse(unit: UnitContext) -> UnitResult:
     """Read one file into shards without ids; a file that is refused whole leaves its reason instead."""
     source = unit.claim.payload["source"]
-    settings = unit.catalog.settings
     path = Path(source["path"])
     if not path.exists():
         raise DataError(f"{source['name']} is gone from {path}; put it back and run the same command")
-    if sha256_of(path) != source["sha256"]:
+    if sha256_of(path, lambda _num_bytes: unit.check()) != source["sha256"]:
         raise ConflictError(f"{source['name']} changed since the ingest was asked for; run the command again")
     try:
-        shards, rejected, num_labelled = _read_shards(unit, path, settings)
+        parsed = _read_shards(unit, path, unit.catalog.settings)
     except SourceRefusedError as refused:
         return UnitResult(
             result=source | {"num_records": 0, "refused": f"{refused}"}, apply=_refuse(unit, f"{refused}")
         )
-    num_records = sum(file.num_rows for file in shards)
-    lines = pl.concat(rejected) if rejected else pl.DataFrame(schema=REJECTED_SCHEMA)
-    reasons = Counter(lines["reason"].to_list())
+    num_records = sum(file.num_rows for file in parsed.records)
+    num_rejected = parsed.reasons.total()
 
     def apply(session: Session, _now: datetime) -> None:
-        from catalog.bulk import upsert_frame
-
         row = _source_row(session, unit)
-        row.num_records, row.num_rejected = num_records, lines.height
-        frame = lines.unique("line", keep="first", maintain_order=True).select(
-            source_id=pl.lit(row.id), line="line", run_id=pl.lit(unit.claim.run_id), reason="reason", detail="detail"
-        )
+        row.num_records, row.num_rejected = num_records, num_rejected
         session.flush()
-        upsert_frame(session, Quarantined.metadata.tables["quarantine"], frame)
+        # Another run may have read the file before this one, in another encoding, and never ended.
+        session.execute(
+            delete(Quarantined).where(Quarantined.source_id == row.id, Quarantined.run_id != unit.claim.run_id)
+        )
 
     return UnitResult(
         result=source
         | {
             "num_records": num_records,
-            "num_labelled": num_labelled,
-            "num_rejected": lines.height,
-            "reasons": dict(sorted(reasons.items())),
+            "num_labelled": parsed.num_labelled,
+            "num_rejected": num_rejected,
+            "reasons": dict(sorted(parsed.reasons.items())),
         },
-        shards=[("parsed", file) for file in shards],
+        shards=[("parsed", file) for file in parsed.records] + [("rejected", file) for file in parsed.rejected],
         apply=apply,
     )
 
 
-REJECTED_SCHEMA = {"line": pl.Int64, "reason": pl.String, "detail": pl.String}
+@dataclass(kw_only=True, slots=True)
+class _Parsed:
+    """What became of one file's rows: shards of records and of rejected rows, of ``shard_rows`` or so, and counts."""
+
+    records: list[StoredFile] = field(default_factory=list)
+    rejected: list[StoredFile] = field(default_factory=list)
+    num_labelled: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
 
 
-def _read_shards(unit: UnitContext, path: Path, settings: Settings) -> tuple[list[StoredFile], list[pl.DataFrame], int]:
+def _read_shards(unit: UnitContext, path: Path, settings: Settings) -> _Parsed:
     options = ReadOptions(
         text_column=unit.claim.config["text_column"],
         label_column=unit.claim.config["label_column"],
@@ -248,19 +305,47 @@ def _read_shards(unit: UnitContext, path: Path, settings: Settings) -> tuple[lis
         batch_rows=settings.shard_rows,
         batch_bytes=settings.shard_bytes,
     )
-    shards: list[StoredFile] = []
-    rejected: list[pl.DataFrame] = []
-    done = num_labelled = 0
+    parsed = _Parsed()
+    # Rejected rows are kept like records, so that any number of them fits; a shard for every few would be slow.
+    waiting: list[pl.DataFrame] = []
+    done = 0
     for batch in read_batches(str(path), options):
         if batch.records.height:
             frame = batch.records.with_columns(content=content_hash(batch.records))
-            shards.append(unit.store.write_frame(frame, "parsed"))
-            num_labelled += frame.height - frame["label"].null_count()
+            parsed.records.append(unit.store.write_frame(frame, "parsed"))
+            parsed.num_labelled += frame.height - frame["label"].null_count()
         if batch.rejected.height:
-            rejected.append(batch.rejected)
+            parsed.reasons.update(batch.rejected["reason"].to_list())
+            waiting.append(batch.rejected)
+        if sum(one.height for one in waiting) >= settings.shard_rows:
+            parsed.rejected.append(unit.store.write_frame(pl.concat(waiting), "rejected"))
+            waiting.clear()
         done += batch.records.height + batch.rejected.height
         unit.progress(done, done)
-    return shards, rejected, num_labelled
+    if waiting:
+        parsed.rejected.append(unit.store.write_frame(pl.concat(waiting), "rejected"))
+    return parsed
+
+
+def _plan_quarantine(session: Session, run: Run) -> list[dict[str, Any]]:
+    """One unit a shard: all rejected rows in one transaction would keep every other writer waiting."""
+    parsed = session.scalars(select(Unit).where(Unit.run_id == run.id, Unit.stage == 0).order_by(Unit.position)).all()
+    return [
+        {"source": {"sha256": one.payload["source"]["sha256"]}, "file": file.to_json()}
+        for one in parsed
+        for file in manifests.unit_files(session, one.id, "rejected")
+    ]
+
+
+def _quarantine(unit: UnitContext) -> UnitResult:
+    """Write one shard of rejected rows to where people look for them."""
+    with unit.catalog.read() as session:
+        source_id = _source_row(session, unit).id
+    rows = unit.store.read_frame(StoredFile.from_json(unit.claim.payload["file"])).select(
+        source_id=pl.lit(source_id), line="line", run_id=pl.lit(unit.claim.run_id), reason="reason", detail="detail"
+    )
+    unit.progress(rows.height, rows.height)
+    return UnitResult(rows=[(Quarantined.metadata.tables["quarantine"], rows)])
 
 
 def _source_row(session: Session, unit: UnitContext) -> Source:
@@ -278,89 +363,12 @@ def _refuse(unit: UnitContext, reason: str) -> Callable[[Session, datetime], Non
     return apply
 
 
-def _identify(unit: UnitContext) -> UnitResult:
-    """Give every record its id and publish the raw version. Only hashes and lines are held for all records at once."""
-    with unit.catalog.read() as session:
-        parts = [
-            (part.result or {}, manifests.unit_files(session, part.id, "parsed"))
-            for part in session.scalars(
-                select(Unit).where(Unit.run_id == unit.claim.run_id, Unit.stage == 0).order_by(Unit.position)
-            )
-        ]
-        parent = manifests.latest_version(session, unit.claim.dataset_id, kind="raw")
-        before = manifests.read(unit.store, parent)["shards"] if parent is not None else []
-        parent_id = parent.id if parent is not None else None
-    inputs = [(source, file) for source, files in parts for file in files]
-    ids = _all_ids(unit, inputs, before)
-    entries, offset = list(before), 0
-    for index, (source, file) in enumerate(inputs):
-        frame = unit.store.read_frame(file)
-        mine = ids.slice(offset, frame.height)
-        offset += frame.height
-        named = frame.select(
-            id=mine, text="text", label="label", fields="fields", source=pl.lit(source["name"]), line="line"
-        )
-        stored = unit.store.write_frame(named, "text")
-        position = sum(1 for other, _ in inputs[:index] if other["sha256"] == source["sha256"])
-        entries.append(
-            {"data": stored.to_json(), "source": source["name"], "sha256": source["sha256"], "position": position}
-        )
-        unit.progress(offset, ids.len())
-    entries.sort(key=lambda entry: (entry["source"], entry["sha256"], entry["position"]))
-    written = [StoredFile.from_json(entry["data"]) for entry in entries if entry not in before]
-    manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "raw", entries)
-    summary = _summary([source for source, _ in parts])
-    if not inputs:
-        return UnitResult(result=summary | {"version": None})
-    return UnitResult(
-        result=summary,
-        shards=[("text", file) for file in written],
-        apply=manifests.publisher(
-            unit.claim, manifest, kind="raw", parent_id=parent_id, entries=entries, summary=summary
-        ),
-    )
-
-
-def _all_ids(
-    unit: UnitContext, inputs: list[tuple[dict[str, Any], StoredFile]], before: list[dict[str, Any]]
-) -> pl.Series:
-    frames = [
-        unit.store.read_frame(file, ["content", "line"]).with_columns(source=pl.lit(source["name"]))
-        for source, file in inputs
-    ]
-    if not frames:
-        return pl.Series("id", [], pl.String)
-    taken = None
-    if before:
-        old = [unit.store.read_frame(StoredFile.from_json(entry["data"]), ["id"]) for entry in before]
-        taken = (
-            pl.concat(old)
-            .select(content=pl.col("id").str.slice(0, 32))
-            .group_by("content", maintain_order=True)
-            .agg(count=pl.len().cast(pl.Int64))
-        )
-    return assign_ids(pl.concat(frames), taken)
-
-
-def _summary(sources: list[dict[str, Any]]) -> dict[str, Any]:
-    reasons: Counter[str] = Counter()
-    for source in sources:
-        reasons.update(source.get("reasons", {}))
-    return {
-        "records": sum(source["num_records"] for source in sources),
-        "labelled": sum(source.get("num_labelled", 0) for source in sources),
-        "rejected": sum(source.get("num_rejected", 0) for source in sources),
-        "reasons": dict(sorted(reasons.items())),
-        "refused": {source["name"]: source["refused"] for source in sources if source.get("refused")},
-        "files": len(sources),
-    }
-
-
 PIPELINES.register("ingest")(
     Pipeline(
         stages=(
             Stage(name="parse", plan=_plan_parse, work=_parse),
-            Stage(name="identify", plan=single, work=_identify),
+            Stage(name="quarantine", plan=_plan_quarantine, work=_quarantine),
+            Stage(name="identify", plan=single, work=identify),
         )
     )
 )

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
 from catalog.errors import DataError
-from catalog.store import StoredFile
+from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run, Unit
@@ -48,24 +48,27 @@ def submit_train(
     NotFoundError : no such dataset, or nothing cleaned yet.
     DataError : there are no labels, with the commands that bring some.
     """
-    with catalog.write() as session:
+    with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
         annotated = annotated_labels(session, found.id)
-        _check_labels(found, recipe, len(annotated))
-        config = {
-            "recipe": json.loads(recipe.canonical()),
-            "recipe_hash": recipe.digest(),
-            "manifest": version.manifest_sha256,
-            "labels": runs.digest(annotated),
-        }
+    _check_labels(found, recipe, len(annotated))
+    config = {
+        "recipe": json.loads(recipe.canonical()),
+        "recipe_hash": recipe.digest(),
+        "manifest": version.manifest_sha256,
+        "labels": runs.digest(annotated),
+    }
+    # Kept now: people go on answering before a worker takes this up, and it is asked for with the labels of today.
+    snapshot = Store.of(catalog.settings).write_frame(_answers(annotated), "labels")
+    with catalog.write() as session:
         run, state = runs.submit(
             session,
             now=catalog.now(session),
             kind="train",
             dataset_id=found.id,
             version_id=version.id,
-            config=config,
+            config=config | {"snapshot": snapshot.to_json()},
             idempotency_key=runs.digest({"train": found.id} | config),
             requested_by=requested_by,
         )
@@ -101,10 +104,8 @@ def _prepare(unit: UnitContext) -> UnitResult:
     recipe = _recipe(unit.claim.config)
     with unit.catalog.read() as session:
         version = session.get_one(Version, unit.claim.version_id)
-        annotated = annotated_labels(session, unit.claim.dataset_id)
-    if runs.digest(annotated) != unit.claim.config["labels"]:
-        raise DataError("labels changed between asking for this training and its start; ask for it again")
-    records = _with_labels(curated.read_records(unit.store, version), annotated, recipe.labels)
+    answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
+    records = _with_labels(curated.read_records(unit.store, version), answers, recipe.labels)
     classes = sorted(records["label"].unique().to_list())
     if len(classes) < 2:
         have = (
@@ -129,10 +130,12 @@ def _prepare(unit: UnitContext) -> UnitResult:
     )
 
 
-def _with_labels(records: pl.DataFrame, annotated: dict[str, str], source: str) -> pl.DataFrame:
-    answers = pl.DataFrame(
-        {"id": list(annotated), "answer": list(annotated.values())}, schema={"id": pl.String, "answer": pl.String}
-    )
+def _answers(annotated: dict[str, str]) -> pl.DataFrame:
+    schema = {"id": pl.String, "answer": pl.String}
+    return pl.DataFrame(sorted(annotated.items()), schema=schema, orient="row")
+
+
+def _with_labels(records: pl.DataFrame, answers: pl.DataFrame, source: str) -> pl.DataFrame:
     joined = records.join(answers, on="id", how="left", maintain_order="left")
     chosen = {"given": pl.col("label"), "annotated": pl.col("answer"), "merged": pl.coalesce("answer", "label")}[source]
     return (
