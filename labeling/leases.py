@@ -5,12 +5,12 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, and_, bindparam, exists, func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from catalog.errors import ConflictError, GoneError
 from catalog.tables.base import Moment, new_id
-from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelQueue, LabelTask
+from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelTask
 from labeling.slots import (
     ANSWERED,
     checked_text,
@@ -46,7 +46,11 @@ class Served:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoTask:
-    """There is nothing to hand out, why, and when to ask again (None: never)."""
+    """There is nothing to hand out, why, and when to ask again (None: never).
+
+    ``waiting_for_model`` also while no generation is being computed, when records are left that the present one does
+    not offer: whoever serves the annotator then asks for the next.
+    """
 
     reason: Literal["done", "all_leased", "waiting_for_model"]
     retry_after_seconds: float | None
@@ -136,24 +140,6 @@ def _servable() -> Select[int, float, str, LabelTask]:
     Built once: putting the statement together costs more than running it. It stops at the first row of the index of
     open entries that fits.
     """
-    mine, taken = aliased(LabelAssignment), aliased(LabelAssignment)
-    num_taken = (
-        select(func.count())
-        .where(
-            taken.task_id == LabelEntry.task_id,
-            or_(
-                taken.state == "accepted",
-                and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment)),
-            ),
-        )
-        .correlate(LabelEntry)
-        .scalar_subquery()
-    )
-    dealt_with = exists().where(
-        mine.task_id == LabelEntry.task_id,
-        mine.annotator_id == bindparam("annotator_id"),
-        mine.state.in_(ANSWERED),
-    )
     return (
         select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelTask)
         .join(LabelTask, LabelTask.id == LabelEntry.task_id)
@@ -161,12 +147,48 @@ def _servable() -> Select[int, float, str, LabelTask]:
             LabelEntry.queue_id == bindparam("queue_id"),
             LabelEntry.generation == bindparam("generation"),
             LabelEntry.done.is_(False),
-            ~dealt_with,
-            num_taken < LabelTask.overlap,
+            *_answerable(LabelEntry.task_id),
         )
         .order_by(LabelEntry.rank)
         .limit(1)
     )
+
+
+@cache
+def _left_over() -> Select[str]:
+    """Any open task that this annotator may answer, whether or not the current generation has it."""
+    return (
+        select(LabelTask.id)
+        .where(
+            LabelTask.queue_id == bindparam("queue_id"),
+            LabelTask.done.is_(False),
+            *_answerable(LabelTask.id),
+        )
+        .limit(1)
+    )
+
+
+def _answerable(task_id: InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """This annotator has not dealt with the task, and one of its slots is free."""
+    mine, taken = aliased(LabelAssignment), aliased(LabelAssignment)
+    num_taken = (
+        select(func.count())
+        .where(
+            taken.task_id == task_id,
+            or_(
+                taken.state == "accepted",
+                and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment)),
+            ),
+        )
+        .correlate_except(taken)
+        .scalar_subquery()
+    )
+    dealt_with = exists().where(
+        mine.task_id == task_id,
+        mine.annotator_id == bindparam("annotator_id"),
+        mine.state.in_(ANSWERED),
+    )
+    return ~dealt_with, num_taken < LabelTask.overlap
 
 
 @cache
@@ -238,20 +260,12 @@ def _served(lease: LabelAssignment, task: LabelTask) -> Served:
 
 
 def _nothing(session: Session, queue: LabelQueue, annotator_id: str, now: datetime) -> NoTask:
-    if session.execute(_servable(), _parameters(queue, annotator_id, now)).first() is not None:
+    parameters = _parameters(queue, annotator_id, now)
+    if session.execute(_servable(), parameters).first() is not None:
         return NoTask(reason="all_leased", retry_after_seconds=RETRY_SECONDS)
     mine = aliased(LabelAssignment)
     expires_at = session.scalar(
-        select(func.min(LabelAssignment.expires_at))
-        .join(
-            LabelEntry,
-            and_(
-                LabelEntry.queue_id == queue.id,
-                LabelEntry.generation == queue.generation,
-                LabelEntry.task_id == LabelAssignment.task_id,
-            ),
-        )
-        .where(
+        select(func.min(LabelAssignment.expires_at)).where(
             LabelAssignment.queue_id == queue.id,
             LabelAssignment.state == "leased",
             LabelAssignment.expires_at > now,
@@ -263,6 +277,17 @@ def _nothing(session: Session, queue: LabelQueue, annotator_id: str, now: dateti
         )
     )
     wait = None if expires_at is None else max((expires_at - now).total_seconds(), RETRY_SECONDS)
-    if queue.waiting_for_model:
+    if queue.waiting_for_model or _num_left(session, queue.id) > 0 or session.scalar(_left_over(), parameters):
         return NoTask(reason="waiting_for_model", retry_after_seconds=min(wait or WAIT_SECONDS, WAIT_SECONDS))
     return NoTask(reason="done" if wait is None else "all_leased", retry_after_seconds=wait)
+
+
+def _num_left(session: Session, queue_id: str) -> int:
+    """How many records the current generation left out, as it said when it was published."""
+    detail = session.scalars(
+        select(LabelEvent.detail)
+        .where(LabelEvent.queue_id == queue_id, LabelEvent.kind == "published")
+        .order_by(LabelEvent.id.desc())
+        .limit(1)
+    ).first()
+    return 0 if detail is None else int(detail.get("num_left", 0))

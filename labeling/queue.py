@@ -25,6 +25,7 @@ from labeling.results import CurrentLabel, LabelHistory, Progress, current_label
 from labeling.schema import LabelSchema
 from labeling.slots import checked_text, open_queue, record_event
 from labeling.strategies import STRATEGIES
+from labeling.unfinished import Unfinished, carried_over, taken_records, unfinished
 
 __all__ = [
     "CurrentLabel",
@@ -34,7 +35,9 @@ __all__ = [
     "QueueEntry",
     "Served",
     "Submitted",
+    "Unfinished",
     "await_model",
+    "carried_over",
     "close_queue",
     "create_queue",
     "current_labels",
@@ -46,9 +49,12 @@ __all__ = [
     "progress",
     "publish_generation",
     "release",
+    "reopen_queue",
     "skip",
     "submit",
+    "taken_records",
     "undo",
+    "unfinished",
 ]
 
 TASK_NAMESPACE = uuid.UUID("8a7a6f0e-6c54-4f0a-9d0b-6a3c1a5f7d21")
@@ -140,14 +146,18 @@ def create_queue(
     return queue
 
 
-def publish_generation(session: Session, *, now: datetime, queue_id: str, entries: Sequence[QueueEntry]) -> int:
+def publish_generation(
+    session: Session, *, now: datetime, queue_id: str, entries: Sequence[QueueEntry], num_left: int = 0
+) -> int:
     """Replace the order of serving by a new one: add rows, then flip one pointer.
 
     Leases and answers stay as they are. Tasks already finished keep their place but are not served.
 
     Parameters
     ----------
-    entries : best first, each record once. Empty ends the serving: the queue is then done for everybody.
+    entries : best first, each record once. Empty ends the serving, unless open tasks or other records are left.
+    num_left : records that may still be asked about and that this generation leaves out; an annotator who has come to
+        its end is then told to wait, not that all is done.
 
     Returns
     -------
@@ -183,7 +193,7 @@ def publish_generation(session: Session, *, now: datetime, queue_id: str, entrie
         session.execute(text("ANALYZE label_tasks, label_entries"))
     queue.generation, queue.waiting_for_model = generation, False
     queue.num_tasks = session.scalar(select(func.count()).where(LabelTask.queue_id == queue_id)) or 0
-    detail = {"generation": generation, "num_entries": len(entries)}
+    detail = {"generation": generation, "num_entries": len(entries), "num_left": num_left}
     record_event(session, now=now, queue_id=queue_id, kind="published", detail=detail)
     session.flush()
     return generation
@@ -212,6 +222,20 @@ def close_queue(session: Session, *, now: datetime, queue_id: str) -> None:
     if queue.state == "open":
         queue.state, queue.closed_at = "closed", now
         record_event(session, now=now, queue_id=queue_id, kind="closed", detail={})
+        session.flush()
+
+
+def reopen_queue(session: Session, *, now: datetime, queue_id: str) -> None:
+    """Take a closed queue up again where it ended. Of an open one nothing changes.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    """
+    queue = open_queue(session, queue_id, even_closed=True)
+    if queue.state == "closed":
+        queue.state, queue.closed_at = "open", None
+        record_event(session, now=now, queue_id=queue_id, kind="reopened", detail={})
         session.flush()
 
 

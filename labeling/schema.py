@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from catalog.errors import ConfigError, DataError, nearest
+from catalog.yaml_keys import UniqueKeys
 
 TASKS = ("single_choice",)
 RESERVED_HOTKEYS = frozenset("szg?")
@@ -125,19 +126,19 @@ def parse_schema(yaml_text: str) -> LabelSchema:
         document = yaml.load(yaml_text, Loader=_TextLoader)  # noqa: S506 - a BaseLoader makes only str, list and dict
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"label schema does not parse as YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"label schema: {error}") from error
     return _build(document)
 
 
-class _TextLoader(yaml.BaseLoader):
+class _TextLoader(UniqueKeys, yaml.BaseLoader):
     """Scalars stay text; a key given twice is refused instead of silently overwritten."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", node.start_mark)
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                shown = self.construct_object(key, deep=True)
+                raise yaml.constructor.ConstructorError(None, None, f"key {shown!r} is not text", node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -216,11 +217,18 @@ def _check_labels(labels: tuple[Label, ...]) -> None:
 
 
 def _with_default_hotkeys(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Each label gets the key of its position; where another label has that, the first key nobody's position has."""
     taken = {label.hotkey for label in labels}
-    free = iter([key for key in DEFAULT_HOTKEYS if key not in taken])
+    places = DEFAULT_HOTKEYS[: len(labels)]
+    own = {
+        number: key
+        for number, (label, key) in enumerate(zip(labels, places, strict=False))
+        if label.hotkey is None and key not in taken
+    }
+    free = iter([key for key in DEFAULT_HOTKEYS if key not in taken and key not in own.values()])
     return tuple(
         label
         if label.hotkey is not None
-        else Label(name=label.name, hotkey=next(free, None), description=label.description)
-        for label in labels
+        else Label(name=label.name, hotkey=own.get(number) or next(free, None), description=label.description)
+        for number, label in enumerate(labels)
     )

@@ -1,18 +1,25 @@
 """Labeling queues joined to what fills them: opening one asks for its first generation, answers ask for the next."""
 
-from sqlalchemy import func, select
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from catalog.database import Catalog
-from catalog.errors import DataError
-from catalog.tables.datasets import Dataset
+from catalog.database import Catalog, one_at_a_time
+from catalog.errors import ConflictError, DataError
+from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelTask
 from labeling import queue as queues
 from labeling.schema import LabelSchema
+from labeling.strategies import STRATEGIES
 from workers import manifests
-from workers.pipelines.query import NUM_ENTRIES, submit_query
+from workers.pipelines.query import submit_query
+
+RETRY_SECONDS = 30.0
+"""How soon a generation that could not be chosen is asked for again: what failed twice at once fails a third time."""
 
 
 def open_queue(
@@ -27,53 +34,103 @@ def open_queue(
     seed: int = 0,
     held_out_share: float = 0.0,
     refresh_every: int = 20,
-    num_entries: int = NUM_ENTRIES,
+    num_entries: int | None = None,
     rehearsal: bool = False,
     requested_by: str | None = None,
-) -> tuple[str, str]:
+) -> tuple[str, str, str]:
     """Create a queue over the newest curated version, with the encoder it was embedded by.
+
+    Asked again with the same options it is the same queue, and its first choice goes on if that was interrupted or had
+    failed.
+
+    Parameters
+    ----------
+    num_entries : new tasks in the first generation; by default as many as in the later ones.
 
     Returns
     -------
-    the queue's id, and the id of the run that chooses its first tasks.
+    the queue's id, the id of the run that chooses its first tasks, and what became of that run: ``"new"`` with a new
+    queue, else ``"running"``, ``"resumed"`` or ``"done"``.
 
     Raises
     ------
     NotFoundError : no such dataset or strategy, or nothing cleaned yet. DataError : no record stayed.
-    ConflictError : the dataset has a queue of that name.
+    ConflictError : the dataset has a queue of that name that was made otherwise or is closed; the message says how.
     """
+    STRATEGIES[strategy]
     with catalog.write() as session:
         now = catalog.now(session)
         found = manifests.find_dataset(session, dataset)
+        # Two who ask for one name at once: the second finds the first one's queue.
+        one_at_a_time(session, f"label queue {found.id} {name}")
         version = manifests.require_version(session, found, "curated")
         if version.num_records == 0:
             raise DataError(f"no record of {dataset!r} stayed after cleaning; loosen the recipe, then clean again")
-        queue = queues.create_queue(
-            session,
-            now=now,
-            name=name,
-            dataset_id=found.id,
-            version_id=version.id,
-            schema=schema,
-            strategy=strategy,
-            encoder=version.summary["encoder"],
-            overlap=overlap,
-            lease_seconds=lease_seconds or catalog.settings.label_lease_seconds,
-            seed=seed,
-            held_out_share=held_out_share,
-            refresh_every=refresh_every,
-            rehearsal=rehearsal,
-        )
-        run_id = submit_query(
+        named = select(LabelQueue).where(LabelQueue.dataset_id == found.id, LabelQueue.name == name)
+        queue = session.scalars(named).one_or_none()
+        if queue is None:
+            queue = queues.create_queue(
+                session,
+                now=now,
+                name=name,
+                dataset_id=found.id,
+                version_id=version.id,
+                schema=schema,
+                strategy=strategy,
+                encoder=version.summary["encoder"],
+                overlap=overlap,
+                lease_seconds=lease_seconds or catalog.settings.label_lease_seconds,
+                seed=seed,
+                held_out_share=held_out_share,
+                refresh_every=refresh_every,
+                rehearsal=rehearsal,
+            )
+        else:
+            options = {
+                "strategy": strategy,
+                "overlap": overlap,
+                "lease_seconds": lease_seconds or queue.lease_seconds,
+                "seed": seed,
+                "held_out_share": held_out_share,
+                "refresh_every": refresh_every,
+                "rehearsal": rehearsal,
+            }
+            _check_same(session, queue, version, schema, options)
+            if rehearsal:
+                queues.reopen_queue(session, now=now, queue_id=queue.id)
+        run_id, state = submit_query(
             session,
             now=now,
             queue_id=queue.id,
             num_labels=0,
-            held_out_share=held_out_share,
+            after=0,
             num_entries=num_entries,
             requested_by=requested_by,
         )
-        return queue.id, run_id
+        return queue.id, run_id, state
+
+
+def _check_same(
+    session: Session, queue: LabelQueue, version: Version, schema: LabelSchema, options: dict[str, Any]
+) -> None:
+    """Refuse to take a queue for one that was asked for with other options."""
+    differs = [
+        f"{option}={getattr(queue, option)!r} (asked for: {asked!r})"
+        for option, asked in options.items()
+        if getattr(queue, option) != asked
+    ]
+    if queue.schema != schema.to_json():
+        differs.append("another schema")
+    if queue.version_id != version.id:
+        number = session.get_one(Version, queue.version_id).number
+        differs.append(f"version {number} of the dataset (the newest curated one: {version.number})")
+    if queue.state != "open" and not queue.rehearsal:
+        differs.append("it is closed")
+    if differs:
+        raise ConflictError(
+            f"the dataset already has a label queue named {queue.name!r}, with {', '.join(differs)}; "
+            "ask with the same options to go on with it, or choose another name"
+        )
 
 
 def refresh_if_due(catalog: Catalog, queue_id: str) -> str | None:
@@ -86,37 +143,77 @@ def refresh_if_due(catalog: Catalog, queue_id: str) -> str | None:
     with catalog.read() as session:
         # Nearly always nothing is due: then nobody must wait for a writer.
         queue = session.get_one(LabelQueue, queue_id)
-        done = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))
-        finished = session.scalar(done) or 0
+        finished = _num_finished(session, queue_id)
         if finished < queue.refresh_every:
             return None
     try:
         with catalog.write() as session:
             queue = session.get_one(LabelQueue, queue_id)
+            now = catalog.now(session)
             due = finished // queue.refresh_every * queue.refresh_every
-            if due == 0 or _is_under_way(session, queue_id, due):
+            if due == 0 or _is_under_way(session, queue, due) or _failed_lately(session, queue, now) is not None:
                 return None
-            return submit_query(
-                session,
-                now=catalog.now(session),
-                queue_id=queue_id,
-                num_labels=due,
-                held_out_share=queue.held_out_share,
-            )
+            run_id, _ = submit_query(session, now=now, queue_id=queue_id, num_labels=due)
+            return run_id
     except IntegrityError:
         # Somebody else asked for the same generation in the same moment.
         return None
 
 
-def _is_under_way(session: Session, queue_id: str, due: int) -> bool:
-    newest = session.scalars(
-        select(Run.config).where(Run.kind == "query", Run.dataset_id == _dataset_of(session, queue_id))
+def refill(catalog: Catalog, queue_id: str) -> str | None:
+    """See to it that a queue which had nothing for an annotator gets its next generation.
+
+    One that could not be chosen is asked for again after a while, so an empty queue never waits for ever. A rehearsal
+    asks for its generations itself.
+
+    Returns
+    -------
+    what went wrong, for people; None when nothing did.
+    """
+    with catalog.read() as session:
+        # Everybody who waits comes by again and again: nearly always the run is under way.
+        queue = session.get_one(LabelQueue, queue_id)
+        if queue.rehearsal or _is_choosing(session, queue):
+            return None
+    with catalog.write() as session:
+        now = catalog.now(session)
+        queue = session.get_one(LabelQueue, queue_id)
+        if _is_choosing(session, queue):
+            return None
+        failed = _failed_lately(session, queue, now)
+        if failed is None:
+            finished = _num_finished(session, queue_id)
+            submit_query(session, now=now, queue_id=queue_id, num_labels=finished, after=queue.generation)
+            return None
+        return (
+            f"choosing the next texts failed and is tried again by itself every {RETRY_SECONDS:.0f} seconds; "
+            f"`winnow runs` has the reason of run {failed.id[:8]}"
+        )
+
+
+def _num_finished(session: Session, queue_id: str) -> int:
+    done = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))
+    return session.scalar(done) or 0
+
+
+def _queries(queue: LabelQueue) -> Select[Run]:
+    return select(Run).where(
+        Run.kind == "query", Run.dataset_id == queue.dataset_id, Run.config["queue"].as_string() == queue.id
     )
-    return any(config["queue"] == queue_id and config["num_labels"] >= due for config in newest)
 
 
-def _dataset_of(session: Session, queue_id: str) -> str:
-    return session.get_one(LabelQueue, queue_id).dataset_id
+def _is_under_way(session: Session, queue: LabelQueue, due: int) -> bool:
+    found = session.scalars(_queries(queue).where(Run.state.in_(("running", "done"))))
+    return any(run.config["num_labels"] >= due for run in found)
+
+
+def _is_choosing(session: Session, queue: LabelQueue) -> bool:
+    return session.scalars(_queries(queue).where(Run.state == "running").limit(1)).first() is not None
+
+
+def _failed_lately(session: Session, queue: LabelQueue, now: datetime) -> Run | None:
+    since = now - timedelta(seconds=RETRY_SECONDS)
+    return session.scalars(_queries(queue).where(Run.state == "failed", Run.finished_at > since).limit(1)).first()
 
 
 def label_counts(catalog: Catalog, dataset: str) -> dict[str, int]:

@@ -206,7 +206,7 @@ class LabelEvent(Base):
     annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
-    ``closed``."""
+    ``closed``, ``reopened``."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 

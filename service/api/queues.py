@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -103,6 +103,7 @@ class NextOut(BaseModel):
     task: TaskOut | None
     reason: Literal["done", "all_leased", "waiting_for_model"] | None = None
     retry_after_seconds: float | None = None
+    problem: str | None = Field(None, description="why it takes long to choose the next tasks, when something failed")
 
 
 class UndoOut(BaseModel):
@@ -147,11 +148,14 @@ def list_queues(
 
 
 @router.post("", status_code=201, summary="Create a queue")
-def create(catalog: Catalogued, who: Curator, request: QueueRequest) -> QueueOut:
-    """Create a queue over the newest cleaned version; it serves once the workers have chosen its first tasks."""
+def create(catalog: Catalogued, who: Curator, request: QueueRequest, response: Response) -> QueueOut:
+    """Create a queue over the newest cleaned version; it serves once the workers have chosen its first tasks.
+
+    The same request again answers 200 with the same queue; one of that name with other options is a conflict.
+    """
     from workers.labeling import open_queue
 
-    queue_id, _ = open_queue(
+    queue_id, _, state = open_queue(
         catalog,
         dataset=request.dataset,
         name=request.name,
@@ -165,7 +169,11 @@ def create(catalog: Catalogued, who: Curator, request: QueueRequest) -> QueueOut
         requested_by=who.name,
     )
     with catalog.write() as session:
-        audit(session, now=catalog.now(session), actor=who.user_id, action="queue.created", target=f"queue:{queue_id}")
+        if state == "new":
+            now, target = catalog.now(session), f"queue:{queue_id}"
+            audit(session, now=now, actor=who.user_id, action="queue.created", target=target)
+        else:
+            response.status_code = 200
         made, dataset = queue_with_dataset(session, queue_id)
         return _queue_out(made, dataset.name)
 
@@ -185,7 +193,10 @@ def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
         now = catalog.now(session)
         served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id)
     if isinstance(served, queue.NoTask):
-        return NextOut.model_validate({"task": None, **asdict(served)})
+        from workers.labeling import refill
+
+        problem = refill(catalog, queue_id) if served.reason == "waiting_for_model" else None
+        return NextOut.model_validate({"task": None, **asdict(served), "problem": problem})
     return NextOut(task=TaskOut(**asdict(served)))
 
 

@@ -1,11 +1,11 @@
 """``winnow label``: open queues, rehearse them, see how far they are."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.progress import Progress
 from sqlalchemy import select
 
 from catalog.database import Catalog
@@ -14,11 +14,14 @@ from catalog.tables.labeling import LabelQueue
 from labeling import queue as queues
 from labeling.schema import parse_schema
 from labeling.strategies import STRATEGIES
+from service import curves
 from service import simulate as rehearsal
-from service.cli.output import AsJson, emit_json, emit_table, err, run_to_end, say, send, show, workspace
+from service.address import service_url
+from service.cli.output import AsJson, emit_json, emit_table, progress_bar, run_to_end, say, show, workspace
 from workers import manifests
 from workers.labeling import label_counts, open_queue
 
+SEED_HELP = "Seed of everything random: the same seed gives the same choices."
 STRATEGY_HELP = "How the next item is chosen: entropy, kmeans, least_confidence, margin or random."
 MAX_SEED = 2**31 - 1
 EXAMPLE_SCHEMA = "question: Which label fits?\\nlabels: [positive, negative]"
@@ -34,9 +37,14 @@ def create(
     strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "margin",
     overlap: Annotated[int, typer.Option(min=1, max=100, help="Annotators who answer each item.")] = 1,
     name: Annotated[str, typer.Option(help="Name of the queue, unique in the dataset.")] = "labels",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help=SEED_HELP)] = 0,
     refresh_every: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Finished items between two fits of the model.")
+        int,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            help="Finished items between two fits of the model; it is refitted sooner when none is left.",
+        ),
     ] = 20,
     json: AsJson = False,
 ) -> None:
@@ -44,7 +52,7 @@ def create(
     catalog = workspace()
     STRATEGIES[strategy]
     document = _read_schema(schema)
-    queue_id, run_id = open_queue(
+    queue_id, run_id, state = open_queue(
         catalog,
         dataset=dataset,
         name=name,
@@ -55,8 +63,12 @@ def create(
         refresh_every=refresh_every,
         requested_by="command line",
     )
+    if state == "done":
+        say("this queue was opened before; the same one:", as_json=json)
+    elif state != "new":
+        say("this queue was opened before; going on from where the last try ended", as_json=json)
     result = run_to_end(catalog, run_id, as_json=json).result or {}
-    page = f"{catalog.settings.service_url}/label/{queue_id}"
+    page = f"{service_url(catalog.settings)}/label/{queue_id}"
     if json:
         emit_json({"queue": queue_id, "page": page} | result)
         return
@@ -99,30 +111,47 @@ def simulate(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
     oracle: Annotated[str, typer.Option(help="Column whose held-back values answer; the dataset's label column.")],
-    rounds: Annotated[int, typer.Option(min=1, max=1000)] = 5,
-    per_round: Annotated[int, typer.Option(min=1, max=10_000, help="Labels spent a round.")] = 50,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of labeling, each ended by a fit.")] = 5,
+    per_round: Annotated[int, typer.Option(min=1, max=10_000, help="Labels that every arm spends a round.")] = 50,
     strategy: Annotated[str, typer.Option(help=f"Compared with random at the same spend. {STRATEGY_HELP}")] = "margin",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help=f"{SEED_HELP} With --repeats the first of them.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, max=20, help="Seeds to average over; one says little.")] = 1,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Rehearse again even if the same was rehearsed to its end before.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Rehearse labeling over HTTP with held-back gold labels, against random selection with the same budget."""
     catalog = workspace()
     STRATEGIES[strategy]
     _check_oracle(catalog, dataset, oracle)
-    counts = label_counts(catalog, dataset)
-    schema = rehearsal.oracle_schema(sorted(counts))
-    strategies = list(dict.fromkeys([strategy, rehearsal.CONTROL]))
-    arms = rehearsal.open_arms(
-        catalog,
+    schema = rehearsal.oracle_schema(sorted(label_counts(catalog, dataset)))
+    plan = rehearsal.Plan(
         dataset=dataset,
-        strategies=strategies,
-        schema=schema,
-        seeds=[seed + number for number in range(repeats)],
-        num_entries=per_round,
+        strategy=strategy,
+        oracle=oracle,
+        rounds=rounds,
+        per_round=per_round,
+        seed=seed,
+        repeats=repeats,
     )
-    found = _rehearse(catalog, dataset, arms, rounds, per_round, as_json=json)
-    rows = rehearsal.compare(found)
+    gold = rehearsal.gold_labels(catalog, dataset)
+    spent = rehearsal.spends(plan, gold)
+    if spent[-1] < rounds * per_round:
+        say(f"only {spent[-1]:,} labelled records can be asked about: the rehearsal ends there", as_json=json)
+    with rehearsal.alone(catalog, plan):
+        name, arms = rehearsal.find_rehearsal(catalog, plan, spent, anew=anew)
+        if arms is None:
+            arms = rehearsal.open_arms(catalog, plan, name, schema)
+            try:
+                _rehearse(catalog, arms, gold, spent, as_json=json)
+            finally:
+                rehearsal.close(catalog, arms)
+        else:
+            say("this was rehearsed before (--anew rehearses it again); the same result:", as_json=json)
+    with catalog.read() as session:
+        found = curves.curves(session, [(arm.strategy, arm.queue_id) for arm in arms])
+    rows = curves.compare(found)
     if json:
         points = {
             name: [(one.num_labels, one.accuracy, one.low, one.high) for one in curve.points]
@@ -131,7 +160,7 @@ def simulate(
         emit_json(
             {
                 "arms": rows,
-                "verdicts": rehearsal.verdicts(found, rows),
+                "verdicts": curves.verdicts(found, rows),
                 "curves": points,
                 "repeats": repeats,
                 "queues": [arm.queue_id for arm in arms],
@@ -151,35 +180,76 @@ def _check_oracle(catalog: Catalog, dataset: str, oracle: str) -> None:
 
 
 def _rehearse(
-    catalog: Catalog, dataset: str, arms: list[rehearsal.Arm], rounds: int, per_round: int, *, as_json: bool
-) -> dict[str, Any]:
+    catalog: Catalog, arms: list[rehearsal.Arm], gold: dict[str, str], spent: list[int], *, as_json: bool
+) -> None:
     from service.processes import service_for, workers_for
 
-    gold = rehearsal.gold_labels(catalog, dataset)
     token = rehearsal.oracle_token(catalog)
-    send(catalog)
+    before = sum(rehearsal.num_labels(catalog, arm) for arm in arms)
+    if before:
+        say(f"going on from where the last try ended, at {before:,} labels", as_json=as_json)
     with (
-        workers_for(catalog),
+        workers_for(catalog, lambda told: say(told, as_json=as_json)) as workers,
         service_for(catalog.settings, token) as url,
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30.0) as client,
-        Progress(console=err, disable=as_json or not err.is_terminal, transient=True) as bar,
+        _Meter(len(spent), before, spent[-1] * len(arms), as_json=as_json) as meter,
     ):
-        try:
-            for arm in arms:
-                run_to_end(catalog, arm.run_id, as_json=True)
-            task = bar.add_task("answering", total=rounds * per_round * len(arms))
-            spent = dict.fromkeys((arm.queue_id for arm in arms), 0)
-            for _ in range(rounds):
-                for arm in arms:
-                    answered = rehearsal.answer_round(client, arm, gold, per_round, lambda: bar.advance(task))
-                    spent[arm.queue_id] += answered
-                    if answered:
-                        run_id = rehearsal.next_generation(catalog, arm, spent[arm.queue_id], per_round)
-                        run_to_end(catalog, run_id, as_json=True)
-        finally:
-            rehearsal.close(catalog, arms)
-        with catalog.read() as session:
-            return rehearsal.curves(session, [(arm.strategy, arm.queue_id) for arm in arms])
+        rehearsal.rehearse(
+            catalog,
+            client,
+            arms,
+            gold,
+            spent,
+            finish=lambda run_id: run_to_end(catalog, run_id, as_json=True, workers=workers, meanwhile=meter.show),
+            tell=meter.enter,
+            on_answer=meter.count,
+        )
+
+
+class _Meter:
+    """How far a rehearsal is: round, arm, labels spent in all arms together, their rate, the time left."""
+
+    def __init__(self, num_rounds: int, num_before: int, num_total: int, *, as_json: bool) -> None:
+        self._num_rounds, self._num_before, self._num_total = num_rounds, num_before, num_total
+        self._num_spent = num_before
+        self._told_round = 0
+        self._stage = ""
+        self._as_json = as_json
+
+    def __enter__(self) -> "_Meter":
+        self._began = time.monotonic()
+        self._bar = progress_bar(as_json=self._as_json)
+        self._task = self._bar.add_task("starting", total=self._num_total, rate="", left="")
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def enter(self, stage: rehearsal.Stage) -> None:
+        """Another arm, or another thing to do in it."""
+        self._stage = f"round {stage.round}/{self._num_rounds} {stage.strategy} {stage.seed}: {stage.doing}"
+        if self._bar.disable and stage.round != self._told_round:
+            say(f"round {stage.round}/{self._num_rounds}: {self._num_spent:,} labels", as_json=self._as_json)
+        self._told_round = stage.round
+        self.show()
+
+    def count(self) -> None:
+        """One more label."""
+        self._num_spent += 1
+        self.show()
+
+    def show(self) -> None:
+        """Bring the line up to date: time passes during a fit too."""
+        seconds = time.monotonic() - self._began
+        rate = (self._num_spent - self._num_before) / seconds if seconds > 0 else 0.0
+        self._bar.update(
+            self._task,
+            description=self._stage,
+            completed=self._num_spent,
+            rate=f"{rate:,.1f} labels/s" if rate else "",
+            left=f"{(self._num_total - self._num_spent) / rate:,.0f} s left" if rate else "",
+        )
 
 
 def _print(found: dict[str, Any], rows: list[dict[str, Any]], repeats: int) -> None:
@@ -193,5 +263,5 @@ def _print(found: dict[str, Any], rows: list[dict[str, Any]], repeats: int) -> N
         header,
         [(labels, *[points.get(name) for name in found]) for labels, points in sorted(by_labels.items())],
     )
-    for line in rehearsal.verdicts(found, rows):
+    for line in curves.verdicts(found, rows):
         say(line)

@@ -187,13 +187,13 @@ async function fetchNext() {
   showProgress();
 }
 
-function waitFor({ reason, retry_after_seconds: seconds }) {
+function waitFor({ reason, retry_after_seconds: seconds, problem }) {
   const words = {
     done: "All done: every text of this queue is answered, or passed by you. Thank you.",
     all_leased: "Other annotators hold the texts that are left. This page asks again by itself.",
     waiting_for_model: "The next texts are being chosen. This page asks again by itself.",
   };
-  showNothing(words[reason]);
+  showNothing(problem ? `There are no texts for now: ${problem}. This page asks again by itself.` : words[reason]);
   say(note, "good");
   const wait = seconds === null ? MAX_POLL_SECONDS * 4 : Math.min(Math.max(seconds, 0.5), MAX_POLL_SECONDS);
   clearTimeout(timer);

@@ -1,13 +1,29 @@
 """``winnow label``: queues over the curated records, and the rehearsal against random."""
 
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
+from catalog.database import Catalog
+from catalog.settings import load_settings
+from catalog.tables.labeling import Annotation, LabelQueue
 from tests.cli import corpus
-from tests.cli.command import Winnow
+from tests.cli.command import TIMEOUT_SECONDS, Done, Winnow
 from tests.cli.conftest import Prepared
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -25,7 +41,8 @@ def test_queue_serves_the_page_that_was_printed_and_its_answers_are_part_of_the_
 ) -> None:
     winnow = prepared.winnow
     command = ["label", "create", "tickets", "--schema", str(schema), "--strategy", "kmeans", "--name", "첫 번째"]
-    made = winnow(*command)
+    # As if `winnow up --port` had been given another port than the setting's.
+    made = winnow(*command, port=1)
     assert made.code == 0
     assert "chosen out of 370 by kmeans" in made.err
     page = made.out.strip()
@@ -40,10 +57,13 @@ def test_queue_serves_the_page_that_was_printed_and_its_answers_are_part_of_the_
     assert story["text"] == task["text"]
     (answer,) = [one for one in story["labels"] if one["queue"] == "첫 번째"]
     assert (answer["annotator"], answer["value"], answer["retracted"]) == ("지민", "billing", None)
-    shown, again = winnow.each(["explain", "tickets", task["record_id"]], command)
+    other = ["random" if word == "kmeans" else word for word in command]
+    shown, again, refused = winnow.each(["explain", "tickets", task["record_id"]], command, other)
     assert "answered billing by 지민 in '첫 번째'" in shown.out
-    assert again.code == 1
-    assert "already has a label queue named '첫 번째'" in again.err
+    assert (again.code, again.out) == (0, made.out)
+    assert "this queue was opened before; the same one:" in again.err
+    assert refused.code == 1
+    assert "already has a label queue named '첫 번째', with strategy='kmeans' (asked for: 'random')" in refused.err
     (listed,) = [one for one in winnow.ok("label", "list", "tickets") if one["id"] == queue]
     assert listed == {
         "queue": "첫 번째",
@@ -64,6 +84,78 @@ def test_rehearsal_spends_the_same_on_both_arms_and_leaves_no_open_queue(
         assert [point[0] for point in rehearsed["curves"][arm["strategy"]]] == [10, 20]
     states = {one["id"]: one["state"] for one in winnow.ok("label", "list", "tickets")}
     assert {states[queue] for queue in rehearsed["queues"]} == {"closed"}
+
+
+def test_create_that_was_interrupted_goes_on_with_the_same_queue(prepared: Prepared, schema: Path) -> None:
+    command = ["label", "create", "tickets", "--schema", str(schema), "--name", "interrupted"]
+    named = select(LabelQueue.id).where(LabelQueue.name == "interrupted")
+    interrupted = interrupt(prepared, command, lambda session: session.scalar(named) is not None)
+    assert interrupted.code == 130
+    assert "the same command goes on from there" in interrupted.err
+    made = prepared.winnow.ok(*command)
+    with Catalog(load_settings(home=prepared.winnow.home)).read() as session:
+        assert session.scalars(named).all() == [made["queue"]]
+        assert session.get_one(LabelQueue, made["queue"]).generation == 1
+
+
+def test_rehearsal_that_was_interrupted_goes_on_to_the_same_result(
+    prepared: Prepared, rehearsed: dict[str, Any]
+) -> None:
+    command = ["label", "simulate", "tickets", "--oracle", "queue", "--rounds", "2", "--per-round", "10", "--anew"]
+    others = Annotation.queue_id.in_(rehearsed["queues"])
+    answers = select(func.count()).select_from(Annotation).join(LabelQueue).where(LabelQueue.rehearsal, ~others)
+    interrupted = interrupt(prepared, command, lambda session: (session.scalar(answers) or 0) >= 3)
+    assert interrupted.code == 130
+    assert "round 1/2: 0 labels" in interrupted.err
+    gone_on = prepared.winnow.ok(*command)
+    assert (gone_on["arms"], gone_on["curves"]) == (rehearsed["arms"], rehearsed["curves"])
+    assert set(gone_on["queues"]).isdisjoint(rehearsed["queues"])
+    again = prepared.winnow(*command[:-1])
+    assert "this was rehearsed before (--anew rehearses it again); the same result:" in again.err
+    with Catalog(load_settings(home=prepared.winnow.home)).read() as session:
+        assert session.scalar(answers) == 40
+
+
+def interrupt(prepared: Prepared, command: list[str], when: Callable[[Session], bool]) -> Done:
+    """Ctrl-C as soon as the database shows it."""
+    catalog = Catalog(load_settings(home=prepared.winnow.home))
+    with prepared.winnow.start(*command) as running:
+        try:
+            reached = False
+            while not reached and running.poll() is None:
+                with catalog.read() as session:
+                    reached = when(session)
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=TIMEOUT_SECONDS)
+        finally:
+            running.kill()
+            catalog.close()
+    return Done(running.returncode, out, err)
+
+
+def test_rehearsal_shows_round_labels_rate_and_time_left_on_a_terminal(prepared: Prepared) -> None:
+    options = ["--oracle", "queue", "--rounds", "1", "--per-round", "8", "--seed", "5"]
+    ours, terminal = pty.openpty()
+    # Wide enough for the line not to be cut.
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "label", "simulate", "tickets", *options],
+        env=prepared.winnow.environment() | {"TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    ) as running:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):
+            # Linux ends a terminal that nobody holds any more with an error.
+            while part := os.read(ours, 65536):
+                shown += part
+        assert running.wait(TIMEOUT_SECONDS) == 0
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
+    assert re.search(r"round 1/1 margin 5: answering .* [1-8] +[\d.]+ labels/s +\d+ s left", text)
+    assert re.search(r"round 1/1 random 5: fitting .* 16 +[\d.]+ labels/s +0 s left", text)
 
 
 def test_schema_that_is_refused_says_what_is_known(winnow: Winnow, tmp_path: Path) -> None:

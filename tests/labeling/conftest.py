@@ -36,12 +36,12 @@ class Desk:
         with self.catalog.write() as session:
             return function(session, now=self.now, **given)
 
-    def publish(self, *records: str) -> int:
+    def publish(self, *records: str, num_left: int = 0) -> int:
         entries = [
             queue.QueueEntry(record_id=name, text=f"글 {name}", utility=1.0 / (1 + rank), why=f"because {name}")
             for rank, name in enumerate(records)
         ]
-        return self.call(queue.publish_generation, queue_id=self.queue_id, entries=entries)
+        return self.call(queue.publish_generation, queue_id=self.queue_id, entries=entries, num_left=num_left)
 
     def next(self, annotator: str) -> Any:
         return self.call(queue.next_task, queue_id=self.queue_id, annotator_id=annotator)

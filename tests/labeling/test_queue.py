@@ -91,7 +91,76 @@ def test_finished_tasks_are_not_served_by_a_later_generation(desk: Any) -> None:
     desk.publish("a", "b")
     assert desk.next("bo").record_id == "b"
     desk.publish()
+    assert desk.next("cy").reason == "all_leased"
+    assert desk.answer("bo") == "b"
     assert desk.next("cy").reason == "done"
+
+
+def test_annotator_at_the_end_of_a_generation_waits_while_records_are_left(desk: Any) -> None:
+    desk.publish("x", num_left=1)
+    served = desk.next("ana")
+    assert desk.next("bo") == queue.NoTask(reason="waiting_for_model", retry_after_seconds=2.0)
+    desk.submit(served, "ana")
+    assert desk.next("ana") == queue.NoTask(reason="waiting_for_model", retry_after_seconds=2.0)
+    desk.publish("y")
+    assert desk.answer("ana") == "y"
+    assert desk.next("ana") == queue.NoTask(reason="done", retry_after_seconds=None)
+
+
+def test_open_task_that_the_generation_left_out_is_no_end(pair_desk: Any) -> None:
+    pair_desk.publish("x", "y")
+    assert pair_desk.answer("ana") == "x"
+    skipped = pair_desk.next("ana")
+    pair_desk.skip(skipped, "ana")
+    pair_desk.publish("y")
+    assert pair_desk.next("ana").reason == "done"
+    assert pair_desk.answer("bo") == "y"
+    assert pair_desk.next("bo").reason == "waiting_for_model"
+    pair_desk.publish("x", "y")
+    assert pair_desk.answer("bo") == "x"
+    assert pair_desk.next("bo").reason == "done"
+
+
+def test_unfinished_tasks_are_those_that_others_may_still_answer(pair_desk: Any) -> None:
+    pair_desk.publish("skipped", "answered", "finished", "held", "untouched")
+    pair_desk.skip(pair_desk.next("ana"), "ana")
+    assert [pair_desk.answer("ana") for _ in range(3)] == ["answered", "finished", "held"]
+    pair_desk.skip(pair_desk.next("bo"), "bo")
+    pair_desk.skip(pair_desk.next("bo"), "bo")
+    assert pair_desk.answer("bo") == "finished"
+    assert pair_desk.next("bo").record_id == "held"
+    found = pair_desk.call(queue.unfinished, queue_id=pair_desk.queue_id)
+    assert [(one.record_id, one.is_answered, sorted(one.dealt_with_by), one.why) for one in found] == [
+        ("answered", True, ["ana", "bo"], "because answered"),
+        ("skipped", False, ["ana", "bo"], "because skipped"),
+    ]
+    assert pair_desk.call(queue.taken_records, queue_id=pair_desk.queue_id) == {"finished", "held"}
+    pair_desk.wait(LEASE_SECONDS)
+    found = pair_desk.call(queue.unfinished, queue_id=pair_desk.queue_id)
+    assert [one.record_id for one in found] == ["answered", "held", "skipped"]
+    assert pair_desk.call(queue.taken_records, queue_id=pair_desk.queue_id) == {"finished"}
+
+
+def test_so_many_unfinished_tasks_are_carried_over_that_nobody_is_left_without() -> None:
+    def one(record_id: str, *dealt_with_by: str) -> queue.Unfinished:
+        dealt = frozenset(dealt_with_by)
+        return queue.Unfinished(record_id=record_id, is_answered=True, dealt_with_by=dealt, utility=0.0, why="")
+
+    found = [one(f"ana {number}", "ana") for number in range(9)] + [one(f"bo {number}", "bo") for number in range(9)]
+    assert [each.record_id for each in queue.carried_over(found, 2)] == ["ana 0", "ana 1", "bo 0", "bo 1"]
+    assert queue.carried_over([], 2) == []
+
+
+def test_reopened_queue_goes_on_where_it_was_closed(desk: Any) -> None:
+    desk.publish("x", "y")
+    desk.answer("ana")
+    desk.call(queue.close_queue, queue_id=desk.queue_id)
+    with pytest.raises(GoneError, match="closed"):
+        desk.next("ana")
+    desk.call(queue.reopen_queue, queue_id=desk.queue_id)
+    desk.call(queue.reopen_queue, queue_id=desk.queue_id)
+    assert desk.next("ana").record_id == "y"
+    assert [kind for kind, _ in events(desk)][-3:] == ["closed", "reopened", "served"]
 
 
 @pytest.mark.parametrize("overlap", [1, 2, 3])

@@ -41,6 +41,7 @@ class Model:
     now: datetime
     order: list[str] = field(default_factory=list)
     published: bool = False
+    num_left: int = 0
     offered: set[str] = field(default_factory=set)
     leases: dict[tuple[str, str], Lease] = field(default_factory=dict)
     answers: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
@@ -86,9 +87,12 @@ class Model:
             self.set(lease, "leased", lease.slot if lease.slot is not None else self.take_slot(record))
             lease.expires_at = self.now + LEASE
             return lease
-        busy = [one.record for one in self.leases.values() if one.state == "leased" and self.live(one)]
-        mine = [record for record in busy if record in self.order and not self.dealt_with(record, annotator)]
-        return "all_leased" if mine else "done"
+        mine = [record for record in self.offered if not self.dealt_with(record, annotator)]
+        leases = [one for one in self.leases.values() if one.record in mine and self.live(one)]
+        left_out = [record for record in mine if sum(one.record == record for one in leases) < self.overlap]
+        if self.num_left or left_out:
+            return "waiting_for_model"
+        return "all_leased" if any(one.state == "leased" for one in leases) else "done"
 
     def submit(self, lease: Lease, value: str) -> bool:
         slot = lease.slot if lease.slot is not None else self.take_slot(lease.record)
@@ -133,10 +137,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.desk = self.new_desk(overlap=overlap)
         self.model = Model(overlap, self.desk.now)
 
-    @rule(order=st.lists(st.sampled_from(RECORDS), unique=True))
-    def publish(self, order: list[str]) -> None:
-        self.desk.publish(*order)
-        self.model.order, self.model.published = order, True
+    @rule(order=st.lists(st.sampled_from(RECORDS), unique=True), num_left=st.sampled_from([0, 0, 1]))
+    def publish(self, order: list[str], num_left: int) -> None:
+        self.desk.publish(*order, num_left=num_left)
+        self.model.order, self.model.published, self.model.num_left = order, True, num_left
         self.model.offered.update(order)
 
     @rule(seconds=st.sampled_from([1, 30, 60, 120]))

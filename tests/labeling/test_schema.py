@@ -34,8 +34,8 @@ def test_schema_is_read_whole() -> None:
         version=3,
         labels=(
             Label(name="긍정", hotkey="p", description="좋은 기분"),
-            Label(name="부정", hotkey="1"),
-            Label(name="ท่าที 😐", hotkey="2"),
+            Label(name="부정", hotkey="2"),
+            Label(name="ท่าที 😐", hotkey="3"),
         ),
     )
     assert schema.names == ("긍정", "부정", "ท่าที 😐")
@@ -54,6 +54,17 @@ def test_default_hotkeys_are_digits_then_letters_the_page_does_not_use() -> None
     assert not RESERVED_HOTKEYS & set(keys[:32])
     assert len(set(keys[:32])) == 32
     assert keys[32:] == [None] * 8
+
+
+def test_default_hotkey_is_the_labels_position_unless_another_label_took_that_key() -> None:
+    def keys(text: str) -> list[str | None]:
+        return [label.hotkey for label in parse_schema(text).labels]
+
+    assert keys("labels: [{name: a, hotkey: e}, b, c]") == ["e", "2", "3"]
+    assert keys("labels: [a, {name: b, hotkey: e}, c]") == ["1", "e", "3"]
+    assert keys("labels: [{name: a, hotkey: '2'}, b, c, d]") == ["2", "1", "3", "4"]
+    many = ", ".join(f"l{number}" for number in range(10))
+    assert keys(f"labels: [{{name: a, hotkey: a}}, {many}]")[8:] == ["9", "1", "b"]
 
 
 def test_composed_and_decomposed_hangul_are_one_label() -> None:
@@ -83,7 +94,7 @@ def test_composed_and_decomposed_hangul_are_one_label() -> None:
         ("labels: [a, '']", "1 to 200 characters"),
         ("labels: [[a], b]", "got list"),
         ("labels: [{name: [a]}, b]", "must be text"),
-        ("labels: [a, b]\nlabels: [c, d]", "'labels' is given twice"),
+        ("labels: [a, b]\nlabels: [c, d]", "label schema: key 'labels' is given twice, in lines 1 and 2"),
         ("labels: [a, b]\nquestion: [x]", "must be text"),
         ("labels: [a, b]\ntask: multi_choice", "did you mean 'single_choice'"),
         ("labels: [a, b]\nversion: two", "version='two'"),

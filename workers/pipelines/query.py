@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.tables.datasets import Version
@@ -24,7 +24,23 @@ from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 NUM_ENTRIES = 200
-"""Tasks in a generation: enough that no annotator waits for the model."""
+"""New tasks in a generation at least: enough that no annotator waits for the model."""
+MAX_ENTRIES = 5_000
+"""At most, however rarely the model is refitted: when they run out, the next generation is asked for."""
+
+
+def generation_size(refresh_every: int) -> int:
+    """New tasks in a generation: two refreshes' worth, so that it does not run out before the next one is there.
+
+    >>> generation_size(20), generation_size(150), generation_size(10**6)
+    (200, 300, 5000)
+    """
+    return min(max(NUM_ENTRIES, 2 * refresh_every), MAX_ENTRIES)
+
+
+def request_key(queue_id: str, *, num_labels: int, after: int | None = None) -> str:
+    """What makes two requests for a generation one: the labels it is due at, or the generation that ran out."""
+    return runs.digest({"query": queue_id} | ({"num_labels": num_labels} if after is None else {"after": after}))
 
 
 def submit_query(
@@ -33,17 +49,28 @@ def submit_query(
     now: datetime,
     queue_id: str,
     num_labels: int,
-    held_out_share: float,
-    num_entries: int = NUM_ENTRIES,
+    after: int | None = None,
+    num_entries: int | None = None,
     requested_by: str | None = None,
-) -> str:
-    """Ask for the next generation of a queue; at one count of labels there is one. Returns the run's id."""
+) -> tuple[str, str]:
+    """Ask for the next generation of a queue; asked again it is the same run, resumed if it had ended without one.
+
+    Parameters
+    ----------
+    num_labels : finished tasks at which it is due.
+    after : it is wanted because this generation ran out (0: there was none yet), whatever the labels.
+    num_entries : new tasks in it; default ``generation_size``.
+
+    Returns
+    -------
+    the run's id, and what ``runs.submit`` says of it.
+    """
     found = session.get_one(LabelQueue, queue_id)
     config = {
         "queue": queue_id,
         "num_labels": num_labels,
-        "held_out_share": held_out_share,
-        "num_entries": num_entries,
+        "held_out_share": found.held_out_share,
+        "num_entries": num_entries or generation_size(found.refresh_every),
         "strategy": found.strategy,
     }
     run, state = runs.submit(
@@ -53,13 +80,13 @@ def submit_query(
         dataset_id=found.dataset_id,
         version_id=found.version_id,
         config=config,
-        idempotency_key=runs.digest({"query": queue_id, "num_labels": num_labels}),
+        idempotency_key=request_key(queue_id, num_labels=num_labels, after=after),
         requested_by=requested_by,
     )
     if state in ("new", "resumed"):
         # Until it is done, an annotator who finds nothing is told to wait, not that all is labelled.
         queues.await_model(session, queue_id=queue_id)
-    return run.id
+    return run.id, state
 
 
 def _choose(unit: UnitContext) -> UnitResult:
@@ -69,6 +96,9 @@ def _choose(unit: UnitContext) -> UnitResult:
         found = session.get_one(LabelQueue, config["queue"])
         version = session.get_one(Version, unit.claim.version_id)
         labels = {one.record_id: one.value for one in queues.current_labels(session, queue_id=found.id)}
+        now = unit.catalog.now(session)
+        open_tasks = queues.unfinished(session, now=now, queue_id=found.id)
+        taken = queues.taken_records(session, now=now, queue_id=found.id)
         schema = LabelSchema.from_json(found.schema)
         seed, strategy, generation = found.seed, found.strategy, found.generation
     records = curated.read_records(unit.store, version)
@@ -78,18 +108,24 @@ def _choose(unit: UnitContext) -> UnitResult:
     held_out = is_test(records["id"], config["held_out_share"], seed).to_numpy()
     labelled = records["id"].is_in(list(labels)).to_numpy()
     learner = _fit(vectors[labelled], [labels[one] for one in records["id"].filter(pl.Series(labelled))], schema, seed)
-    pool = np.flatnonzero(~labelled & ~held_out)
-    entries = _entries(
+    begun = records["id"].is_in([one.record_id for one in open_tasks] + sorted(taken)).to_numpy()
+    # A rehearsal's program can answer only what was ingested with a label.
+    askable = records["label"].is_in(list(schema.names)).fill_null(value=False).to_numpy() | (not found.rehearsal)
+    pool = np.flatnonzero(askable & ~labelled & ~held_out & ~begun)
+    new = _entries(
         records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation
     )
+    entries = _with_open_tasks(records, new, queues.carried_over(open_tasks, config["num_entries"]))
     unit.progress(records.height, records.height)
     measured = _evaluate(records, vectors, held_out, learner, schema)
     seconds = time.perf_counter() - began
 
     def apply(session: Session, now: datetime) -> None:
-        queues.publish_generation(session, now=now, queue_id=config["queue"], entries=entries)
+        queues.publish_generation(
+            session, now=now, queue_id=config["queue"], entries=entries, num_left=len(pool) - len(new)
+        )
         if measured is not None:
-            _record_round(session, config, strategy, measured, seconds, now)
+            _record_round(session, config["queue"], strategy, len(labels), measured, seconds, now)
 
     return UnitResult(
         result={"num_labels": len(labels), "num_entries": len(entries), "pool": len(pool), "measured": measured},
@@ -128,6 +164,23 @@ def _entries(
     ]
 
 
+def _with_open_tasks(
+    records: pl.DataFrame, new: list[QueueEntry], open_tasks: list[queues.Unfinished]
+) -> list[QueueEntry]:
+    """Half answered tasks first, so that the overlap is reached; what was only skipped last."""
+    wanted = [one.record_id for one in open_tasks]
+    rows = records.filter(pl.col("id").is_in(wanted))
+    texts = dict(zip(rows["id"].to_list(), rows["text"].to_list(), strict=True))
+    entries = [
+        (
+            one.is_answered,
+            QueueEntry(record_id=one.record_id, text=texts[one.record_id], utility=one.utility, why=one.why),
+        )
+        for one in open_tasks
+    ]
+    return [one for answered, one in entries if answered] + new + [one for answered, one in entries if not answered]
+
+
 def _evaluate(
     records: pl.DataFrame,
     vectors: np.ndarray[Any, Any],
@@ -142,15 +195,26 @@ def _evaluate(
 
 
 def _record_round(
-    session: Session, config: dict[str, Any], strategy: str, measured: dict[str, float], seconds: float, now: datetime
+    session: Session,
+    queue_id: str,
+    strategy: str,
+    num_labels: int,
+    measured: dict[str, float],
+    seconds: float,
+    now: datetime,
 ) -> None:
-    number = session.scalar(select(func.count()).where(LabelRound.queue_id == config["queue"])) or 0
+    rounds = session.scalars(
+        select(LabelRound).where(LabelRound.queue_id == queue_id).order_by(LabelRound.round.desc())
+    ).all()
+    if rounds and rounds[0].num_labels == num_labels:
+        # A generation that was asked for only because the last one ran out: the same model, the same point.
+        return
     session.add(
         LabelRound(
-            queue_id=config["queue"],
+            queue_id=queue_id,
             arm=strategy,
-            round=number + 1,
-            num_labels=config["num_labels"],
+            round=len(rounds) + 1,
+            num_labels=num_labels,
             num_examples=int(measured["n"]),
             accuracy=measured["accuracy"],
             accuracy_low=measured["low"],
