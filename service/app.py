@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ServiceError
 from catalog.settings import Settings
+from service.address import host_names
 from service.api import datasets, leases, queues, runs
 from service.errors import PROBLEMS, error_response
 from service.gate import Gate
@@ -39,7 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises
     ------
-    ConfigError : the host is not loopback and no TLS proxy is declared: tokens would cross the network in clear.
+    ConfigError : the host is not loopback and no TLS proxy is declared, so tokens would cross the network in clear;
+        or no host name is answered.
     """
     if settings.host not in LOOPBACK and not settings.behind_proxy:
         raise ConfigError(
@@ -58,8 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(page.router)
     for kind in (ServiceError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, error_response)
-    hosts = frozenset(host.strip().lower() for host in settings.allowed_hosts.split(",") if host.strip())
-    app.add_middleware(Gate, catalog=catalog, allowed_hosts=hosts)
+    app.add_middleware(Gate, catalog=catalog, allowed_hosts=frozenset(host_names(settings)))
     return app
 
 

@@ -130,6 +130,18 @@ def revoke_token(session: Session, *, now: datetime, token_id: str, actor: str =
     audit(session, now=now, actor=actor, action="token.revoked", target=f"token:{token_id}")
 
 
+def revoke_all(session: Session, *, now: datetime, user_id: str, actor: str = "system") -> int:
+    """End every token and web session of a user at once; return how many there were."""
+    alive = session.scalars(
+        select(Token).where(Token.user_id == user_id, Token.revoked_at.is_(None), Token.expires_at > now)
+    ).all()
+    for one in alive:
+        # The first took the web sessions with it.
+        if one.revoked_at is None:
+            revoke_token(session, now=now, token_id=one.id, actor=actor)
+    return len(alive)
+
+
 def end_session(session: Session, *, now: datetime, token_id: str, actor: str) -> None:
     """Log out: end this one web session."""
     token = session.get(Token, token_id)

@@ -1,26 +1,33 @@
 """The processes behind ``winnow up``: workers and the web service, started, watched, restarted, stopped."""
 
 import contextlib
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError, TransientError
+from catalog.errors import ConfigError, ServiceError, TransientError
 from catalog.settings import Settings
+from service.address import host_names, local_url, service_url
+from workers import engine
 from workers.runs import num_workers_alive
 
 STOP_SECONDS = 20.0
 START_SECONDS = 60.0
+ALONE_SECONDS = 10.0
+"""So long must no worker be alive before a waiting command starts some: others may just be restarting theirs."""
 RESTARTS_PER_MINUTE = 5
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -129,9 +136,21 @@ class Supervisor:
             try:
                 child.popen.wait(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
+                owner = engine.name_of_process(child.popen.pid)
                 child.popen.kill()
                 child.popen.wait()
+                self._take_back(owner)
         self.children.clear()
+
+    def _take_back(self, owner: str) -> None:
+        """The unit that could not stop in time is not to blame for our kill: three Ctrl-C would poison it."""
+        catalog = Catalog(self.settings)
+        try:
+            engine.take_back(catalog, owner)
+        except ServiceError as error:
+            log.warning("units of %s stay charged with an attempt: %s", owner, error)
+        finally:
+            catalog.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -157,24 +176,67 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+class TemporaryWorkers:
+    """Sees to it that somebody works as long as a command waits: with workers of its own once nobody else does."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._own: Supervisor | None = None
+        self._alone_since: float | None = None
+
+    def start(self) -> str:
+        """Start workers and wait until they are alive; what happened, in words.
+
+        Raises
+        ------
+        TransientError : they ended at once or did not come up; the message has their last words.
+        """
+        self._own = Supervisor(self._catalog.settings)
+        self._own.add_workers(self._catalog.settings.num_workers)
+        _wait_until_alive(self._own, self._catalog)
+        return f"no worker is running: {self._catalog.settings.num_workers} started for this command"
+
+    def tend(self) -> list[str]:
+        """Restart own workers that died; start some when the others have gone. What happened, in words.
+
+        Raises
+        ------
+        TransientError : own workers die again and again, or do not come up.
+        """
+        if self._own is not None:
+            return self._own.tend()
+        if num_workers_alive(self._catalog) > 0:
+            self._alone_since = None
+            return []
+        self._alone_since = self._alone_since or time.monotonic()
+        return [self.start()] if time.monotonic() - self._alone_since >= ALONE_SECONDS else []
+
+    @property
+    def are_own(self) -> bool:
+        """Whether the command started workers itself, which end with it."""
+        return self._own is not None
+
+    def stop(self) -> None:
+        """Stop own workers; what they were at goes back unharmed."""
+        if self._own is not None:
+            self._own.stop()
+
+
 @contextlib.contextmanager
-def workers_for(catalog: Catalog) -> Iterator[bool]:
+def workers_for(catalog: Catalog, say: Callable[[str], None]) -> Iterator[TemporaryWorkers]:
     """Make sure somebody works: when no worker is alive, start some for the length of the body.
 
     Yields
     ------
-    whether workers were started here.
+    what the body must ``tend`` while it waits, since workers of others may leave at any time.
     """
-    if num_workers_alive(catalog) > 0:
-        yield False
-        return
-    supervisor = Supervisor(catalog.settings)
+    workers = TemporaryWorkers(catalog)
     try:
-        supervisor.add_workers(catalog.settings.num_workers)
-        _wait_until_alive(supervisor, catalog)
-        yield True
+        if num_workers_alive(catalog) == 0:
+            say(workers.start())
+        yield workers
     finally:
-        supervisor.stop()
+        workers.stop()
 
 
 def _wait_until_alive(supervisor: Supervisor, catalog: Catalog) -> None:
@@ -194,12 +256,13 @@ def service_for(settings: Settings, token: str) -> Iterator[str]:
 
     A service on the configured port that does not know ``token`` is somebody else's, and is left alone.
     """
-    if _answers(settings.service_url, token):
-        yield settings.service_url
+    if _answers(service_url(settings), token):
+        yield service_url(settings)
         return
     listener = bind("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    supervisor = Supervisor(settings)
+    url = local_url("127.0.0.1", listener.getsockname()[1])
+    # Behind a proxy only the proxy's name may be answered.
+    supervisor = Supervisor(settings.model_copy(update={"allowed_hosts": f"127.0.0.1,{settings.allowed_hosts}"}))
     supervisor.add_service(listener)
     try:
         wait_until_healthy(supervisor, url)
@@ -224,13 +287,20 @@ def wait_until_healthy(supervisor: Supervisor, url: str) -> None:
     ------
     TransientError : the service ended or did not answer in time; the message has its last words.
     """
+    # By an allowed name: the address that we reach it at need not be one.
+    headers = {"Host": host_names(supervisor.settings)[0]}
+    answered = ""
     deadline = time.monotonic() + START_SECONDS
     (child,) = [one for one in supervisor.children if one.name == "service"]
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health", timeout=2.0).status_code == httpx.codes.OK:
+            answer = httpx.get(f"{url}/health", headers=headers, timeout=2.0)
+            if answer.status_code == httpx.codes.OK:
                 return
+            answered = f"; last it answered {answer.status_code} to Host: {headers['Host']}"
         if child.ended() is not None:
             raise TransientError(f"the web service ended at once; {child.last_words()}")
         time.sleep(0.1)
-    raise TransientError(f"the web service did not answer within {START_SECONDS:.0f} s; {child.last_words()}")
+    raise TransientError(
+        f"the web service at {url} is not well after {START_SECONDS:.0f} s{answered}; {child.last_words()}"
+    )

@@ -16,8 +16,8 @@ from catalog.tables.training import Evaluation, LossPoint
 from curation.dedup.config import NearConfig
 from curation.dedup.curve import curve
 from labeling.simulation import LearningCurve
-from service.curves import newest_rehearsal
-from service.differences import own_runs
+from service.curves import CONTROL, newest_rehearsal
+from service.differences import MISSING, SHARED, Runs, differences, excerpt
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import last_funnel
 from service.pages.rendering import environment
@@ -26,6 +26,7 @@ from workers import manifests
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
 SHOWN_CHARS = 400
+COMPARED_CHARS, COMPARED_PIECES = 20_000, 600
 SMOOTHED_OVER = 20
 
 
@@ -108,7 +109,7 @@ def clusters(session: Session, store: Store, version: Version) -> list[Cluster]:
             members=[
                 {
                     "id": one.record_id,
-                    "runs": own_runs(text[keeper][:SHOWN_CHARS], text[one.record_id][:SHOWN_CHARS]),
+                    "runs": shown_differences(text[keeper], text[one.record_id]),
                     "kind": one.kind,
                     "jaccard": one.jaccard,
                 }
@@ -117,6 +118,17 @@ def clusters(session: Session, store: Store, version: Version) -> list[Cluster]:
         )
         for keeper, count in biggest
     ]
+
+
+def shown_differences(kept: str, other: str) -> Runs:
+    """What of a removed text is shown beside the kept one: where they differ, with something around it."""
+    runs = differences(kept[:COMPARED_CHARS], other[:COMPARED_CHARS], num_pieces=COMPARED_PIECES)
+    if sum(len(text) for text, kind in runs if kind != MISSING) < len(other):
+        # Behind the last that both have, it is the cut that differs.
+        last = max((number for number, (_, kind) in enumerate(runs) if kind == SHARED), default=len(runs) - 1)
+        *runs, (text, kind) = runs[: last + 1]
+        runs.append((f"{text}…", kind))
+    return excerpt(runs, SHOWN_CHARS)
 
 
 def _texts(store: Store, version: Version, ids: set[str]) -> dict[str, str]:
@@ -143,7 +155,11 @@ def banding_chart(run: Run | None) -> Chart | None:
     return line_chart(
         [
             Series(name=f"{near.bands} bands of {near.rows} rows", points=tuple(curve(near.bands, near.rows))),
-            Series(name="threshold", points=((near.threshold, 0.0), chosen)),
+            Series(
+                name=f"threshold {near.threshold:g}: {chosen[1]:.1%} found",
+                points=((near.threshold, 0.0), chosen),
+                is_reference=True,
+            ),
         ],
         unit="similarity",
     )
@@ -158,6 +174,7 @@ def learning_chart(rehearsal: dict[str, LearningCurve]) -> Chart | None:
                 points=tuple((float(point.num_labels), point.accuracy) for point in curve.points),
                 low=tuple(point.low for point in curve.points),
                 high=tuple(point.high for point in curve.points),
+                is_reference=strategy == CONTROL,
             )
             for strategy, curve in rehearsal.items()
         ]
@@ -176,6 +193,7 @@ def loss_chart(session: Session, training: Run | None) -> Chart | None:
     if not points:
         return None
     frame = pl.DataFrame(points, schema=["arm", "step", "loss"], orient="row")
+    controls = {one["control"] for one in (training.result or {}).get("comparisons", [])}
     series = []
     for (arm,), part in frame.group_by("arm", maintain_order=True):
         smooth = part["loss"].rolling_mean(SMOOTHED_OVER, min_samples=1)
@@ -183,6 +201,7 @@ def loss_chart(session: Session, training: Run | None) -> Chart | None:
         series.append(
             Series(
                 name=str(arm),
+                is_reference=arm in controls,
                 points=tuple(
                     (float(step), round(loss, 4))
                     for step, loss in zip(part["step"][::every].to_list(), smooth[::every].to_list(), strict=True)

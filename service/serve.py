@@ -1,25 +1,16 @@
 """The web service as a process: ``python -m service.serve --fd 3``."""
 
 import argparse
-import os
-import signal
 import socket
 import sys
 import threading
-import time
 
 import uvicorn
 
 from catalog.errors import ServiceError
 from catalog.settings import load_settings
 from service.app import create_app
-
-
-def watch_parent(parent: int) -> None:
-    """Stop when whoever started this process is gone without a word."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
+from workers.stopping import watch_parent
 
 
 def main() -> None:

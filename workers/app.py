@@ -6,8 +6,11 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_shutting_down
+from kombu.exceptions import OperationalError
+from kombu.utils.url import maybe_sanitize_url
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError, TransientError
 from catalog.settings import Settings
 from workers import broker, engine
 from workers.stopping import STOPPING
@@ -16,7 +19,14 @@ RUN_UNIT = "engine.run_unit"
 TASK_NAMES = (RUN_UNIT,)
 """Every task name ever sent. Queued messages outlive deploys, so a name is never reused for something else."""
 
+CONNECT_SECONDS = 4.0
 log = logging.getLogger(__name__)
+
+
+class BrokerAwayError(TransientError):
+    """The broker does not answer. Whatever was to be sent stays in the outbox, and any sweeper sends it later."""
+
+    code = "broker_away"
 
 
 def make_app(settings: Settings) -> Celery:
@@ -24,6 +34,10 @@ def make_app(settings: Settings) -> Celery:
 
     Early acknowledgement on purpose: the lease in the database recovers a dead worker's unit in seconds, where a broker
     takes from a minute to an hour, and no broker time limit can deliver a long unit twice.
+
+    Raises
+    ------
+    ConfigError : no broker is known by that URL, or its driver is not installed.
     """
     broker.register()
     app = Celery("winnow", broker=settings.broker, set_as_current=False)
@@ -39,11 +53,19 @@ def make_app(settings: Settings) -> Celery:
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        # For ever: a broker that is away overnight must not cost the workers.
+        broker_connection_max_retries=None,
         broker_heartbeat=0,
-        broker_transport_options={"polling_interval": settings.broker_poll_seconds},
+        broker_transport_options={
+            "polling_interval": settings.broker_poll_seconds,
+            # Short, because a sweeper that waits for a broker shows no life meanwhile.
+            "connect_retries_timeout": 1.0,
+            "socket_connect_timeout": CONNECT_SECONDS,
+        },
         enable_utc=True,
     )
     broker.Transport.polling_interval = settings.broker_poll_seconds
+    _check_broker_url(app, settings)
     catalog = Catalog(settings)
 
     @app.task(name=RUN_UNIT)  # type: ignore[untyped-decorator]
@@ -57,21 +79,51 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def relay(catalog: Catalog, app: Celery) -> int:
+def _check_broker_url(app: Celery, settings: Settings) -> None:
+    try:
+        _ = app.connection_for_write().transport
+    except (KeyError, ImportError) as error:
+        reason = error.args[0] if error.args else error
+        raise ConfigError(
+            f"broker {broker_name(settings)} cannot be used ({reason}); set WINNOW_BROKER_URL to redis://HOST:6379/0 "
+            "(pip install 'winnow[redis]') or amqp://USER:PASSWORD@HOST:5672//, or leave it empty"
+        ) from error
+
+
+def broker_name(settings: Settings) -> str:
+    """The broker as people may see it: the embedded one's file, or URLs without their passwords."""
+    if not settings.broker_url:
+        return settings.broker.removeprefix(f"{broker.SCHEME}:///")
+    return ";".join(maybe_sanitize_url(url) for url in settings.broker_url.split(";"))
+
+
+def deliver(catalog: Catalog, app: Celery) -> int:
     """Send every message that a committed change left in the outbox; return how many. At least once, never lost.
 
-    A broker that does not answer leaves the rows where they are, for the next sweep of any process.
+    Raises
+    ------
+    BrokerAwayError : the broker takes no message; the rows stay for the next sweep of any process.
     """
     sent = 0
     for message_id, task, args in engine.unsent(catalog):
         try:
             app.send_task(task, args=args, retry=False)
-        except (*app.connection_for_write().connection_errors, OSError) as error:
-            log.warning("the broker does not answer (%s); the message stays in the outbox", error)
-            break
+        except (OperationalError, *app.connection_for_write().connection_errors, OSError) as error:
+            name = broker_name(catalog.settings)
+            remedy = f"; {broker.DAMAGED.format(name)}" if broker.is_damaged(error) else ""
+            raise BrokerAwayError(f"the broker at {name} does not answer ({error}){remedy}") from error
         engine.mark_sent(catalog, message_id)
         sent += 1
     return sent
+
+
+def relay(catalog: Catalog, app: Celery) -> int:
+    """Send what the outbox holds, as ``deliver``; a broker that is away is a warning, and 0."""
+    try:
+        return deliver(catalog, app)
+    except BrokerAwayError as away:
+        log.warning("%s; the messages stay in the outbox", away)
+        return 0
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

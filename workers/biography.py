@@ -11,8 +11,9 @@ from catalog.errors import NotFoundError
 from catalog.store import Store, StoredFile
 from catalog.tables.access import User
 from catalog.tables.curation import Verdict
-from catalog.tables.datasets import Dataset, Version
+from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run
+from curation.recipe import advised_presets
 from labeling import queue as queues
 from workers import manifests
 
@@ -28,9 +29,10 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
 
     Raises
     ------
-    NotFoundError : no such record, or several begin so.
+    NotFoundError : no such record, or several begin so, or the row was set aside, with the reason.
     """
     raw = manifests.require_version(session, dataset, "raw")
+    _refuse_set_aside(session, dataset, record)
     found = _find(store, raw, record)
     story: dict[str, Any] = {
         "record": found["id"],
@@ -43,7 +45,7 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
     curated = manifests.latest_version(session, dataset.id, "curated")
     run = session.get(Run, curated.run_id) if curated is not None else None
     if run is None:
-        return story | {"verdict": None, "hint": f"not judged yet: `winnow clean {dataset.name} --recipe web-text`"}
+        return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
     return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}
 
 
@@ -70,12 +72,38 @@ def _find(store: Store, version: Version, record: str) -> dict[str, Any]:
     )
 
 
+def _origin(record: str) -> tuple[str, int] | None:
+    """File and line where ``FILE:LINE`` was given."""
+    source, _, line = record.rpartition(":")
+    return (source, int(line)) if source and line.isdecimal() and len(line) < 19 else None
+
+
+def _refuse_set_aside(session: Session, dataset: Dataset, record: str) -> None:
+    origin = _origin(record)
+    if origin is None:
+        return
+    source, line = origin
+    named = (Source.name == source) | Source.name.endswith(f"/{source}", autoescape=True)
+    row = session.execute(
+        select(Source.name, Quarantined.reason, Quarantined.detail)
+        .join(Source, Source.id == Quarantined.source_id)
+        .where(Source.dataset_id == dataset.id, named, Quarantined.line == line)
+        .limit(1)
+    ).one_or_none()
+    if row is not None:
+        raise NotFoundError(
+            f"{row.name}, line {line} was set aside by ingest and is no record: {row.reason} ({row.detail}); "
+            f"all of them: `winnow rejected {dataset.name}`"
+        )
+
+
 def _matching(record: str) -> pl.Expr:
     """Who may be meant: by origin, the file with or without its folders, or by the beginning of the id."""
-    source, _, line = record.rpartition(":")
-    if source and line.isdecimal() and len(line) < 19:
+    origin = _origin(record)
+    if origin is not None:
+        source, line = origin
         named = (pl.col("source") == source) | pl.col("source").str.ends_with(f"/{source}")
-        return named & (pl.col("line") == int(line))
+        return named & (pl.col("line") == line)
     return pl.col("id").str.starts_with(record) & pl.lit(value=len(record) >= MIN_PREFIX)
 
 

@@ -15,6 +15,7 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.utils.json import dumps, loads
 
 SCHEME = "sqlq"
+DAMAGED = "stop `winnow up` and delete {}*: nothing but messages is in it, and they are sent again"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
@@ -96,6 +97,12 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     def driver_version(self) -> str:
         """The SQLite library's version."""
         return sqlite3.sqlite_version
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether the message file itself is broken, rather than locked, full or out of reach."""
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
 
 
 def register() -> None:

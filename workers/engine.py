@@ -83,8 +83,13 @@ def _pid_namespace() -> str:
 
 def this_process() -> str:
     """Name of this process that no later process can share: host, PID namespace, PID, start time."""
-    started = psutil.Process().create_time()
-    return f"{socket.gethostname()}/{_pid_namespace()}/{os.getpid()}/{started:.2f}"
+    return name_of_process(os.getpid())
+
+
+def name_of_process(pid: int) -> str:
+    """The same name of another living process of this machine."""
+    started = psutil.Process(pid).create_time()
+    return f"{socket.gethostname()}/{_pid_namespace()}/{pid}/{started:.2f}"
 
 
 def is_gone(owner: str) -> bool:
@@ -259,6 +264,27 @@ def give_back(catalog: Catalog, mine: Claim) -> None:
         now = catalog.now(session)
         _guarded(session, mine, state="ready", lease_until=None, owner=None, ready_at=now, attempts=mine.attempts - 1)
         announce(session, mine.unit_id, now)
+
+
+def take_back(catalog: Catalog, owner: str) -> int:
+    """Return unharmed what a worker held that was killed on purpose; the attempts do not count. How many units it was.
+
+    Parameters
+    ----------
+    owner : name of a process that is certainly gone.
+    """
+    with catalog.write() as session:
+        now = catalog.now(session)
+        held = session.scalars(
+            update(Unit)
+            .where(Unit.owner == owner, Unit.state == "running")
+            .values(state="ready", lease_until=None, owner=None, ready_at=now, attempts=Unit.attempts - 1)
+            .returning(Unit.id)
+            .execution_options(synchronize_session=False)
+        ).all()
+        for unit_id in held:
+            announce(session, unit_id, now)
+    return len(held)
 
 
 def fail(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:

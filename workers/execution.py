@@ -81,8 +81,9 @@ class UnitContext:
             except LostClaimError:
                 self._lost.set()
                 return
-            except TransientError as error:
-                log.warning("heartbeat of unit %s failed, will try again: %s", self.claim.unit_id, error)
+            except Exception:
+                # Whatever it was: without its heartbeat a healthy unit would lose its lease and be charged for it.
+                log.exception("heartbeat of unit %s failed, will try again", self.claim.unit_id)
                 continue
             shown, last = now, time.monotonic()
 
@@ -109,8 +110,7 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
         log.warning("%s", lost)
         return "lost"
     except StoppedError:
-        engine.give_back(catalog, mine)
-        return "stopped"
+        return _give_back(catalog, mine)
     except ServiceError as error:
         _record_failure(catalog, mine, f"{error}", retry=isinstance(error, TransientError))
         return "failed"
@@ -120,6 +120,15 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
         _record_failure(catalog, mine, f"{type(error).__name__}: {error}", retry=True)
         return "failed"
     return "done"
+
+
+def _give_back(catalog: Catalog, mine: Claim) -> str:
+    try:
+        engine.give_back(catalog, mine)
+    except LostClaimError as lost:
+        log.warning("%s", lost)
+        return "lost"
+    return "stopped"
 
 
 def _record_failure(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:

@@ -19,7 +19,7 @@ from catalog.store import Store
 from catalog.tables.engine import Worker
 from workers import engine
 from workers.app import make_app, relay, worker_arguments
-from workers.stopping import STOPPING
+from workers.stopping import STOPPING, watch_parent
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +27,10 @@ log = logging.getLogger(__name__)
 class Sweeper(threading.Thread):
     """Repairs the engine's state every few seconds, in every worker; any number of them may run at once."""
 
-    def __init__(self, catalog: Catalog, parent: int | None) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         super().__init__(name="sweeper", daemon=True)
         self.catalog = catalog
         self.app = make_app(catalog.settings)
-        self.parent = parent
         self.busy = threading.Event()
         task_prerun.connect(lambda **_: self.busy.set(), weak=False)
         task_postrun.connect(lambda **_: self.busy.clear(), weak=False)
@@ -39,17 +38,15 @@ class Sweeper(threading.Thread):
     def run(self) -> None:
         """Sweep until the process stops."""
         while True:
-            if self.parent is not None and os.getppid() != self.parent:
-                # Whoever started this worker is gone without a word: stop as if asked to.
-                STOPPING.set()
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
             try:
                 self._show_life()
                 engine.sweep(self.catalog, idle=not self.busy.is_set())
                 relay(self.catalog, self.app)
             except ServiceError as error:
                 log.warning("sweep failed, will try again: %s", error)
+            except Exception:
+                # Whatever it was: a worker without its sweeper looks dead to everybody.
+                log.exception("sweep failed, will try again")
             if STOPPING.wait(self.catalog.settings.sweep_seconds):
                 return
 
@@ -86,13 +83,16 @@ def main() -> None:
     try:
         check_revision(catalog)
         Store.of(settings).check()
+        sweeper = Sweeper(catalog)
     except ServiceError as error:
         sys.stderr.write(f"worker {options.name}: {error}\n")
         raise SystemExit(error.exit_code) from error
     # Until Celery installs its own handler, a request to stop must still end in the clean-up below.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    sweeper = Sweeper(catalog, options.parent)
     try:
+        if options.parent is not None:
+            # Not between two sweeps: those may be rare, and long.
+            threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
         sweeper.start()
         make_app(settings).worker_main(worker_arguments(options.name))
     finally:

@@ -13,6 +13,7 @@ from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Shard, Version
 from catalog.tables.engine import Unit
+from curation.recipe import advised_presets
 from workers.engine import Claim
 
 
@@ -50,11 +51,11 @@ def require_version(session: Session, dataset: Dataset, kind: str) -> Version:
     version = latest_version(session, dataset.id, kind)
     if version is None:
         command = (
-            f"winnow ingest FILES --dataset {dataset.name} --text COLUMN"
+            f"`winnow ingest FILES --dataset {dataset.name} --text COLUMN`"
             if kind == "raw"
-            else f"winnow clean {dataset.name} --recipe web-text"
+            else advised_presets(dataset.name)
         )
-        raise NotFoundError(f"dataset {dataset.name!r} has no {kind} version yet; run `{command}` first")
+        raise NotFoundError(f"dataset {dataset.name!r} has no {kind} version yet; run {command} first")
     return version
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from catalog.database import Catalog
+from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConflictError, NotFoundError
 from catalog.tables.base import new_id
+from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit, Worker
 from workers import engine
 from workers.pipelines import PIPELINES
@@ -46,6 +47,7 @@ def submit(
     NotFoundError : no such job kind.
     """
     pipeline = PIPELINES[kind].member
+    one_at_a_time(session, f"run {idempotency_key}")
     existing = session.scalars(
         select(Run).where(Run.idempotency_key == idempotency_key).with_for_update()
     ).one_or_none()
@@ -70,6 +72,32 @@ def submit(
     engine.plan_stage(session, run, now)
     assert pipeline.stages
     return run, "new"
+
+
+def key_of_newest(session: Session, *, dataset_id: str, kind: str, asked: dict[str, Any], job: str) -> str:
+    """The key under which to ask for a run whose version is to be the dataset's newest of its kind.
+
+    Parameters
+    ----------
+    kind : of the version that the run publishes.
+    asked : the part of the run's config that decides its result.
+    job : the kind of the run.
+
+    Returns
+    -------
+    the key of the first run that was asked for so, as long as no other version followed its own; the key of the run
+    behind the newest version where that was asked for alike; else one of a new run on top of the newest version.
+    """
+    own = digest({job: dataset_id} | asked)
+    of_kind = (Version.dataset_id == dataset_id, Version.kind == kind)
+    newest = session.scalars(select(Version).where(*of_kind).order_by(Version.number.desc()).limit(1)).one_or_none()
+    if newest is None:
+        return own
+    behind = session.get_one(Run, newest.run_id)
+    if behind.kind == job and digest({key: behind.config.get(key) for key in asked}) == digest(asked):
+        return behind.idempotency_key
+    first = session.scalars(select(Run.state).where(Run.idempotency_key == own)).one_or_none()
+    return own if first != "done" else digest({"again": own, "after": newest.id})
 
 
 def resume(session: Session, run: Run, now: datetime) -> None:
@@ -181,6 +209,15 @@ def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
         seconds_left=left if run.state == "running" else None,
         result=run.result,
     )
+
+
+def was_refused(session: Session, run_id: str, max_attempts: int) -> bool:
+    """Whether a run failed because of what it was asked, so that asking for the same again fails alike.
+
+    What may pass by itself, and what a stage stumbles over, is tried ``max_attempts`` times; a refusal once.
+    """
+    refused = (Unit.run_id == run_id, Unit.state == "poisoned", Unit.attempts < max_attempts)
+    return session.scalar(select(func.count()).select_from(Unit).where(*refused)) != 0
 
 
 def _rate(stage: StageProgress, row: Any, now: datetime) -> tuple[float | None, float | None]:

@@ -9,13 +9,13 @@ from sqlalchemy import select
 
 from catalog import migrate
 from catalog.database import Catalog
-from catalog.errors import ConfigError
+from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.access import ROLES, User
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from service.auth import create_user, issue_token
+from service.auth import create_user, issue_token, revoke_all
 from service.cli.output import AsJson, database_refusals, emit_json, emit_table, say, show, workspace
 from workers import engine, runs
 
@@ -82,10 +82,16 @@ def user(
     role: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(ROLES)}; a new person's default: annotator.")
     ] = None,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="End every token and web session of this person instead.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Give somebody a new token; the person is created if unknown. Shown once."""
     catalog = workspace()
+    if revoke:
+        _revoke(catalog, name, role, as_json=json)
+        return
     with catalog.write() as session:
         now = catalog.now(session)
         found = session.scalars(select(User).where(User.name == name)).one_or_none()
@@ -101,25 +107,44 @@ def user(
     show(token)
 
 
+def _revoke(catalog: Catalog, name: str, role: str | None, *, as_json: bool) -> None:
+    if role is not None:
+        raise ConfigError("--revoke ends tokens and gives none, so --role has nothing to say; leave one of them out")
+    with catalog.write() as session:
+        person = session.scalars(select(User).where(User.name == name)).one_or_none()
+        if person is None:
+            raise NotFoundError(f"there is no user {name!r}; {nearest(name, session.scalars(select(User.name)))}")
+        revoked = revoke_all(session, now=catalog.now(session), user_id=person.id, actor="command line")
+    if as_json:
+        emit_json({"user": name, "revoked": revoked})
+        return
+    say(f"{revoked} tokens and web sessions of {name} ended; a new token: `winnow user {name}`")
+
+
 def datasets(*, json: AsJson = False) -> None:
-    """List datasets and their newest versions."""
+    """List datasets and their versions, with the recipe that made each."""
     catalog = workspace()
     with catalog.read() as session:
         rows = session.execute(
-            select(Dataset.name, Version.number, Version.kind, Version.num_records, Version.created_at)
+            select(
+                *(Dataset.name, Version.number, Version.kind, Version.num_records),
+                *(Version.summary["recipe"].as_string(), Version.created_at),
+            )
             .outerjoin(Version, Version.dataset_id == Dataset.id)
             .order_by(Dataset.name, Version.number)
         ).all()
-    header = ("dataset", "version", "kind", "records", "published")
+    header = ("dataset", "version", "kind", "records", "recipe", "published")
     if json:
         emit_json([dict(zip(header, row, strict=True)) for row in rows])
         return
-    emit_table("", header, [(*row[:4], row[4].strftime("%Y-%m-%d %H:%M") if row[4] else "") for row in rows])
+    emit_table("", header, [(*row[:5], row[5].strftime("%Y-%m-%d %H:%M") if row[5] else "") for row in rows])
     if not rows:
         say("no dataset yet: `winnow ingest FILES --dataset NAME --text COLUMN`")
 
 
-def list_runs(*, limit: Annotated[int, typer.Option(min=1, max=1000)] = 20, json: AsJson = False) -> None:
+def list_runs(
+    *, limit: Annotated[int, typer.Option(min=1, max=1000, help="Rows shown at most.")] = 20, json: AsJson = False
+) -> None:
     """List runs, newest first."""
     catalog = workspace()
     with catalog.read() as session:

@@ -10,7 +10,17 @@ from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.output import (
+    AsJson,
+    byte_progress,
+    detached,
+    emit_json,
+    emit_table,
+    run_to_end,
+    say,
+    show,
+    workspace,
+)
 from workers import manifests
 from workers.biography import biography
 
@@ -39,19 +49,41 @@ def ingest(
     from workers.pipelines.ingest import submit_ingest
 
     catalog = workspace()
-    run_id, skipped = submit_ingest(
-        catalog, dataset=dataset, paths=files, text_column=text, label_column=label, encoding=encoding
-    )
-    for name in skipped:
-        say(f"{name}: these bytes are in {dataset!r} already; skipped", as_json=json)
-    if run_id is None:
-        if json:
-            emit_json({"run": None, "skipped": skipped})
-        return
-    result = run_to_end(catalog, run_id, as_json=json).result or {}
+    with byte_progress("hashing", as_json=json) as on_hash:
+        asked = submit_ingest(
+            catalog,
+            dataset=dataset,
+            paths=files,
+            text_column=text,
+            label_column=label,
+            encoding=encoding,
+            on_hash=on_hash,
+        )
+    for name, reason in asked.skipped.items():
+        say(f"{name}: {reason}; skipped", as_json=json)
+    for name, other in asked.others.items():
+        say(
+            f"{name}: run {other[:8]} is reading these bytes already; waiting for it "
+            f"(`winnow cancel {other[:8]}` ends it)",
+            as_json=json,
+        )
+    others = [run_to_end(catalog, other, as_json=json).result or {} for other in dict.fromkeys(asked.others.values())]
+    own = (run_to_end(catalog, asked.run_id, as_json=json).result or {}) if asked.run_id is not None else {}
     if json:
-        emit_json({"run": run_id, "skipped": skipped} | result)
-    else:
+        skipped = [*asked.skipped, *own.get("skipped", [])]
+        emit_json({"run": asked.run_id} | own | {"skipped": skipped, "others": asked.others})
+    refused = False
+    for result in [*others, own]:
+        if result:
+            _tell_ingested(result, dataset, label, as_json=json)
+            refused = refused or bool(result["refused"])
+    if refused:
+        raise typer.Exit(1)
+
+
+def _tell_ingested(result: dict[str, Any], dataset: str, label: str | None, *, as_json: bool) -> None:
+    """What a run brought, for people."""
+    if not as_json:
         say(f"{result['records']:,} records in {dataset!r} from {result['files']} files")
         say(f"{result['rejected']:,} rows set aside, {result['labelled']:,} records with a label")
         if label is not None and result["records"] and not result["labelled"]:
@@ -59,10 +91,10 @@ def ingest(
         if result["reasons"]:
             emit_table("rows set aside", ("reason", "rows"), list(result["reasons"].items()))
             say(f"each with file and line: `winnow rejected {dataset}`")
+    for name in result.get("skipped", []):
+        say(f"{name}: another run has brought these bytes meanwhile; skipped", as_json=as_json)
     for name, reason in result["refused"].items():
-        say(f"refused whole: {reason if name in reason else f'{name}: {reason}'}", as_json=json)
-    if result["refused"]:
-        raise typer.Exit(1)
+        say(f"refused whole: {reason if name in reason else f'{name}: {reason}'}", as_json=as_json)
 
 
 def rejected(
@@ -131,7 +163,20 @@ def clean(
     rows = [(*row, examples.get(row[0], "")[:EXAMPLE_CHARS]) for row in funnel_rows(result)]
     emit_table("funnel", ("rule", "dropped", "left", "for example"), rows)
     say(f"{result['kept']:,} of {result['records']:,} records stay; {result['clusters']:,} duplicate clusters")
+    if 10 * result["kept"] < result["records"]:
+        say(_few_stay(dataset, result))
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
+
+
+def _few_stay(dataset: str, result: dict[str, Any]) -> str:
+    """A warning that the recipe may not be meant for such texts."""
+    from curation.recipe import advised_presets
+
+    rule, dropped = max(result["dropped"].items(), key=lambda one: one[1])
+    return (
+        f"warning: fewer than a tenth of the records stay, {rule} alone dropped {dropped:,}; recipe "
+        f"{result['recipe']!r} may not be meant for such texts: try {advised_presets(dataset, but=result['recipe'])}"
+    )
 
 
 def _examples(catalog: Catalog, run_id: str) -> dict[str, str]:

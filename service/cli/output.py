@@ -4,13 +4,20 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -21,10 +28,15 @@ from catalog.migrate import check_revision
 from catalog.settings import Settings, load_settings
 from catalog.store import Store
 from workers import runs
-from workers.app import make_app, relay
+from workers.app import BrokerAwayError, deliver, make_app
+
+if TYPE_CHECKING:
+    from service.processes import TemporaryWorkers
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, and no progress.")]
 POLL_SECONDS = 0.1
+TEND_SECONDS = 2.0
+RESUMES = "and the same command goes on from there"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 C1 = re.compile(r"[\x7f-\x9f]")
 
@@ -44,6 +56,13 @@ class RunFailedError(ServiceError):
     """The run that the command asked for did not succeed."""
 
     code = "run_failed"
+
+
+class LeftRunningError(ServiceError):
+    """Ctrl-C ended the command, not the run: it is in the hands of workers that the command did not start."""
+
+    code = "interrupted"
+    exit_code = 130
 
 
 def complain(message: str) -> None:
@@ -148,34 +167,64 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def send(catalog: Catalog) -> None:
-    """Hand what the outbox holds to the broker; a broker that is away gets it from the next sweep."""
-    relay(catalog, make_app(catalog.settings))
+def send(catalog: Catalog, run_id: str) -> None:
+    """Hand what the outbox holds to the broker.
+
+    Raises
+    ------
+    BrokerAwayError : it does not answer; the run is recorded, and any worker's next sweep sends it.
+    """
+    try:
+        deliver(catalog, make_app(catalog.settings))
+    except BrokerAwayError as away:
+        raise BrokerAwayError(
+            f"{away}. Run {run_id[:8]} is recorded, and starts by itself once the broker answers and `winnow up` runs; "
+            "see `winnow runs`"
+        ) from away
 
 
 def detached(catalog: Catalog, run_id: str, *, as_json: bool) -> None:
     """Leave a run to the workers and say where to look."""
-    send(catalog)
+    away = None
+    try:
+        send(catalog, run_id)
+    except BrokerAwayError as error:
+        away = str(error)
     if as_json:
-        emit_json({"run": run_id})
+        emit_json({"run": run_id} | ({"broker_away": away} if away else {}))
         return
     show(run_id)
-    if runs.num_workers_alive(catalog):
+    if away:
+        say(away)
+    elif runs.num_workers_alive(catalog):
         say("running in the workers; see `winnow runs`")
     else:
         say("queued, but no worker is running: start them with `winnow up`")
 
 
-def watch(catalog: Catalog, run_id: str, *, as_json: bool) -> runs.RunProgress:
+def watch(
+    catalog: Catalog,
+    run_id: str,
+    *,
+    as_json: bool,
+    tend: Callable[[], list[str]] = list,
+    meanwhile: Callable[[], None] | None = None,
+) -> runs.RunProgress:
     """Wait for a run, showing stage, counts, rate and time left.
+
+    Parameters
+    ----------
+    tend : called every ``TEND_SECONDS`` to see to the workers; what happened, in words.
+    meanwhile : called again and again, for a caller that shows a progress of its own.
 
     Raises
     ------
     RunFailedError : the run failed or was cancelled; the message has the reason and how to go on.
     """
-    with _bar(quiet=as_json or not sys.stderr.isatty()) as bar:
+    with progress_bar(as_json=as_json) as bar:
         task = bar.add_task("starting", total=None, rate="", left="")
         shown_stage = -1
+        tended = time.monotonic()
         while True:
             with catalog.read() as session:
                 state = runs.run_progress(session, run_id, catalog.now(session))
@@ -193,16 +242,28 @@ def watch(catalog: Catalog, run_id: str, *, as_json: bool) -> runs.RunProgress:
             )
             if state.state != "running":
                 break
+            if time.monotonic() - tended >= TEND_SECONDS:
+                for event in tend():
+                    say(event, as_json=as_json)
+                tended = time.monotonic()
+            if meanwhile is not None:
+                meanwhile()
             time.sleep(POLL_SECONDS)
     if state.state != "done":
+        with catalog.read() as session:
+            refused = runs.was_refused(session, run_id, catalog.settings.max_attempts)
+        again = "but the same command fails alike until that is mended" if refused else RESUMES
         raise RunFailedError(
-            f"{state.kind} run {run_id[:8]} {state.state}: {state.reason}; "
-            "what was finished is kept, and the same command goes on from there"
+            f"{state.kind} run {run_id[:8]} {state.state}: {state.reason}; what was finished is kept, {again}"
         )
     return state
 
 
-def _bar(*, quiet: bool) -> Progress:
+def progress_bar(*, as_json: bool) -> Progress:
+    """What long work shows, on a terminal only: what it does, how much is done, the rate, the time left.
+
+    A task of it is added with the fields ``rate`` and ``left``.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -210,29 +271,86 @@ def _bar(*, quiet: bool) -> Progress:
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[left]}"),
         console=err,
-        disable=quiet,
+        disable=as_json or not sys.stderr.isatty(),
         transient=True,
     )
 
 
-def run_to_end(catalog: Catalog, run_id: str, *, as_json: bool) -> runs.RunProgress:
-    """Send, make sure somebody works, and wait."""
+@contextmanager
+def byte_progress(what: str, *, as_json: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show bytes, rate and time left on a terminal while the body tells how many are done, and of how many."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=err,
+        disable=as_json or not sys.stderr.isatty(),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda num_done, num_total: bar.update(task, completed=num_done, total=num_total)
+
+
+def run_to_end(
+    catalog: Catalog,
+    run_id: str,
+    *,
+    as_json: bool,
+    workers: "TemporaryWorkers | None" = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> runs.RunProgress:
+    """Send, make sure somebody works, and wait.
+
+    Parameters
+    ----------
+    workers : those of a command that asks for several runs; else this run gets its own when nobody works.
+    meanwhile : as in ``watch``.
+
+    Raises
+    ------
+    RunFailedError : as in ``watch``. LeftRunningError : interrupted, while workers of others do the run.
+    """
     from service.processes import workers_for
 
     with catalog.read() as session:
         state = runs.run_progress(session, run_id, catalog.now(session)).state
     if state != "running":
         return watch(catalog, run_id, as_json=as_json)
-    send(catalog)
-    with workers_for(catalog) as started:
-        if started:
-            say(f"no worker is running: {catalog.settings.num_workers} started for this command", as_json=as_json)
-        return watch(catalog, run_id, as_json=as_json)
+    send(catalog, run_id)
+    if workers is not None:
+        return _watch_workers(catalog, run_id, workers, as_json=as_json, meanwhile=meanwhile)
+    with workers_for(catalog, lambda told: say(told, as_json=as_json)) as workers:
+        return _watch_workers(catalog, run_id, workers, as_json=as_json, meanwhile=meanwhile)
+
+
+def _watch_workers(
+    catalog: Catalog,
+    run_id: str,
+    workers: "TemporaryWorkers",
+    *,
+    as_json: bool,
+    meanwhile: Callable[[], None] | None,
+) -> runs.RunProgress:
+    """Watch a run and see to the workers; say where it is left to, when interrupted."""
+    try:
+        return watch(catalog, run_id, as_json=as_json, tend=workers.tend, meanwhile=meanwhile)
+    except KeyboardInterrupt:
+        if workers.are_own:
+            raise
+        raise LeftRunningError(
+            f"interrupted, but run {run_id[:8]} goes on in the workers: watch it with `winnow runs`, stop it with "
+            f"`winnow cancel {run_id[:8]}`; the same command goes on from there"
+        ) from None
 
 
 __all__ = [
     "AsJson",
+    "LeftRunningError",
     "RunFailedError",
+    "byte_progress",
     "complain",
     "database_refusals",
     "detached",
@@ -240,6 +358,7 @@ __all__ = [
     "emit_table",
     "first_line",
     "printable",
+    "progress_bar",
     "run_to_end",
     "say",
     "send",

@@ -1,11 +1,12 @@
 """``winnow report``: one HTML page that says it all."""
 
+import errno
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from catalog.errors import ConfigError
+from catalog.errors import ConfigError, TransientError
 from catalog.store import Store
 from service.cli.output import AsJson, emit_json, say, show, workspace
 from workers import manifests
@@ -36,9 +37,16 @@ def report(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.tmp")
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(path)
+        try:
+            aside.write_text(page, encoding="utf-8")
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TransientError(
+                f"no space left for the report at {path}; free space, then run the same command"
+            ) from error
         raise ConfigError(f"--output {path} cannot be written: {error.strerror}") from error
     if json:
         emit_json({"report": str(path)})

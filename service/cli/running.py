@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from catalog.errors import ConfigError
+from service.address import local_url, recorded
 from service.cli.output import AsJson, emit_json, say, workspace
 from service.processes import Supervisor, bind, wait_until_healthy
 
@@ -43,7 +44,7 @@ def up(
             "WINNOW_BEHIND_PROXY=true, or use 127.0.0.1"
         )
     listener = bind(settings.host, settings.port if port is None else port)
-    shown = f"http://{settings.host}:{listener.getsockname()[1]}"
+    shown = local_url(settings.host, listener.getsockname()[1])
     supervisor = Supervisor(settings)
     # Celery and Docker stop programs with SIGTERM: the same clean way out as Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -51,13 +52,17 @@ def up(
         supervisor.add_service(listener)
         supervisor.add_workers(settings.num_workers)
         wait_until_healthy(supervisor, shown)
-        if json:
-            emit_json({"url": shown, "workers": settings.num_workers, "home": str(settings.home)})
-        say(f"{shown}  ({settings.num_workers} workers; logs in {settings.home / 'logs'}; Ctrl-C stops)", as_json=json)
-        while True:
-            for event in supervisor.tend():
-                say(event)
-            time.sleep(TEND_SECONDS)
+        with recorded(settings, shown):
+            if json:
+                emit_json({"url": shown, "workers": settings.num_workers, "home": str(settings.home)})
+            say(
+                f"{shown}  ({settings.num_workers} workers; logs in {settings.home / 'logs'}; Ctrl-C stops)",
+                as_json=json,
+            )
+            while True:
+                for event in supervisor.tend():
+                    say(event)
+                time.sleep(TEND_SECONDS)
     except KeyboardInterrupt:
         say("stopping; running units go back unharmed", as_json=json)
     finally:

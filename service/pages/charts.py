@@ -1,8 +1,10 @@
 """Charts as plain geometry: numbers in, SVG coordinates out. Templates draw them without any inline style."""
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
+REFERENCE_COLOUR, OTHER_COLOURS = 1, (0, 2, 3)
 WIDTH, HEIGHT = 680.0, 320.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 42.0
 
@@ -16,12 +18,14 @@ class Series:
     name : shown in the legend.
     points : (x, y) in rising x.
     low, high : bounds of y at each x, both empty for a line without an interval.
+    is_reference : drawn in grey, as what the others are measured against.
     """
 
     name: str
     points: tuple[tuple[float, float], ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    is_reference: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +101,7 @@ def line_chart(series: list[Series], *, unit: str = "labels") -> Chart | None:
         lines=[
             Line(
                 name=one.name,
-                number=number % 4,
+                number=number,
                 path=" ".join(f"{across(x)},{down(y)}" for x, y in one.points),
                 band=" ".join(
                     [f"{across(x)},{down(y)}" for (x, _), y in zip(one.points, one.high, strict=False)]
@@ -105,6 +109,12 @@ def line_chart(series: list[Series], *, unit: str = "labels") -> Chart | None:
                 ),
                 markers=[(across(x), down(y), f"{one.name}: {x:g} {unit}, {y:.3f}") for x, y in one.points],
             )
-            for number, one in enumerate(series)
+            for number, one in zip(_colours(series), series, strict=True)
         ],
     )
+
+
+def _colours(series: list[Series]) -> list[int]:
+    """Grey for references; for the others the accent first."""
+    others = itertools.cycle(OTHER_COLOURS)
+    return [REFERENCE_COLOUR if one.is_reference else next(others) for one in series]

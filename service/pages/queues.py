@@ -11,6 +11,7 @@ from catalog.tables.labeling import LabelRound
 from labeling import queue
 from service.api.access import Catalogued, Curator
 from service.api.queues import queue_with_dataset
+from service.curves import CONTROL
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.rendering import render
 
@@ -29,6 +30,7 @@ def learning_curve(rounds: list[LabelRound]) -> Chart | None:
                 points=tuple((float(row.num_labels), row.accuracy) for row in rows),
                 low=tuple(row.accuracy_low for row in rows),
                 high=tuple(row.accuracy_high for row in rows),
+                is_reference=arm == CONTROL,
             )
             for arm, rows in arms.items()
         ]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from catalog.tables.engine import Run
 from labeling import queue
 from labeling.schema import parse_schema
 
@@ -189,6 +190,31 @@ def test_an_unsent_answer_survives_closing_the_page(visitor, site):
     visitor.page.goto(f"{site.url}/label/{queue_id}")
     visitor.wait_for_text(PLAIN[1])
     assert site.answers(queue_id) == [(PLAIN[0], "중립")]
+
+
+def test_the_page_waits_for_the_next_texts_and_says_when_choosing_them_failed(visitor, site):
+    queue_id = open_page(visitor, site, PLAIN[:1])
+
+    def publish(rank, num_left):
+        entry = queue.QueueEntry(record_id=f"r{rank}", text=PLAIN[rank], utility=1.0, why="next")
+        with site.catalog.write() as session:
+            now = site.catalog.now(session)
+            queue.publish_generation(session, now=now, queue_id=queue_id, entries=[entry], num_left=num_left)
+
+    publish(0, num_left=1)
+    visitor.page.keyboard.press("1")
+    shown = "words => document.getElementById('nothing').textContent.includes(words)"
+    visitor.page.wait_for_function(shown, arg="The next texts are being chosen.")
+    with site.catalog.write() as session:
+        run = session.query(Run).filter(Run.kind == "query", Run.state == "running").one()
+        assert run.config["queue"] == queue_id
+        run.state, run.finished_at = "failed", site.catalog.now(session)
+    visitor.page.wait_for_function(shown, arg="choosing the next texts failed and is tried again")
+    publish(1, num_left=0)
+    visitor.wait_for_text(PLAIN[1])
+    visitor.page.keyboard.press("2")
+    visitor.page.wait_for_function(shown, arg="All done")
+    assert visitor.troubles == []
 
 
 def test_a_refused_answer_is_said_in_words_and_kept_until_dismissed(visitor, site):

@@ -106,6 +106,34 @@ def test_detached_run_is_finished_by_the_workers(prepared: Prepared, winnow: Win
     assert "only a running run can be cancelled" in late.err
 
 
+def test_recipe_that_drops_nearly_all_is_warned_of_and_an_earlier_one_becomes_current_again(
+    winnow: Winnow, tmp_path: Path
+) -> None:
+    path = corpus.write_jsonl(tmp_path / "short.jsonl", corpus.records(seed=5)[:30])
+    winnow.ok("ingest", path, "--dataset", "short", "--text", "body")
+    unjudged = winnow("explain", "short", "short.jsonl:1")
+    for told in (unjudged.err, winnow("report", "short").err):
+        assert "`winnow clean short --recipe short-text` (tweets, messages, tickets in any language)" in told
+        assert "`winnow clean short --recipe web-text` (English web pages)" in told
+    strict, loose = tmp_path / "strict.yaml", tmp_path / "loose.yaml"
+    strict.write_text("name: strict\nrules: {word_count: {minimum: 50}}\nencoder: hashing\n")
+    loose.write_text("name: loose\nencoder: hashing\n")
+    dropped = winnow("clean", "short", "--recipe", strict)
+    assert dropped.code == 0
+    assert "warning: fewer than a tenth of the records stay, word_count alone dropped 30" in dropped.err
+    assert "`winnow clean short --recipe short-text` (tweets, messages, tickets in any language) or " in dropped.err
+    assert "warning" not in winnow("clean", "short", "--recipe", loose).err
+    winnow.ok("clean", "short", "--recipe", strict)
+    versions = [one for one in winnow.ok("datasets") if one["dataset"] == "short"]
+    assert [(one["version"], one["recipe"]) for one in versions] == [
+        (1, None),
+        (2, "strict"),
+        (3, "loose"),
+        (4, "strict"),
+    ]
+    assert "loose" in winnow("datasets").out
+
+
 def test_unknown_record_is_refused_with_how_to_name_one(winnow: Winnow) -> None:
     wanted = ["ffffffff", "00", "tickets.jsonl:9999", "other.jsonl:1", ""]
     for one, done in zip(wanted, winnow.each(*[["explain", "tickets", one] for one in wanted]), strict=True):

@@ -1,16 +1,25 @@
 """``winnow ingest`` and ``winnow rejected``: every format, and what becomes of bad files and bad rows."""
 
+import contextlib
 import csv
 import gzip
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 import zstandard
 
-from tests.cli.command import Winnow
+from catalog.database import Catalog
+from catalog.settings import Settings
+from tests.cli.command import TIMEOUT_SECONDS, Winnow
 from tests.cli.conftest import Prepared
+from workers.pipelines.ingest import submit_ingest
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -76,6 +85,69 @@ def test_same_bytes_again_are_skipped_under_any_name(winnow: Winnow, tmp_path: P
     assert "skipped" in again.err
     versions = [one for one in winnow.ok("datasets") if one["dataset"] == "twice"]
     assert [one["records"] for one in versions] == [3, 6]
+
+
+def test_equal_files_in_one_call_go_in_once_and_the_other_is_named(winnow: Winnow, tmp_path: Path) -> None:
+    first, second = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    for path in (first, second):
+        path.write_bytes(lines("equal"))
+    done = winnow("ingest", second, first, "--dataset", "equal", "--text", "body")
+    assert done.code == 0
+    assert f"{second}: the same bytes as {first}; skipped" in done.err
+    assert "3 records in 'equal' from 1 files" in done.err
+
+
+def test_a_file_that_another_run_reads_is_waited_for(fresh: Winnow, tmp_path: Path) -> None:
+    fresh.ok("init")
+    mine, both, alone = (tmp_path / f"{name}.jsonl" for name in ("mine", "both", "alone"))
+    for path in (mine, both, alone):
+        path.write_bytes(lines(path.stem))
+    catalog = Catalog(Settings(home=fresh.home))
+    asked = submit_ingest(
+        catalog, dataset="shared", paths=[str(both), str(alone)], text_column="body", label_column=None
+    )
+    catalog.close()
+    assert asked.run_id is not None
+    done = fresh("ingest", mine, both, "--dataset", "shared", "--text", "body")
+    assert done.code == 0
+    assert f"{both}: run {asked.run_id[:8]} is reading these bytes already; waiting for it" in done.err
+    assert f"winnow cancel {asked.run_id[:8]}" in done.err
+    assert "6 records in 'shared' from 2 files" in done.err
+    assert "3 records in 'shared' from 1 files" in done.err
+    assert max(one["records"] for one in fresh.ok("datasets")) == 9
+    again = fresh.ok("ingest", both, "--dataset", "shared", "--text", "body")
+    assert (again["run"], again["skipped"], again["others"]) == (None, [str(both)], {})
+
+
+def on_terminal(winnow: Winnow, *arguments: str | Path) -> tuple[int, str]:
+    """Exit code, and what a command wrote to a terminal that is its stderr."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "service.cli", *map(str, arguments)],
+        env=winnow.environment() | {"TERM": "xterm", "COLUMNS": "150"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as command:
+        os.close(theirs)
+        shown = b""
+        # Linux ends a terminal that nobody writes to any more with an error.
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65_536):
+                shown += piece
+        os.close(ours)
+        return command.wait(TIMEOUT_SECONDS), shown.decode(errors="replace")
+
+
+def test_hashing_shows_bytes_rate_and_time_left_on_a_terminal_only(winnow: Winnow, tmp_path: Path) -> None:
+    path = tmp_path / "big.jsonl"
+    path.write_bytes(lines("hashed") + b'{"body": "' + b"x" * 40_000_000 + b'"}\n')
+    code, shown = on_terminal(winnow, "ingest", path, "--dataset", "hashed", "--text", "body")
+    assert code == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert re.search(r"hashing .*40\.0/40\.0 MB +[0-9.]+ [kMG]?B/s +0:00:00 left", plain), plain
+    code, shown = on_terminal(winnow, "ingest", path, "--dataset", "hashed", "--text", "body", "--json")
+    assert (code, shown) == (0, "")
 
 
 def test_bad_rows_are_set_aside_with_file_line_and_reason(winnow: Winnow, tmp_path: Path) -> None:

@@ -54,6 +54,27 @@ def test_new_token_lets_its_owner_in(prepared: Prepared) -> None:
     assert answers == [200, 401]
 
 
+def test_revoked_person_is_out_at_once_until_given_a_new_token(prepared: Prepared) -> None:
+    winnow = prepared.winnow
+    first, second = winnow.ok("user", "수아")["token"], winnow.ok("user", "수아")["token"]
+
+    def answers(*tokens: str) -> list[int]:
+        headers = [{"Authorization": f"Bearer {token}"} for token in tokens]
+        return [httpx.get(f"{prepared.url}/api/v1/queues", headers=one).status_code for one in headers]
+
+    assert 401 not in answers(first, second)
+    assert winnow.ok("user", "수아", "--revoke") == {"user": "수아", "revoked": 2}
+    assert answers(first, second) == [401, 401]
+    assert 401 not in answers(winnow.ok("user", "수아")["token"])
+    again, unknown, confused = winnow.each(
+        ["user", "수아", "--revoke"], ["user", "수안", "--revoke"], ["user", "수아", "--revoke", "--role", "curator"]
+    )
+    assert (again.code, "1 tokens and web sessions of 수아 ended" in again.err) == (0, True)
+    assert unknown.code == confused.code == 2
+    assert "there is no user '수안'; did you mean '수아'?" in unknown.err
+    assert "leave one of them out" in confused.err
+
+
 def test_token_of_another_role_than_the_person_has_is_refused(winnow: Winnow) -> None:
     other, unknown = winnow.each(["user", "admin", "--role", "annotator"], ["user", "somebody", "--role", "anotator"])
     assert other.code == 2

@@ -1,6 +1,8 @@
 """``winnow train`` and ``winnow report``: measured models, and the page that shows everything."""
 
+import os
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,20 @@ def test_report_is_written_whole_or_not_at_all(prepared: Prepared, tmp_path: Pat
     assert "is a folder" in folder.err
     assert "cannot be written" in under.err
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="mounting a small filesystem needs root")
+def test_report_on_a_full_disk_leaves_nothing_behind_and_can_be_tried_again(prepared: Prepared, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(small)], check=True)
+    try:
+        done = prepared.winnow("report", "tickets", "--output", small / "page.html")
+        assert (done.code, done.out) == (1, "")
+        assert f"no space left for the report at {small / 'page.html'}; free space, then run" in done.err
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_recipe_that_is_refused_says_why(prepared: Prepared, tmp_path: Path) -> None:

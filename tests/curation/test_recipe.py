@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from catalog.errors import ConfigError, NotFoundError
-from curation.recipe import Recipe, load_recipe, preset_names, recipe_from_canonical
+from curation.recipe import PURPOSES, Recipe, load_recipe, preset_names, recipe_from_canonical
 from curation.rules import RULES, Bounds, judge, measure
 
 PLAIN = "name: mine\nrules:\n  word_count: {minimum: 3}\n"
@@ -87,6 +87,8 @@ def test_file_is_read_with_published_bounds_where_it_is_silent(tmp_path):
         ("version: 1\n", "'name' is missing"),
         ("- a list\n", "mapping"),
         ("name: [unclosed\n", "not YAML"),
+        ("name: x\nexact: true\nexact: false\n", r"bad.yaml: key 'exact' is given twice, in lines 2 and 3"),
+        ("name: x\nrules:\n  word_count: {}\n  url_ratio: {}\n  word_count: {}\n", "'word_count' .* lines 3 and 5"),
     ],
 )
 def test_fault_is_refused_with_its_value_and_remedy(tmp_path, text, message):
@@ -117,3 +119,7 @@ def test_recipe_of_another_rule_version_is_not_replayed():
     stored["rules"]["word_count"]["version"] = 99
     with pytest.raises(ConfigError, match="rule 'word_count' was recorded at version 99"):
         recipe_from_canonical(stored)
+
+
+def test_every_preset_says_what_it_is_for():
+    assert sorted(PURPOSES) == preset_names()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from catalog.registry import Registry
 from catalog.settings import Settings
@@ -57,6 +58,13 @@ def test_every_command_and_option_is_documented(name: str) -> None:
         assert shown in described, f"docs/commands.md: {name} lacks {shown}"
 
 
+@pytest.mark.parametrize("name", ["", *sorted(commands())])
+def test_every_option_and_argument_has_help(name: str) -> None:
+    asked = commands()[name] if name else typer.main.get_command(app)
+    silent = [parameter.name for parameter in asked.params if not (getattr(parameter, "help", None) or "").strip()]
+    assert silent == [], f"winnow {name}: no help for {silent}"
+
+
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_is_documented(name: str) -> None:
     assert f"| `{name}` | `WINNOW_{name.upper()}` |" in (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
@@ -75,9 +83,17 @@ def test_pages_mention_only_commands_and_files_that_exist(page: Path) -> None:
     code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.+)$", text, flags=re.MULTILINE)
     known = {name.split()[0] for name in commands()}
     for one in code:
-        for word in re.findall(r"(?:^|\s|/)winnow ([a-z]+)", one):
+        for word in re.findall(r"(?:^|\s|/)winnow ([a-z][a-z-]*)", one):
             assert word in known, f"{page.name} mentions `winnow {word}`"
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
     for path in re.findall(r"`((?:docs|benchmarks|tests|workers|service)/[\w/.-]+\.\w+)`", text):
         assert "NAME" in path or (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
+
+
+def test_pre_commit_runs_exactly_what_make_check_runs() -> None:
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ncheck:", 1)[1].split("\n\n", 1)[0]
+    made = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()[1:]]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    assert [one["entry"] for one in hooks] == made
+    assert all(one["always_run"] and not one["pass_filenames"] for one in hooks)

@@ -158,7 +158,7 @@ def _version(version_id: str, dataset_id: str, run_id: str, moment: datetime) ->
         manifest_sha256="ab" * 32,
         num_records=5,
         num_shards=1,
-        summary={"encoder": "minilm"},
+        summary={"encoder": "minilm", "recipe": "mine <1>"},
         created_at=moment,
     )
 

@@ -9,6 +9,7 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import Annotation
+from labeling import queue
 
 API = "/api/v1"
 SCHEMA = {"labels": [{"name": "긍정"}, {"name": "부정", "hotkey": "n"}], "question": "기분은?"}
@@ -153,7 +154,8 @@ def test_no_task_says_why_and_when_to_ask_again(worlds):
     for number in range(5):
         put(client, take(client, worlds)["lease_id"], key=f"key-{number:08}")
     done = client.post(f"{API}/queues/{worlds.queue_id}/next")
-    assert (done.status_code, done.json()) == (200, {"task": None, "reason": "done", "retry_after_seconds": None})
+    nothing = {"task": None, "reason": "done", "retry_after_seconds": None, "problem": None}
+    assert (done.status_code, done.json()) == (200, nothing)
     client.post(f"{API}/queues/{worlds.queue_id}/undo")
     leased = other.post(f"{API}/queues/{worlds.queue_id}/next").json()
     assert (leased["task"], leased["reason"]) == (None, "all_leased")
@@ -192,7 +194,33 @@ def test_created_queue_asks_the_workers_for_its_first_tasks(worlds):
         ]
     assert [entry.object for entry in worlds.audited("queue.created")] == [f"queue:{made.json()['id']}"]
     again = worlds.client("curator").post(f"{API}/queues", json=body)
-    assert (again.status_code, again.json()["code"]) == (409, "conflict")
+    assert (again.status_code, again.json()["id"]) == (200, made.json()["id"])
+    assert len(worlds.audited("queue.created")) == 1
+    other = worlds.client("curator").post(f"{API}/queues", json=body | {"overlap": 2, "strategy": "margin"})
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+    for words in ("strategy='kmeans' (asked for: 'margin')", "overlap=1 (asked for: 2)"):
+        assert words in other.json()["message"]
+
+
+def test_empty_queue_with_records_left_asks_the_workers_for_more_and_says_when_they_fail(worlds):
+    client = worlds.client("annotator")
+    with worlds.catalog.write() as session:
+        now = worlds.catalog.now(session)
+        entry = queue.QueueEntry(record_id="r0", text="배송이 늦었어요", utility=1.0, why="first")
+        queue.publish_generation(session, now=now, queue_id=worlds.queue_id, entries=[entry], num_left=4)
+    put(client, take(client, worlds)["lease_id"])
+    for _ in range(2):
+        waiting = client.post(f"{API}/queues/{worlds.queue_id}/next").json()
+        assert waiting == {"task": None, "reason": "waiting_for_model", "retry_after_seconds": 2.0, "problem": None}
+    with worlds.catalog.write() as session:
+        run = session.scalars(select(Run).where(Run.kind == "query")).one()
+        assert (run.config["queue"], run.config["num_labels"], run.config["num_entries"]) == (worlds.queue_id, 1, 200)
+        run.state, run.reason, run.finished_at = "failed", "choose: a disk broke", worlds.catalog.now(session)
+        run_id = run.id
+    waiting = client.post(f"{API}/queues/{worlds.queue_id}/next").json()
+    assert waiting["reason"] == "waiting_for_model"
+    assert f"`winnow runs` has the reason of run {run_id[:8]}" in waiting["problem"]
+    assert "disk" not in waiting["problem"]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from catalog.errors import AuthError, ConfigError, ConflictError, NotFoundError
-from catalog.tables.access import Token
-from service.auth import authenticate, create_user, issue_token, revoke_token, start_session
+from catalog.tables.access import AuditEntry, Token
+from service.auth import authenticate, create_user, issue_token, revoke_all, revoke_token, start_session
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -101,6 +101,25 @@ def test_revoking_a_token_ends_the_sessions_of_its_user_but_not_other_tokens(dat
     with pytest.raises(AuthError):
         ask(database, cookie)
     assert ask(database, other) == "김민아"
+
+
+def test_revoking_all_of_a_user_ends_every_token_and_session_and_nobody_elses(database, user, token):
+    with database.write() as session:
+        other = issue_token(session, now=NOW, user_id=user, days=90)
+        expired = issue_token(session, now=NOW - timedelta(days=9), user_id=user, days=1)
+        cookie = start_session(session, now=NOW, user_id=user, token_id=token[4:20])
+        friend = create_user(session, now=NOW, name="민호", role="annotator").id
+        kept = issue_token(session, now=NOW, user_id=friend, days=90)
+        assert revoke_all(session, now=NOW, user_id=user, actor="command line") == 3
+        assert revoke_all(session, now=NOW, user_id=user, actor="command line") == 0
+    for ended in (token, other, expired, cookie):
+        with pytest.raises(AuthError):
+            ask(database, ended)
+    assert ask(database, kept) == "민호"
+    with database.read() as session:
+        told = session.scalars(select(AuditEntry).where(AuditEntry.action == "token.revoked")).all()
+    assert {one.object for one in told} == {f"token:{one[4:20]}" for one in (token, other)}
+    assert {one.actor for one in told} == {"command line"}
 
 
 def test_users_and_tokens_refuse_what_makes_no_sense(database, user):

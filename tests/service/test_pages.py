@@ -5,9 +5,13 @@ from datetime import timedelta
 
 import pytest
 
+from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelRound
+from catalog.tables.training import LossPoint
+from labeling.simulation import CurvePoint, LearningCurve
 from service.pages.charts import Series, line_chart
 from service.pages.login import local_path
+from service.report import learning_chart, loss_chart
 
 BASE = "http://127.0.0.1:8765"
 
@@ -95,6 +99,11 @@ def test_dataset_page_draws_the_funnel_from_the_verdicts(world):
     assert "not JSON" in page
 
 
+def test_dataset_page_shows_the_recipe_of_each_version(world):
+    page = world.browser("curator").get("/datasets/tickets 고객").text
+    assert "<td>curated</td><td>mine &lt;1&gt;</td>" in page
+
+
 def test_run_page_shows_why_a_unit_gave_up_as_text(world):
     page = world.browser("curator").get(f"/runs/{world.run_id}").text
     assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in page
@@ -125,6 +134,10 @@ def test_queue_page_draws_one_line_an_arm(world):
     page = world.browser("curator").get(f"/queues/{world.queue_id}").text
     assert page.count("<polyline") == 2
     assert page.count("<circle") == 6
+    assert re.findall(r'<circle class="dot series-(\d)".*?<title>(\w+): 150', page) == [
+        ("0", "margin"),
+        ("1", "random"),
+    ]
     assert "0.750" in page
 
 
@@ -169,3 +182,25 @@ def test_chart_keeps_points_inside_and_upwards():
     assert line_chart([]) is None
     assert line_chart([Series(name="a", points=())]) is None
     assert line_chart([Series(name="a", points=((1, 0.5),))]) is not None
+
+
+def test_chart_draws_what_others_are_measured_against_in_grey_and_the_first_other_in_the_accent():
+    names = ("random", "margin", "small-random", "kmeans")
+    chart = line_chart([Series(name=name, points=((1, 0.5),), is_reference="random" in name) for name in names])
+    assert chart is not None
+    assert [(line.name, line.number) for line in chart.lines] == list(zip(names, (1, 0, 1, 2), strict=True))
+
+
+def test_report_draws_random_selection_and_random_order_in_grey(world):
+    point = CurvePoint(num_labels=10, accuracy=0.5, macro_f1=0.5, low=0.4, high=0.6)
+    learning = learning_chart({name: LearningCurve((point,)) for name in ("random", "margin")})
+    assert learning is not None
+    assert [(line.name, line.number) for line in learning.lines] == [("random", 1), ("margin", 0)]
+    with world.catalog.write() as session:
+        run = session.get_one(Run, world.run_id)
+        run.result = {"comparisons": [{"arm": "b", "control": "a-random"}]}
+        session.add_all(LossPoint(run_id=run.id, arm=arm, step=1, loss=1.0) for arm in ("a-random", "b"))
+        session.flush()
+        losses = loss_chart(session, run)
+    assert losses is not None
+    assert [(line.name, line.number) for line in losses.lines] == [("a-random", 1), ("b", 0)]

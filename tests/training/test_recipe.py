@@ -90,6 +90,7 @@ def test_digest_sees_every_setting() -> None:
         (MINIMAL + "max_train_records: -1\n", "max_train_records=-1 must be 0"),
         ("- a\n", "must be a mapping of settings, not list"),
         ("a: [\n", "is no YAML"),
+        ("arms:\n  - name: one\n    steps: 3\n    steps: 4\n", "key 'steps' is given twice, in lines 3 and 4"),
     ],
 )
 def test_mistakes_are_refused_with_what_would_be_right(text: str, message: str) -> None:

@@ -1,15 +1,25 @@
 """Rows that tests of the engine start from, and a worker without a broker."""
 
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
+from catalog.store import Store
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run
+from curation.recipe import load_recipe
+from tests.workers.corpus import RECIPE
 from workers import engine
 from workers.execution import execute
+from workers.pipelines.clean import submit_clean
+from workers.pipelines.ingest import submit_ingest
 
 ME = engine.this_process
 
@@ -42,6 +52,18 @@ def add_run(session: Session, dataset: Dataset, kind: str = "clean") -> Run:
     return run
 
 
+def at_once(*asked: Callable[[], Any]) -> list[Any]:
+    """What several threads get that ask in the same moment."""
+    barrier = threading.Barrier(len(asked))
+
+    def wait_and(ask: Callable[[], Any]) -> Any:
+        barrier.wait()
+        return ask()
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(wait_and, asked))
+
+
 def drain(catalog: Catalog, *, times: int = 1) -> list[str]:
     """Deliver every message of the outbox ``times`` times, until none is left; return what became of each."""
     outcomes: list[Any] = []
@@ -51,3 +73,15 @@ def drain(catalog: Catalog, *, times: int = 1) -> list[str]:
                 outcomes.append(execute(catalog, unit_id, owner=ME()))
             engine.mark_sent(catalog, message_id)
     return outcomes
+
+
+def clean_dataset(catalog: Catalog, folder: Path, rows: list[dict[str, Any]], recipe: str = RECIPE) -> None:
+    """Ingest rows with ``body`` and ``queue`` into ``tickets`` and clean it; the same rows again are not doubled."""
+    Store.of(catalog.settings).create()
+    path, recipe_path = folder / "rows.jsonl", folder / "recipe.yaml"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    recipe_path.write_text(recipe)
+    submit_ingest(catalog, dataset="tickets", paths=[str(path)], text_column="body", label_column="queue")
+    drain(catalog)
+    submit_clean(catalog, dataset="tickets", recipe=load_recipe(str(recipe_path)))
+    drain(catalog)

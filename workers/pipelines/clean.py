@@ -42,6 +42,8 @@ EMBED_BATCH = 2_048
 def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by: str | None = None) -> tuple[str, str]:
     """Ask for the newest raw version to be cleaned; the same version and recipe again is the same run.
 
+    Unless another curated version was published since: then it is a new one, which makes the result the newest again.
+
     Returns
     -------
     the run's id and ``"new"``, ``"running"``, ``"resumed"`` or ``"done"``.
@@ -68,7 +70,7 @@ def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by
             dataset_id=found.id,
             version_id=version.id,
             config=config | {"layout": dedup.layout([version], recipe, catalog.settings.dedup_rows)},
-            idempotency_key=runs.digest({"clean": found.id} | config),
+            idempotency_key=runs.key_of_newest(session, dataset_id=found.id, kind="curated", asked=config, job="clean"),
             requested_by=requested_by,
         )
         return run.id, state

@@ -38,6 +38,8 @@ def submit_dedup(
 ) -> tuple[str, str]:
     """Ask for the newest raw version to be deduplicated; the same again is the same run.
 
+    Unless another deduplicated version was published since: then it is a new one, whose version is the newest again.
+
     Parameters
     ----------
     recipe : of which ``exact`` and ``near`` are used.
@@ -82,7 +84,9 @@ def submit_dedup(
             dataset_id=found.id,
             version_id=version.id,
             config=same | {"layout": dedup.layout([version, *others.values()], recipe, catalog.settings.dedup_rows)},
-            idempotency_key=runs.digest({"dedup": found.id} | same),
+            idempotency_key=runs.key_of_newest(
+                session, dataset_id=found.id, kind="deduplicated", asked=same, job="dedup"
+            ),
             requested_by=requested_by,
         )
         return run.id, state
