@@ -18,10 +18,24 @@ from workers import manifests
 
 KINDS = ("clean", "dedup")
 EXPORT_ROWS = 100_000
+CLUSTER_SCHEMA = {
+    "cluster": pl.String,
+    "record_id": pl.String,
+    "kind": pl.String,
+    "jaccard": pl.Float64,
+    "bands_shared": pl.Int64,
+    "rule": pl.String,
+    "record_text": pl.String,
+    "record_source": pl.String,
+    "record_line": pl.Int64,
+    "keeper_text": pl.String,
+    "keeper_source": pl.String,
+    "keeper_line": pl.Int64,
+}
 
 
-def newest_run(session: Session, dataset: Dataset) -> Run:
-    """The newest finished run over a dataset that looked for duplicates.
+def newest_run(session: Session, dataset: Dataset, *, measured: bool = False) -> Run:
+    """The newest finished run over a dataset that looked for duplicates; with ``measured``, for near ones.
 
     Raises
     ------
@@ -33,9 +47,12 @@ def newest_run(session: Session, dataset: Dataset) -> Run:
         .order_by(Run.finished_at.desc(), Run.id)
     )
     for run in session.scalars(query):
-        if run.config["recipe"]["near"] or run.config["recipe"]["exact"]:
+        if run.config["recipe"]["near"] or (run.config["recipe"]["exact"] and not measured):
             return run
-    raise NotFoundError(f"nobody has looked for duplicates in {dataset.name!r} yet; run `winnow dedup {dataset.name}`")
+    looked_for = "near duplicates" if measured else "duplicates"
+    raise NotFoundError(
+        f"nobody has looked for {looked_for} in {dataset.name!r} yet; run `winnow dedup {dataset.name}`"
+    )
 
 
 def measured_pairs(session: Session, store: Store, run_id: str) -> Iterator[pl.DataFrame]:
@@ -87,7 +104,7 @@ def _versions(session: Session, run: Run) -> list[tuple[str, Version]]:
 
 
 def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
-    """Every removed record with its keeper, both with text, file and line, some thousands at a time."""
+    """Every removed record with its keeper, both with text, file and line, as ``CLUSTER_SCHEMA``, many at a time."""
     last = ""
     while True:
         pairs = session.scalars(
@@ -116,5 +133,6 @@ def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFr
                     },
                 }
                 for one in pairs
-            ]
+            ],
+            schema=CLUSTER_SCHEMA,
         )

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.store import Store, StoredFile
 from curation.dedup.exact import exact_hash, find_exact_duplicates
 from curation.dedup.near import find_near_duplicates
@@ -34,12 +35,14 @@ def estimate(catalog: Catalog, *, dataset: str, recipe: Recipe, others: Sequence
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested.
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : the dataset is one of the others.
     """
+    if dataset in others:
+        raise ConfigError(f"{dataset!r} is compared with itself anyway; name other datasets")
     store = Store.of(catalog.settings)
     settings = catalog.settings
     with catalog.read() as session:
-        names = [dataset, *others]
+        names = [dataset, *sorted(set(others))]
         versions = [manifests.require_version(session, manifests.find_dataset(session, one), "raw") for one in names]
         shards = [entry for one in versions for entry in manifests.read(store, one)["shards"]]
     plan = layout(versions, recipe, settings.dedup_rows)

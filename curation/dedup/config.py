@@ -99,9 +99,12 @@ class NearConfig(ShingleConfig):
         fixed = values.get("bands"), values.get("rows")
         chosen = choose_banding(config.threshold, recall, bands=fixed[0], rows=fixed[1])
         if chosen is None:
+            given_side = " and ".join(
+                f"{key}={values[key]}" for key in ("bands", "rows") if values.get(key) is not None
+            )
             raise ConfigError(
-                f"recall={recall} at threshold={config.threshold} is out of reach of bands={fixed[0]}, rows={fixed[1]} "
-                "(null is free) with 256 permutations; free both, or want less"
+                f"recall={recall} at threshold={config.threshold} is out of reach with {given_side} and at most 256 "
+                "permutations; leave the banding to be chosen, or want less"
             )
         return cls(**{**values, "bands": chosen[0], "rows": chosen[1]})
 

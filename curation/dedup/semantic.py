@@ -215,8 +215,8 @@ def _checked(ids: pl.Series, vectors: np.ndarray) -> np.ndarray:
 def measure_background(ids: pl.Series, grid: np.ndarray, config: SemanticConfig) -> pl.DataFrame:
     """Share of pairs of random records that are as near as duplicates: what an encoder cannot tell apart.
 
-    Well below 1e-4 where an encoder knows the language. Static vectors of English give 60 % of Korean pairs a cosine of
-    0.95: deduplicating by them would remove nearly all. Look at this number before removing anything.
+    Below 1e-4 at 0.05 where an encoder knows the language. Static vectors of English give 60 % of Korean pairs a cosine
+    of 0.95: deduplicating by them would remove nearly all. Look at this number before removing anything.
 
     Parameters
     ----------

@@ -1,13 +1,16 @@
 """``winnow dedup``: find duplicates within a dataset or against others, look at them, take them away."""
 
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import polars as pl
 import typer
 from typer.core import TyperGroup
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError
+from catalog.errors import ConfigError, TransientError
 from catalog.store import Store
 from curation.dedup.config import PRESETS, NearConfig
 from curation.dedup.curve import curve
@@ -21,13 +24,14 @@ PRESET_HELP = f"Banding by name: {', '.join(sorted(PRESETS))}; default fineweb."
 
 
 class RunByDefault(TyperGroup):
-    """``winnow dedup DATASET`` means ``winnow dedup run DATASET``."""
+    """``winnow dedup DATASET`` means ``winnow dedup run DATASET``, and so do options before a dataset."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Take the first word as a dataset where it is no command."""
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Take the first word as a dataset where it is no command; two words can only be a mistyped command."""
+        first, second = [*args, "--help", "--help"][:2]
+        if first not in (*self.commands, "--help") and (first.startswith("-") or second.startswith("-")):
             args = ["run", *args]
-        return super().resolve_command(ctx, args)
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -82,6 +86,8 @@ def run(
         min_words=min_words,
         fold_digits=fold_digits,
     )
+    if exact_only and near != NearConfig():
+        raise ConfigError("--exact-only measures no similarity; leave it out, or the options about near duplicates")
     recipe = Recipe(name="dedup", near=None if exact_only else near)
     _submit(dataset, recipe, dry_run=dry_run, detach=detach, json=json, scope={"per_source": per_source})
 
@@ -126,6 +132,8 @@ def against(
 def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: bool, scope: dict[str, Any]) -> None:
     from workers.pipelines.deduplicate import submit_dedup
 
+    if dry_run and detach:
+        raise ConfigError("--dry-run starts nothing that --detach could leave to the workers; leave out one of the two")
     catalog = workspace()
     if dry_run:
         _estimate(catalog, dataset, recipe, scope.get("against", []), as_json=json)
@@ -192,6 +200,9 @@ def clusters(
     if json:
         emit_json({"run": run_id, "clusters": rows})
         return
+    if not rows:
+        say(f"no record of {dataset!r} left as a duplicate in run {run_id[:8]}")
+        return
     emit_table(
         f"biggest clusters of run {run_id[:8]}",
         ("removed", "kept record", "text"),
@@ -207,28 +218,25 @@ def export(
     json: AsJson = False,
 ) -> None:
     """Write every removed record with its keeper, both with text, file and line, as Parquet."""
-    import pyarrow.parquet as pq
-
     catalog = workspace()
-    store = Store.of(catalog.settings)
     path = output or Path(f"{dataset}-clusters.parquet")
+    if path.is_dir():
+        raise ConfigError(f"--output {path} is a folder; give a file name, e.g. {path / 'clusters.parquet'}")
     if not path.parent.is_dir():
         raise ConfigError(f"folder {path.parent} does not exist; make it, or write elsewhere with --output")
     aside = path.with_name(f".{path.name}.tmp")
-    total = 0
-    writer = None
     try:
         with catalog.read() as session:
             found = reading.newest_run(session, manifests.find_dataset(session, dataset))
-            for frame in reading.cluster_rows(session, store, found):
-                table = frame.to_arrow()
-                writer = writer or pq.ParquetWriter(aside, table.schema, compression="zstd")
-                writer.write_table(table)
-                total += frame.height
-        if writer is None:
+            total = _write_parquet(aside, reading.cluster_rows(session, Store.of(catalog.settings), found))
+        if not total:
             raise ConfigError(f"no record of {dataset!r} left as a duplicate; there is nothing to export")
-        writer.close()
         aside.replace(path)
+    except OSError as error:
+        # Of the file alone: the store has errors of its own.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TransientError(f"no space left for {path}; free space, then run the same command") from error
+        raise ConfigError(f"--output {path} cannot be written: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
     if json:
@@ -236,6 +244,18 @@ def export(
         return
     show(str(path))
     say(f"{total:,} removed records, each with its keeper in column 'cluster'")
+
+
+def _write_parquet(path: Path, frames: Iterator[pl.DataFrame]) -> int:
+    """Write frames one after another; how many rows they had."""
+    import pyarrow.parquet as pq
+
+    schema, total = pl.DataFrame(schema=reading.CLUSTER_SCHEMA).to_arrow().schema, 0
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for frame in frames:
+            writer.write_table(frame.to_arrow())
+            total += frame.height
+    return total
 
 
 @app.command("curve")
@@ -255,9 +275,9 @@ def show_curve(
         emit_json({"bands": near.bands, "rows": near.rows, "threshold": threshold, "curve": points})
         return
     say(f"{near.bands} bands of {near.rows} rows ({near.num_perm} permutations)")
-    for similarity, probability in points[::2]:
-        mark = " <- threshold" if abs(similarity - threshold) < 0.02 else ""
-        show(f"{similarity:4.2f}  {'█' * round(50 * probability):<50} {probability:7.3%}{mark}")
+    for similarity, probability in sorted({*points[::2], (threshold, near.recall(threshold))}):
+        mark = " <- threshold" if similarity == threshold else ""
+        show(f"{similarity:<5.4g} {'█' * round(50 * probability):<50} {probability:7.3%}{mark}")
 
 
 def what_if(
@@ -273,10 +293,8 @@ def what_if(
     catalog = workspace()
     store = Store.of(catalog.settings)
     with catalog.read() as session:
-        found = reading.newest_run(session, manifests.find_dataset(session, dataset))
+        found = reading.newest_run(session, manifests.find_dataset(session, dataset), measured=True)
         given = found.config["recipe"]["near"]
-        if given is None:
-            raise ConfigError(f"run {found.id[:8]} looked for exact duplicates only; there are no measured pairs")
         asked = sorted({*threshold, given["threshold"]})
         outcomes = reading.what_if(session, store, found, asked)
         run_id = found.id

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 REFERENCE_COLOUR, OTHER_COLOURS = 1, (0, 2, 3)
 WIDTH, HEIGHT = 680.0, 320.0
+MOST_MARKED = 40
+"""A line of more points than that is drawn without a dot at each."""
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 42.0
 
 
@@ -107,7 +109,11 @@ def line_chart(series: list[Series], *, unit: str = "labels") -> Chart | None:
                     [f"{across(x)},{down(y)}" for (x, _), y in zip(one.points, one.high, strict=False)]
                     + [f"{across(x)},{down(y)}" for (x, _), y in reversed([*zip(one.points, one.low, strict=False)])]
                 ),
-                markers=[(across(x), down(y), f"{one.name}: {x:g} {unit}, {y:.3f}") for x, y in one.points],
+                markers=[
+                    (across(x), down(y), f"{one.name}: {x:g} {unit}, {y:.3f}")
+                    for x, y in one.points
+                    if len(one.points) <= MOST_MARKED
+                ],
             )
             for number, one in zip(_colours(series), series, strict=True)
         ],

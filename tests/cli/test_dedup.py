@@ -224,11 +224,7 @@ def test_what_if_reads_the_newest_run_that_measured_near_duplicates(winnow: Winn
     assert (found["run"], [one["removed"] for one in found["thresholds"]]) == (near["run"], [1, 1])
 
 
-def test_what_cannot_work_exits_with_two_and_says_what_does(
-    prepared: Prepared, deduplicated: dict[str, Any], leaked: dict[str, Any], tmp_path: Path
-) -> None:
-    winnow = prepared.winnow
-    (tmp_path / "file").touch()
+def test_option_out_of_range_exits_with_two_and_says_what_works(winnow: Winnow) -> None:
     few = ("dedup", "tickets", "--bands", "5", "--rows", "8")
     told = {
         ("dedup", "tickets", "--threshold", "1.3"): "threshold=1.3 must lie in (0, 1]; 0.8 is usual",
@@ -246,24 +242,41 @@ def test_what_cannot_work_exits_with_two_and_says_what_does(
         ("dedup", "tickets", "--preset", "strict", "--bands", "3"): "leave those out, or the preset",
         ("dedup", "tickets", "--exact-only", "--threshold", "0.9"): "--exact-only measures no similarity",
         ("dedup", "tickets", "--dry-run", "--detach"): "leave out one of the two",
+    }
+    assert refusals(winnow, told) == []
+    assert winnow.ok("dedup", "curve", "--recall", "0.99", "--bands", "65", "--rows", "12")["bands"] == 65
+
+
+def test_wrong_name_exits_with_two_and_says_which_is_nearest(winnow: Winnow, leaked: dict[str, Any]) -> None:
+    told = {
         ("dedup", "tickts"): "there is no dataset 'tickts'; did you mean 'tickets'?",
         ("dedup", "exprot", "tickets"): "there is no command 'exprot'; did you mean 'export'?",
+        ("dedup", "tickets", "--treshold", "0.9"): "--treshold",
         ("dedup", "clusters", "tickts"): "did you mean 'tickets'?",
         ("dedup", "export", "tickts"): "did you mean 'tickets'?",
         ("what-if", "tickts", "--threshold", "0.9"): "did you mean 'tickets'?",
         ("dedup", "against", "leaky", "goldn"): "did you mean 'golden'?",
         ("dedup", "against", "leaky", "leaky"): "'leaky' is compared with itself anyway",
         ("dedup", "against", "leaky", "leaky", "--dry-run"): "'leaky' is compared with itself anyway",
+        ("dedup", "clusters", "golden"): "run `winnow dedup golden`",
         ("what-if", "golden", "--threshold", "0.9"): "run `winnow dedup golden`",
-        ("dedup", "export", "golden", "--output", str(tmp_path / "a")): "run `winnow dedup golden`",
-        ("dedup", "export", "tickets", "--output", str(tmp_path / "no" / "a")): f"folder {tmp_path / 'no'} does not",
-        ("dedup", "export", "tickets", "--output", str(tmp_path)): f"{tmp_path} is a folder; give a file name",
-        ("dedup", "export", "tickets", "--output", str(tmp_path / "file" / "a")): "does not exist",
-        ("dedup", "export", "tickets", "--output", "/proc/a"): "--output /proc/a cannot be written",
     }
     assert refusals(winnow, told) == []
+
+
+def test_place_that_cannot_be_written_exits_with_two_and_says_why(
+    winnow: Winnow, deduplicated: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    told = {
+        tmp_path / "no" / "a": f"folder {tmp_path / 'no'} does not exist; make it, or write elsewhere with --output",
+        tmp_path: f"--output {tmp_path} is a folder; give a file name, e.g. {tmp_path / 'clusters.parquet'}",
+        tmp_path / "file" / "a": f"folder {tmp_path / 'file'} does not exist",
+        Path("/proc/a"): "--output /proc/a cannot be written: No such file or directory",
+    }
+    asked = {("dedup", "export", "tickets", "--output", str(path)): wanted for path, wanted in told.items()}
+    assert refusals(winnow, asked) == []
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
-    assert winnow.ok("dedup", "curve", "--recall", "0.99", "--bands", "65", "--rows", "12")["bands"] == 65
 
 
 @pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="mounting a small filesystem needs root")

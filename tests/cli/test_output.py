@@ -32,6 +32,12 @@ COMMANDS = [
     "label create",
     "label list",
     "label simulate",
+    "dedup run",
+    "dedup against",
+    "dedup clusters",
+    "dedup export",
+    "dedup curve",
+    "what-if",
 ]
 NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -39,16 +45,18 @@ NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 @pytest.fixture(scope="module")
 def help_of(prepared: Prepared) -> dict[str, str]:
     """The help of every command, and of the groups."""
-    asked = ["", "label", *COMMANDS]
+    asked = ["", "label", "dedup", *COMMANDS]
     done = prepared.winnow.each(*[[*command.split(), "--help"] for command in asked])
     assert {(one.code, one.err) for one in done} == {(0, "")}
     return {command: one.out for command, one in zip(asked, done, strict=True)}
 
 
 def test_every_command_is_listed_and_describes_itself_and_every_argument(help_of: dict[str, str]) -> None:
-    groups = {"": {command.split()[0] for command in COMMANDS}, "label": {"create", "list", "simulate"}}
+    groups = {"": {command.split()[0] for command in COMMANDS}}
+    for group in ("label", "dedup"):
+        groups[group] = {command.split()[1] for command in COMMANDS if command.startswith(f"{group} ")}
     for group, names in groups.items():
-        assert set(re.findall(r"^  ([a-z]+)  +\S", help_of[group].split("Commands:")[1], re.MULTILINE)) == names
+        assert set(re.findall(r"^  ([a-z-]+)  +\S", help_of[group].split("Commands:")[1], re.MULTILINE)) == names
     for command in COMMANDS:
         assert "--json" in help_of[command]
         arguments = help_of[command].partition("Arguments:")[2].partition("Options:")[0]

@@ -21,7 +21,7 @@ from curation.dedup.semantic import (
     find_semantic_duplicates,
     settle_pairs,
 )
-from curation.dedup.sweep import sweep_pairs
+from curation.dedup.sweep import accept_pairs, sweep_pairs
 from curation.encoders import ENCODERS
 
 ONE_CELL = SemanticConfig(num_cells=1)
@@ -429,6 +429,9 @@ def test_similarity_at_the_threshold_counts():
     assert similarity == pytest.approx(0.96, abs=2e-4)
     for epsilon, leaves in ((round(1 - similarity, 6), 1), (round(1 - similarity - 1e-6, 6), 0)):
         assert len(removed(search(vectors, SemanticConfig(epsilon=epsilon)))) == leaves
+    # In floats 1 - 0.42 is more than 0.58.
+    pairs = pl.DataFrame({"record_id": ["b"], "keeper_id": ["a"], "similarity": [0.58]})
+    assert accept_pairs(pairs, 0.42)["accepted"].to_list() == [True]
 
 
 def test_sample_depends_on_ids_and_seed_alone_and_is_that_of_samples():
