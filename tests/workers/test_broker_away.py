@@ -130,7 +130,7 @@ def test_a_sweeper_outlives_what_nobody_foresaw(tmp_path: Path) -> None:
     catalog = make_catalog(tmp_path)
     catalog.clock = FaultyClock("sweeper")
     add_message(catalog)
-    sweeper = Sweeper(catalog, parent=None)
+    sweeper = Sweeper(catalog)
     try:
         sweeper.start()
         deadline = time.monotonic() + 30
