@@ -17,6 +17,7 @@ from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, Lab
 from labeling.simulation import LearningCurve
 from service import curves, simulate
 from service.app import create_app
+from service.cli.output import watch
 from service.simulate import Arm, Plan, Stage
 from tests.workers.building import clean_dataset, drain
 from tests.workers.corpus import sentences
@@ -213,6 +214,20 @@ def test_report_shows_the_last_rehearsal_that_spent_the_same_in_every_arm(sparse
     with sparse.read() as session:
         shown = curves.newest_rehearsal(session, dataset_id)
     assert shown == found(sparse, arms)
+
+
+def test_own_progress_is_shown_again_and_again_while_a_run_is_waited_for(sparse: Catalog) -> None:
+    schema = simulate.oracle_schema(sorted(label_counts(sparse, "tickets")))
+    arm, *_ = simulate.open_arms(sparse, PLAN, "waiting", schema)
+    shown: list[str] = []
+
+    def show() -> None:
+        shown.append("line")
+        if len(shown) == 3:
+            drain(sparse)
+
+    assert watch(sparse, arm.run_id, as_json=True, meanwhile=show).state == "done"
+    assert len(shown) == 3
 
 
 def test_rehearsal_is_kept_from_a_second_process_and_from_people(sparse: Catalog) -> None:
