@@ -1,5 +1,6 @@
 """What every test may ask for: a PostgreSQL server, and a catalog on either database."""
 
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from catalog.database import Catalog
 from catalog.settings import Settings
 from catalog.tables import metadata
 from tests.servers import administer, postgres_server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis_settings.register_profile("winnow", deadline=None)
 hypothesis_settings.load_profile("winnow")
