@@ -187,7 +187,8 @@ def _show_biggest_cluster(cleaned: dict[str, Any], home: Path) -> None:
         console.print(f"biggest cluster: {cluster.num_members} records stand behind {cluster.keeper_id}:")
         console.print(f"  {cluster.keeper_text[:140]!r}")
         for member in cluster.members[:2]:
-            console.print(f"  Jaccard {member['jaccard']:.2f}: {member['text'][:120]!r}")
+            shown = "".join(text for text, kind in member["runs"] if kind != "missing")
+        console.print(f"  Jaccard {member['jaccard']:.2f}: {shown[:120]!r}")
         console.print(f"  why: WINNOW_HOME={home} .venv/bin/winnow explain {DATASET} {cluster.keeper_id[:12]}")
 
 
