@@ -188,7 +188,7 @@ def _show_biggest_cluster(cleaned: dict[str, Any], home: Path) -> None:
         console.print(f"  {cluster.keeper_text[:140]!r}")
         for member in cluster.members[:2]:
             shown = "".join(text for text, kind in member["runs"] if kind != "missing")
-        console.print(f"  Jaccard {member['jaccard']:.2f}: {shown[:120]!r}")
+            console.print(f"  Jaccard {member['jaccard']:.2f}: {shown[:120]!r}")
         console.print(f"  why: WINNOW_HOME={home} .venv/bin/winnow explain {DATASET} {cluster.keeper_id[:12]}")
 
 
