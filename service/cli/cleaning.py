@@ -76,7 +76,7 @@ def ingest(
     for result in [*others, own]:
         if result:
             _tell_ingested(result, dataset, label, as_json=json)
-            refused = refused or bool(result["refused"])
+            refused = refused or bool(result["refused"]) or (result["rejected"] > 0 and not result["records"])
     if refused:
         raise typer.Exit(1)
 
@@ -91,6 +91,8 @@ def _tell_ingested(result: dict[str, Any], dataset: str, label: str | None, *, a
         if result["reasons"]:
             emit_table("rows set aside", ("reason", "rows"), list(result["reasons"].items()))
             say(f"each with file and line: `winnow rejected {dataset}`")
+        if result["reasons"].get("invalid_utf8"):
+            say("rows that are no UTF-8: give their encoding, e.g. --encoding cp949 or latin-1")
     for name in result.get("skipped", []):
         say(f"{name}: another run has brought these bytes meanwhile; skipped", as_json=as_json)
     for name, reason in result["refused"].items():
@@ -115,24 +117,26 @@ def rejected(
             .order_by(Source.name, Quarantined.line)
         )
         rows = [tuple(row) for row in session.execute(query.limit(limit))]
-        total = session.scalar(
+        total = session.scalars(
             select(func.count())
             .select_from(Quarantined)
             .join(Source, Source.id == Quarantined.source_id)
             .where(of_dataset)
-        )
+        ).one()
         newest = session.execute(
             select(Source.name, Source.refused).join(Run).where(of_dataset).order_by(Run.created_at)
         )
         # A file that went in since, with other bytes, is refused no more.
         by_name = {row[0]: row[1] for row in newest}
         refused = [(name, 0, "refused", reason) for name, reason in sorted(by_name.items()) if reason]
+        total += len(refused)
+        shown = [*refused, *rows][:limit]
     header = ("file", "line", "reason", "detail")
     if json:
-        emit_json({"total": total, "rows": [dict(zip(header, row, strict=True)) for row in [*refused, *rows]]})
+        emit_json({"total": total, "rows": [dict(zip(header, row, strict=True)) for row in shown]})
         return
-    emit_table("", header, [*refused, *rows])
-    say(f"{len(rows):,} of {total:,} rows shown")
+    emit_table("", header, shown)
+    say(f"{len(shown):,} of {total:,} shown; a file refused whole is one")
 
 
 def clean(

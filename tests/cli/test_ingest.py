@@ -186,7 +186,7 @@ def test_bad_rows_are_set_aside_with_file_line_and_reason(winnow: Winnow, tmp_pa
     ]
     assert {one["file"] for one in listed["rows"]} == {str(path)}
     shown = winnow("rejected", "rows", "--limit", "2")
-    assert "2 of 9 rows shown" in shown.err
+    assert "2 of 9 shown" in shown.err
     assert "\x00" not in shown.out
 
 

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Quarantined, Shard, Source, Version
 from catalog.tables.engine import Run, Unit
@@ -218,3 +219,29 @@ def test_ids_go_on_counting_from_what_the_dataset_has(catalog: Catalog, tmp_path
         ids.setdefault(Path(entry["source"]).stem, []).extend(frame["id"])
     counters = {name: [int(one.split("-")[1]) for one in found] for name, found in ids.items()}
     assert counters == {"z": list(range(25)), "a": list(range(25, 46)), "b": list(range(46, 49))}
+
+
+def test_columns_of_a_first_try_that_brought_nothing_can_be_mended(catalog: Catalog, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"body": "환불 문의합니다", "queue": "a"}])
+    asked = {"dataset": "tickets", "paths": [path], "label_column": None}
+    submit_ingest(catalog, text_column="txt", **asked)
+    drain(catalog)
+    submit_ingest(catalog, text_column="body", **asked)
+    drain(catalog)
+    with catalog.read() as session:
+        assert session.scalars(select(Version.num_records)).all() == [1]
+    with pytest.raises(ConfigError, match="--text body and no --label, not --text txt and no --label"):
+        submit_ingest(catalog, text_column="txt", **asked)
+
+
+def test_file_of_which_no_row_went_in_can_be_tried_in_its_own_encoding(catalog: Catalog, tmp_path: Path) -> None:
+    path = tmp_path / "korean.jsonl"
+    path.write_bytes("".join(f'{{"body": "환불 문의 {n}"}}\n' for n in range(5)).encode("cp949"))
+    ask(catalog, str(path))
+    drain(catalog)
+    ask(catalog, str(path), encoding="cp949")
+    drain(catalog)
+    with catalog.read() as session:
+        assert session.scalars(select(Version.num_records)).all() == [5]
+        assert session.scalar(select(func.count()).select_from(Quarantined)) == 0
+    assert ask(catalog, str(path), encoding="cp949").run_id is None

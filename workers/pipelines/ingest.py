@@ -165,11 +165,11 @@ def _distinct(paths: list[str], on_hash: Callable[[int, int], None]) -> tuple[li
 
 
 def _present(session: Session, dataset: Dataset) -> set[str]:
-    """SHA-256 of the files that finished runs brought."""
+    """SHA-256 of the files that finished runs brought. One of which no row became a record may be tried again."""
     query = select(Source.sha256).join(Run, Run.id == Source.run_id)
-    return set(
-        session.scalars(query.where(Source.dataset_id == dataset.id, Source.refused.is_(None), Run.state == "done"))
-    )
+    barren = (Source.num_records == 0) & (Source.num_rejected > 0)
+    brought = (Source.dataset_id == dataset.id, Source.refused.is_(None), ~barren, Run.state == "done")
+    return set(session.scalars(query.where(*brought)))
 
 
 def _being_read(session: Session, dataset: Dataset) -> dict[str, str]:
@@ -216,11 +216,25 @@ def _dataset(session: Session, name: str, text_column: str, label_column: str | 
         session.flush()
         return found
     if (found.text_column, found.label_column) != (text_column, label_column):
+        if _is_empty(session, found):
+            # The first try brought nothing: its columns were the mistake that this one mends.
+            found.text_column, found.label_column = text_column, label_column
+            return found
         raise ConfigError(
-            f"dataset {name!r} was made with --text {found.text_column} --label {found.label_column}, "
-            f"not --text {text_column} --label {label_column}; use those, or another dataset name"
+            f"dataset {name!r} was made with {_columns(found.text_column, found.label_column)}, "
+            f"not {_columns(text_column, label_column)}; use those, or another dataset name"
         )
     return found
+
+
+def _is_empty(session: Session, dataset: Dataset) -> bool:
+    """Whether nothing was published into it and nothing is on its way."""
+    running = session.scalars(select(Run.id).where(Run.dataset_id == dataset.id, Run.state == "running")).first()
+    return running is None and manifests.latest_version(session, dataset.id, "raw") is None
+
+
+def _columns(text_column: str, label_column: str | None) -> str:
+    return f"--text {text_column} {'and no --label' if label_column is None else f'--label {label_column}'}"
 
 
 def _adopt_sources(session: Session, run: Run, sources: list[dict[str, Any]]) -> None:
