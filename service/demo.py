@@ -175,13 +175,12 @@ def _show_biggest_cluster(cleaned: dict[str, Any], home: Path) -> None:
     from catalog.database import Catalog
     from catalog.settings import load_settings
     from catalog.store import Store
-    from catalog.tables.datasets import Version
+    from catalog.tables.engine import Run
     from service.report import clusters
 
     catalog = Catalog(load_settings(home=home))
     with catalog.read() as session:
-        version = session.query(Version).filter(Version.run_id == cleaned["run"]).one()
-        biggest = clusters(session, Store.of(catalog.settings), version)[:1]
+        biggest = clusters(session, Store.of(catalog.settings), session.get_one(Run, cleaned["run"]))[:1]
     console.print(f"{cleaned['duplicates']:,} duplicates left in favour of {cleaned['clusters']:,} kept records")
     for cluster in biggest:
         console.print(f"biggest cluster: {cluster.num_members} records stand behind {cluster.keeper_id}:")

@@ -5,12 +5,12 @@ from importlib.resources import files
 from typing import Any
 
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from catalog.store import Store, StoredFile
+from catalog.store import Store
 from catalog.tables.curation import DuplicatePair
-from catalog.tables.datasets import Dataset, Version
+from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run
 from catalog.tables.training import Evaluation, LossPoint
 from curation.dedup.config import NearConfig
@@ -22,6 +22,7 @@ from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import last_funnel
 from service.pages.rendering import environment
 from workers import manifests
+from workers.clusters import biggest_clusters, texts_of
 
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
@@ -67,7 +68,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             summary=version.summary,
             style=style,
             funnel=last_funnel(session, dataset.id),
-            clusters=clusters(session, store, version),
+            clusters=clusters(session, store, run),
             near=near_config(run),
             banding=banding_chart(run),
             learning=learning_chart(rehearsal),
@@ -79,28 +80,20 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
     )
 
 
-def clusters(session: Session, store: Store, version: Version) -> list[Cluster]:
-    """The biggest duplicate clusters, with the kept text and some of those that left."""
-    accepted = (DuplicatePair.run_id == version.run_id, DuplicatePair.accepted)
-    size = func.count().label("size")
-    biggest = session.execute(
-        select(DuplicatePair.keeper_id, size)
-        .where(*accepted)
-        .group_by(DuplicatePair.keeper_id)
-        .order_by(size.desc(), DuplicatePair.keeper_id)
-        .limit(NUM_CLUSTERS)
-    ).all()
+def clusters(session: Session, store: Store, run: Run) -> list[Cluster]:
+    """The biggest duplicate clusters of a run, with the kept text and some of those that left."""
+    biggest = biggest_clusters(session, run.id, NUM_CLUSTERS)
     pairs = {
         keeper: session.scalars(
             select(DuplicatePair)
-            .where(*accepted, DuplicatePair.keeper_id == keeper)
+            .where(DuplicatePair.run_id == run.id, DuplicatePair.accepted, DuplicatePair.keeper_id == keeper)
             .order_by(DuplicatePair.jaccard, DuplicatePair.record_id)
             .limit(NUM_MEMBERS)
         ).all()
         for keeper, _ in biggest
     }
     wanted = {keeper for keeper, _ in biggest} | {one.record_id for found in pairs.values() for one in found}
-    text = _texts(store, version, wanted)
+    text = {record: found["text"] for record, found in texts_of(session, store, run, wanted).items()}
     return [
         Cluster(
             keeper_id=keeper,
@@ -129,15 +122,6 @@ def shown_differences(kept: str, other: str) -> Runs:
         *runs, (text, kind) = runs[: last + 1]
         runs.append((f"{text}…", kind))
     return excerpt(runs, SHOWN_CHARS)
-
-
-def _texts(store: Store, version: Version, ids: set[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for entry in manifests.read(store, version)["shards"]:
-        frame = store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
-        rows = frame.filter(pl.col("id").is_in(list(ids)))
-        found.update(zip(rows["id"].to_list(), rows["text"].to_list(), strict=True))
-    return found
 
 
 def near_config(run: Run | None) -> NearConfig | None:

@@ -143,6 +143,12 @@ def clean(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     *,
     recipe: Annotated[str, typer.Option(help="Preset (short-text, web-text) or YAML file.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another dataset, e.g. an evaluation set, whose records leave too; may be given several times."
+        ),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -151,7 +157,7 @@ def clean(
     from workers.pipelines.clean import submit_clean
 
     catalog = workspace()
-    run_id, state = submit_clean(catalog, dataset=dataset, recipe=load_recipe(recipe))
+    run_id, state = submit_clean(catalog, dataset=dataset, recipe=load_recipe(recipe), against=against or ())
     if detach:
         detached(catalog, run_id, as_json=json)
         return

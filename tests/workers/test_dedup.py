@@ -16,12 +16,15 @@ from catalog.tables.engine import Run
 from curation.dedup.config import NearConfig
 from curation.dedup.near import find_near_duplicates
 from curation.recipe import Recipe
+from service.report import render_report
 from tests.workers.building import drain
 from tests.workers.corpus import sentences
 from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
-from workers import clusters, manifests
+from workers import clusters, curated, manifests
+from workers.biography import biography
 from workers.estimate import estimate
+from workers.pipelines.clean import submit_clean
 from workers.pipelines.deduplicate import other_datasets, submit_dedup
 from workers.pipelines.ingest import submit_ingest
 
@@ -229,3 +232,29 @@ def test_an_earlier_deduplication_asked_for_again_becomes_the_newest_version(dat
             assert version.run_id == run.id
             numbers.append(version.number)
     assert numbers == [2, 3, 4, 4, 5]
+
+
+def test_cleaning_against_an_evaluation_set_keeps_it_out_of_what_is_trained_on(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    ingest(catalog, tmp_path, "train", [TEXT + " today", OTHER, "한 번도 나온 적이 없는 문장입니다 그렇지요 네"])
+    ingest(catalog, tmp_path, "evals", [TEXT, OTHER])
+    recipe = Recipe(name="plain", near=NEAR)
+    store = Store.of(catalog.settings)
+    kept = {}
+    for against in ([], ["evals"], []):
+        submit_clean(catalog, dataset="train", recipe=recipe, against=against)
+        drain(catalog)
+        with catalog.read() as session:
+            dataset = manifests.find_dataset(session, "train")
+            version = manifests.require_version(session, dataset, "curated")
+            kept[version.number] = sorted(curated.read_records(store, version)["text"])
+            assert version.num_shards == 1
+            if against:
+                story = biography(session, store, dataset, "train.jsonl:1")
+                page = render_report(session, store, dataset)
+    everything = sorted([TEXT + " today", OTHER, "한 번도 나온 적이 없는 문장입니다 그렇지요 네"])
+    assert kept == {2: everything, 3: ["한 번도 나온 적이 없는 문장입니다 그렇지요 네"], 4: everything}
+    assert (story["verdict"], story["reason"]) == ("dropped", "near_duplicate")
+    assert story["duplicate_of"]["kept"].startswith("evals:")
+    assert "evals:" in page

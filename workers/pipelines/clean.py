@@ -6,7 +6,7 @@ publish (all)
 Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
-from workers.pipelines.dedup import duplicates_of, recipe_of
+from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
 from workers.pipelines.outputs import entries, outputs
 
 EXACT = "exact_duplicate"
@@ -39,10 +39,21 @@ NEAR = "near_duplicate"
 EMBED_BATCH = 2_048
 
 
-def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by: str | None = None) -> tuple[str, str]:
+def submit_clean(
+    catalog: Catalog,
+    *,
+    dataset: str,
+    recipe: Recipe,
+    against: Sequence[str] = (),
+    requested_by: str | None = None,
+) -> tuple[str, str]:
     """Ask for the newest raw version to be cleaned; the same version and recipe again is the same run.
 
     Unless another curated version was published since: then it is a new one, which makes the result the newest again.
+
+    Parameters
+    ----------
+    against : names of other datasets, e.g. evaluation sets; records that stand there too leave as duplicates of theirs.
 
     Returns
     -------
@@ -50,7 +61,8 @@ def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : the recipe's encoder is not installed.
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : the recipe's encoder is not installed, or a
+        dataset is to be compared with itself.
     """
     from curation.encoders import installed_encoders
 
@@ -62,14 +74,20 @@ def submit_clean(catalog: Catalog, *, dataset: str, recipe: Recipe, requested_by
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
-        config = {"recipe": recipe.canonical(), "recipe_hash": recipe.digest(), "manifest": version.manifest_sha256}
+        scope, others = dedup.asked_scope(session, dataset, against=against)
+        config = {
+            "recipe": recipe.canonical(),
+            "recipe_hash": recipe.digest(),
+            "manifest": version.manifest_sha256,
+            "scope": scope,
+        }
         run, state = runs.submit(
             session,
             now=catalog.now(session),
             kind="clean",
             dataset_id=found.id,
             version_id=version.id,
-            config=config | {"layout": dedup.layout([version], recipe, catalog.settings.dedup_rows)},
+            config=config | {"layout": dedup.layout([version, *others], recipe, catalog.settings.dedup_rows)},
             idempotency_key=runs.key_of_newest(session, dataset_id=found.id, kind="curated", asked=config, job="clean"),
             requested_by=requested_by,
         )
@@ -85,7 +103,7 @@ def _text_plan(session: Session, run: Run) -> list[dict[str, Any]]:
 def _measure(unit: UnitContext) -> UnitResult:
     """Every rule's value, language, exact hash and token counts of one shard."""
     recipe = recipe_of(unit)
-    entry = entries(unit)[unit.claim.payload["index"]]
+    entry = all_shards(unit)[unit.claim.payload["index"]]
     frame = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
     unit.progress(0, frame.height)
     values = measure(frame["text"], list(recipe.rules))
@@ -115,7 +133,7 @@ def _measure(unit: UnitContext) -> UnitResult:
 def _count(unit: UnitContext) -> UnitResult:
     """Token counts of the whole version, by which a text's rarity is told."""
     corpus = TokenCounts.empty()
-    files = outputs(unit, "measure", "tokens")
+    files = outputs(unit, "measure", "tokens")[: len(entries(unit))]
     for index, file in enumerate(files):
         unit.progress(index, len(files))
         corpus = corpus.merge(TokenCounts.from_frame(unit.store.read_frame(file)))
@@ -287,7 +305,7 @@ def _publish(unit: UnitContext) -> UnitResult:
 PIPELINES.register("clean")(
     Pipeline(
         stages=(
-            Stage(name="measure", plan=_text_plan, work=_measure),
+            Stage(name="measure", plan=dedup.plan_measure, work=_measure),
             Stage(name="count", plan=single, work=_count),
             *dedup.STAGES,
             Stage(name="score", plan=_text_plan, work=_score),

@@ -17,6 +17,7 @@ import xxhash
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Version
@@ -39,8 +40,6 @@ ENTRIES_A_RECORD = 8
 PAIRS = DuplicatePair.metadata.tables["duplicate_pairs"]
 KEY_COLUMNS = ["row", "id", "exact_hash", "length", "quality"]
 REMOVED_SCHEMA = {"row": pl.Int64, "id": pl.String, "keeper_id": pl.String, "kind": pl.String}
-OPEN = {"against": [], "per_source": False, "within": True}
-"""Scope of a run that asks for none: within the dataset, all of it."""
 FOLLOWER_SCHEMA = {"record_id": pl.String, "keeper_id": pl.String, "row": pl.Int64}
 
 
@@ -62,6 +61,34 @@ def layout(versions: Sequence[Version], recipe: Recipe, dedup_rows: int) -> dict
         "exact_parts": 1 + num_records // (4 * dedup_rows),
         "band_parts": 1 + num_records * bands // (ENTRIES_A_RECORD * dedup_rows),
     }
+
+
+def asked_scope(
+    session: Session, dataset: str, *, against: Sequence[str], per_source: bool = False, within: bool = True
+) -> tuple[dict[str, Any], list[Version]]:
+    """What a run compares its records with, as its config keeps it, and the versions of the other datasets.
+
+    Raises
+    ------
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with, or with itself.
+    """
+    if dataset in against:
+        raise ConfigError(f"{dataset!r} is compared with itself anyway; name other datasets")
+    if not within and not against:
+        raise ConfigError("neither within the dataset nor against others: there is nothing to compare with")
+    if per_source and against:
+        raise ConfigError("per source, nothing is compared with other datasets; leave out one of the two")
+    others = {
+        name: manifests.require_version(session, manifests.find_dataset(session, name), "raw")
+        for name in sorted(set(against))
+    }
+    named = [{"dataset": name, "version": one.id} for name, one in others.items()]
+    return {"against": named, "per_source": per_source, "within": within}, list(others.values())
+
+
+def plan_measure(_session: Session, run: Run) -> list[dict[str, Any]]:
+    """One unit a text shard, by its place in ``all_shards``."""
+    return [{"index": index} for index in range(run.config["layout"]["num_shards"])]
 
 
 def _wants(run: Run, *names: str) -> bool:
@@ -104,7 +131,7 @@ def _layout(unit: UnitContext) -> dict[str, int]:
 
 
 def _scope(unit: UnitContext) -> dict[str, Any]:
-    found: dict[str, Any] = unit.claim.config.get("scope", OPEN)
+    found: dict[str, Any] = unit.claim.config["scope"]
     return found
 
 

@@ -11,11 +11,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset
-from catalog.tables.engine import Run
 from curation.dedup.exact import exact_hash
 from curation.recipe import Recipe
 from workers import manifests, runs
@@ -55,26 +53,14 @@ def submit_dedup(
     ------
     NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with.
     """
-    if dataset in against:
-        raise ConfigError(f"{dataset!r} is compared with itself anyway; name other datasets")
-    if not within and not against:
-        raise ConfigError("neither within the dataset nor against others: there is nothing to compare with")
-    if per_source and against:
-        raise ConfigError("per source, nothing is compared with other datasets; leave out one of the two")
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
-        others = {name: _raw(session, name) for name in sorted(set(against))}
-        scope = {
-            "against": [{"dataset": name, "version": one.id} for name, one in others.items()],
-            "per_source": per_source,
-            "within": within,
-        }
+        scope, others = dedup.asked_scope(session, dataset, against=against, per_source=per_source, within=within)
         same = {
             "recipe": recipe.canonical(),
             "recipe_hash": recipe.digest(),
             "manifest": version.manifest_sha256,
-            "others": [one.manifest_sha256 for one in others.values()],
             "scope": scope,
         }
         run, state = runs.submit(
@@ -83,7 +69,7 @@ def submit_dedup(
             kind="dedup",
             dataset_id=found.id,
             version_id=version.id,
-            config=same | {"layout": dedup.layout([version, *others.values()], recipe, catalog.settings.dedup_rows)},
+            config=same | {"layout": dedup.layout([version, *others], recipe, catalog.settings.dedup_rows)},
             idempotency_key=runs.key_of_newest(
                 session, dataset_id=found.id, kind="deduplicated", asked=same, job="dedup"
             ),
@@ -92,19 +78,11 @@ def submit_dedup(
         return run.id, state
 
 
-def _raw(session: Session, name: str) -> Any:
-    return manifests.require_version(session, manifests.find_dataset(session, name), "raw")
-
-
 def other_datasets(catalog: Catalog, dataset: str) -> list[str]:
     """Names of all datasets but one that have something ingested."""
     with catalog.read() as session:
         named = session.scalars(select(Dataset).where(Dataset.name != dataset).order_by(Dataset.name)).all()
         return [one.name for one in named if manifests.latest_version(session, one.id, "raw") is not None]
-
-
-def _plan_measure(_session: Session, run: Run) -> list[dict[str, Any]]:
-    return [{"index": index} for index in range(run.config["layout"]["num_shards"])]
 
 
 def _measure(unit: UnitContext) -> UnitResult:
@@ -172,7 +150,7 @@ def cluster_summary(session: Session, run_id: str) -> dict[str, Any]:
 PIPELINES.register("dedup")(
     Pipeline(
         stages=(
-            Stage(name="measure", plan=_plan_measure, work=_measure),
+            Stage(name="measure", plan=dedup.plan_measure, work=_measure),
             *dedup.STAGES,
             Stage(name="publish", plan=single, work=_publish),
         )
