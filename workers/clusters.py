@@ -13,6 +13,7 @@ from catalog.tables.curation import DuplicatePair, SupersededPair
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from curation.dedup.near import PAIR_SCHEMA
+from curation.dedup.update import left_alone
 from curation.dedup.whatif import Outcome, near_outcome
 from workers import manifests
 from workers.index import rolled_back
@@ -78,12 +79,12 @@ def in_force(run: Run) -> ColumnElement[bool]:
 
 def measured_pairs(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
     """Every pair that was measured, accepted or not, a part at a time."""
-    decided = pl.Series("id", [], dtype=pl.String)
+    void = pl.DataFrame(schema={"id": pl.String, "pairs": pl.String})
     for one in reversed(chain(run)):
         for file in manifests.run_files(session, one, "pairs"):
-            yield store.read_frame(file).filter(~pl.col("record_id").is_in(decided.implode()))
-        again = [store.read_frame(file)["id"] for file in manifests.run_files(session, one, "decided")]
-        decided = pl.concat([decided, *again])
+            pairs = store.read_frame(file)
+            yield left_alone(pairs, void, run.config["recipe"]["near"]["threshold"]) if void.height else pairs
+        void = pl.concat([void, *(store.read_frame(file) for file in manifests.run_files(session, one, "void"))])
 
 
 def biggest_clusters(session: Session, run: Run, limit: int) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
-from curation.dedup.index import Index, Links, Segment, pack, unpack
+from curation.dedup.index import Index, Links, Segment, Sorted, pack, unpack
 from workers import manifests
 
 FORMAT = 1
@@ -91,18 +91,34 @@ def open_index(store: Store, state: dict[str, Any]) -> Index:
         return opened[file["name"]]
 
     def segment(one: dict[str, Any]) -> Segment:
-        links = arrays(one["links"])
+        few = arrays(one["few"])
         return Segment(
             first_row=one["first_row"],
             num_rows=one["num_rows"],
             bands=[(arrays(file)["band_hashes"], arrays(file)["band_rows"]) for file in one["bands"]],
             exact=[(arrays(file)["exact_hashes"], arrays(file)["exact_rows"]) for file in one["exact"]],
+            better=(few["better_hashes"], few["better_rows"]),
             sketches=[(first, arrays(file)["sketches"].reshape(-1, 2)) for first, file in one["sketches"]],
-            links=Links(**{name: links[name] for name in ("roots", "members", "by_member")}),
-            hot=arrays(one["hot"])["hot"],
+            measured=_links(few, "measured"),
+            similar=_links(few, "similar"),
+            hot=few["hot"],
         )
 
     return Index([segment(one) for one in state["segments"]])
+
+
+def _links(arrays: dict[str, np.ndarray], kind: str) -> Links:
+    return Links(**{name: arrays[f"{kind}_{name}"] for name in ("roots", "members", "by_member")})
+
+
+def few_arrays(*, better: Sorted, measured: Links, similar: Links, hot: np.ndarray) -> dict[str, np.ndarray]:
+    """What of a segment is not cut into parts, by the names in its file."""
+    links = {
+        f"{kind}_{name}": values
+        for kind, found in (("measured", measured), ("similar", similar))
+        for name, values in vars(found).items()
+    }
+    return {"better_hashes": better[0], "better_rows": better[1], "hot": hot, **links}
 
 
 def write_segment(store: Store, segment: Segment) -> tuple[dict[str, Any], StoredFile]:
@@ -115,8 +131,7 @@ def write_segment(store: Store, segment: Segment) -> tuple[dict[str, Any], Store
         "exact_hashes": exact_hashes,
         "exact_rows": exact_rows,
         "sketches": sketches.ravel(),
-        "hot": segment.hot,
-        **vars(segment.links),
+        **few_arrays(better=segment.better, measured=segment.measured, similar=segment.similar, hot=segment.hot),
     }
     file = store.write_bytes(pack(arrays), KIND, "arrow")
     named = file.to_json()
@@ -126,8 +141,7 @@ def write_segment(store: Store, segment: Segment) -> tuple[dict[str, Any], Store
         "bands": [named],
         "exact": [named],
         "sketches": [[first_row, named]],
-        "links": named,
-        "hot": named,
+        "few": named,
     }, file
 
 
@@ -154,6 +168,6 @@ def size_bytes(state: dict[str, Any]) -> int:
     """What the files of a state's segments take on disk."""
     files: dict[str, int] = {}
     for one in state["segments"]:
-        for file in [*one["bands"], *one["exact"], *(file for _, file in one["sketches"]), one["links"], one["hot"]]:
+        for file in [*one["bands"], *one["exact"], *(file for _, file in one["sketches"]), one["few"]]:
             files[file["name"]] = file["size_bytes"]
     return sum(files.values())

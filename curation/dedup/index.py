@@ -1,11 +1,10 @@
 """A persistent index of everything that was deduplicated: new records are matched against it and pay for themselves.
 
 A segment is written once: sorted band hashes and exact hashes with the rows they belong to, a sketch a row, and which
-rows are connected. Rows are numbered through all segments. An update looks its new records up, takes every old record
-whose pairs can change (``Index.touched``, ``Index.connected``), and deduplicates these and the new ones anew: a set
-that is closed under candidate pairs gives what everything at once would give (``banding.candidate_pairs``).
+rows are connected. Rows are numbered through all segments. ``update.match`` says what is done with them.
 
-Of records with one normalized text a single row stands for all, whichever of them is kept: bands depend on the text.
+Of records with one normalized text the first that came is the row that stands for all, whichever of them is kept: bands
+depend on the text. Which of them is best is known without reading any (``Index.best``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ REACH_LIMIT = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """Which rows are connected by candidate pairs or by an equal text, as far as a segment knows.
+    """Which rows are connected by pairs, as far as a segment knows.
 
     Parameters
     ----------
@@ -44,7 +43,8 @@ class Links:
     @classmethod
     def between(cls, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Links":
         """From pairs of rows."""
-        first, second = (np.concatenate([np.asarray(pair[side], dtype=np.int64) for pair in pairs]) for side in (0, 1))
+        none = np.empty(0, dtype=np.int64)
+        first, second = (np.concatenate([none, *(np.asarray(pair[side]) for pair in pairs)]) for side in (0, 1))
         rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
         parents = np.arange(len(rows), dtype=np.int64)
         unite(parents, places[: len(first)], places[len(first) :])
@@ -80,9 +80,12 @@ class Segment:
     ----------
     first_row, num_rows : which rows.
     bands : band hashes of rows that stand for their text; one part after the other holds higher hashes.
-    exact : first 64 bits of the exact hash of every row, likewise.
+    exact : first 64 bits of the exact hash of every row, likewise; of equal ones the best row first, as the first
+        segment that has them knows it.
+    better : likewise, rows that are better than all with an equal text in earlier segments; one a text.
     sketches : (number of the first row, (n, 2) uint64) of each part; all rows in their order.
-    links : see there; an update's name older rows too.
+    measured : rows connected by pairs that were measured; an update's name older rows too.
+    similar : rows connected by pairs at or above the threshold, of those.
     hot : sorted hashes of buckets that had become larger than ``max_bucket`` when this was written.
     """
 
@@ -90,8 +93,10 @@ class Segment:
     num_rows: int
     bands: Sequence[Sorted]
     exact: Sequence[Sorted]
+    better: Sorted
     sketches: Sequence[tuple[int, np.ndarray]]
-    links: Links
+    measured: Links
+    similar: Links
     hot: np.ndarray
 
 
@@ -101,11 +106,13 @@ class Touched:
 
     Parameters
     ----------
-    rows : sorted uint32, old rows from which every row whose pairs can change is reached by ``Index.connected``.
+    rows : sorted uint32, old rows with which a new one makes a pair.
+    unsettled : sorted uint32, old rows of buckets larger than ``max_bucket`` whose pairs with each other can change.
     hot : sorted uint64, hashes of buckets that the new texts have made larger than ``max_bucket``.
     """
 
     rows: np.ndarray
+    unsettled: np.ndarray
     hot: np.ndarray
 
 
@@ -134,9 +141,23 @@ class Index:
 
         Returns
         -------
-        places in ``exact`` (int64) and rows (uint32), one for each match.
+        places in ``exact`` (int64, sorted) and rows (uint32), one for each match; of each place first the row that
+        stands for all.
         """
         return _gathered(_lookup(one.exact, exact) for one in self.segments)
+
+    def best(self, exact: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The best row of each text.
+
+        Parameters
+        ----------
+        exact : (n,) uint64, sorted, distinct. rows : (n,) uint32, which stand for all.
+        """
+        found = rows.copy()
+        for one in self.segments:
+            places, better = _lookup([one.better], exact)
+            found[places] = better
+        return found
 
     def touched(self, hashes: np.ndarray, sketches: np.ndarray, config: NearConfig) -> Touched:
         """Old rows whose pairs the new texts can change.
@@ -178,7 +199,10 @@ class Index:
             reached[sizes[bucket] :] = True
             reach(np.concatenate([old_sketches[old], new]), reached, allowed)
             taken[old] = reached[: sizes[bucket]]
-        return Touched(rows=np.unique(rows[taken]), hot=buckets[is_hot])
+        of_hot = is_hot[places]
+        return Touched(
+            rows=np.unique(rows[taken & ~of_hot]), unsettled=np.unique(rows[taken & of_hot]), hot=buckets[is_hot]
+        )
 
     def _sketches(self, rows: np.ndarray) -> np.ndarray:
         parts = [part for one in self.segments for part in one.sketches]
@@ -189,11 +213,12 @@ class Index:
             found[mine] = sketches[rows[mine].astype(np.int64) - first]
         return found
 
-    def connected(self, rows: np.ndarray) -> np.ndarray:
-        """These rows and all that candidate pairs or equal texts connect with them, step by step; sorted uint32."""
+    def connected(self, rows: np.ndarray, *, similar: bool = False) -> np.ndarray:
+        """These rows and all that pairs (only ``similar`` ones) connect with them, step by step; sorted uint32."""
         known = frontier = np.unique(rows).astype(np.uint32)
+        links = [one.similar if similar else one.measured for one in self.segments]
         while len(frontier):
-            found = np.unique(np.concatenate([one.links.connected(frontier) for one in self.segments]))
+            found = np.unique(np.concatenate([one.connected(frontier) for one in links]))
             frontier = np.setdiff1d(found, known, assume_unique=True)
             known = np.union1d(known, frontier)
         return known
@@ -236,8 +261,8 @@ def _expanded(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def sorted_entries(hashes: np.ndarray, rows: np.ndarray) -> Sorted:
-    """Hashes in order with the rows they belong to."""
-    order = np.lexsort((rows, hashes))
+    """Hashes in order with the rows they belong to; rows of one hash stay as they are ordered."""
+    order = np.argsort(hashes, kind="stable")
     return hashes[order], rows[order].astype(np.uint32)
 
 
@@ -262,6 +287,13 @@ def merged_parts(segments: Sequence[Sequence[Sorted]], num_parts: int) -> Iterat
             end = len(hashes) if number == num_parts - 1 else np.searchsorted(hashes, high)
             pieces.append((hashes[begin:end], rows[begin:end]))
         yield sorted_entries(*(np.concatenate(part) for part in zip(*pieces, strict=True)))
+
+
+def merged_better(segments: Sequence[Sorted]) -> Sorted:
+    """The newest of each text; the segments oldest first."""
+    hashes, rows = (np.concatenate(part) for part in zip(*segments, strict=True))
+    hashes, newest = np.unique(hashes[::-1], return_index=True)
+    return hashes, rows[::-1][newest]
 
 
 def to_merge(num_rows: Sequence[int]) -> int:

@@ -154,11 +154,13 @@ def follow(exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
     ----------
     exact, near : pairs with ``record_id``, ``keeper_id``, ``accepted`` and the same further columns.
     """
-    moved = exact.select("record_id", left="keeper_id").join(
-        near.filter("accepted").rename({"record_id": "left"}), on="left", how="inner"
-    )
+    return pl.concat([followers(exact, near.filter("accepted")), near])
+
+
+def followers(exact: pl.DataFrame, left: pl.DataFrame) -> pl.DataFrame:
+    """The pairs of exact duplicates alone, when those of ``left`` (accepted pairs) have left to better records."""
+    moved = exact.select("record_id", left="keeper_id").join(left.rename({"record_id": "left"}), on="left", how="inner")
     # It shared no band: it was not measured itself.
     moved = moved.with_columns(bands_shared=pl.lit(0, pl.Int64))
-    stays = ~pl.col("record_id").is_in(moved["record_id"].implode())
-    exact = exact.with_columns(accepted=stays)
-    return pl.concat([part.select(near.columns) for part in (exact, near, moved)])
+    exact = exact.with_columns(accepted=~pl.col("record_id").is_in(moved["record_id"].implode()))
+    return pl.concat([part.select(exact.columns) for part in (exact, moved)])

@@ -22,9 +22,10 @@ from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
+from curation.dedup.config import NearConfig
 from curation.dedup.exact import find_exact_duplicates
 from curation.dedup.index import Links, exact_prefix, pack, sorted_entries
-from curation.dedup.kernels import settle_roots, unite
+from curation.dedup.keeper import keeper_order
 from curation.dedup.near import find_near_duplicates
 from curation.dedup.stages import (
     band_entries,
@@ -264,11 +265,15 @@ def _exact(unit: UnitContext) -> UnitResult:
     )
     unit.progress(keys.height, keys.height)
     shards = [("exact", unit.store.write_frame(numbered, "exact"))]
+    result: dict[str, Any] = {"pairs": pairs.height}
     if _indexed(unit):
-        hashes, entered = sorted_entries(exact_prefix(keys["exact_hash"]), keys["row"].to_numpy())
+        ranked = keys[keeper_order(keys["id"], keys["length"], keys["quality"])["row"]]
+        hashes, entered = sorted_entries(exact_prefix(ranked["exact_hash"]), ranked["row"].to_numpy())
         packed = pack({"exact_hashes": hashes, "exact_rows": entered})
         shards.append(("index_exact", unit.store.write_bytes(packed, "index", "arrow")))
-    return UnitResult(result={"pairs": pairs.height}, shards=shards)
+        # Two texts with one half of a hash cannot be told apart in it.
+        result["ambiguous"] = ranked["exact_hash"].n_unique() - len(np.unique(hashes))
+    return UnitResult(result=result, shards=shards)
 
 
 def _bucket(unit: UnitContext) -> UnitResult:
@@ -312,19 +317,10 @@ def _connect(unit: UnitContext) -> UnitResult:
     shards = [("parts", unit.store.write_parts(by_group, "parts"))]
     linked = int((parts > 0).sum())
     if _indexed(unit):
-        shards.append(("index_links", unit.store.write_bytes(pack(_with_exact(unit, parents)), "index", "arrow")))
+        rows = np.flatnonzero(parts)
+        measured = pack(vars(Links.labelled(rows, parents[rows])))
+        shards.append(("index_measured", unit.store.write_bytes(measured, "index", "arrow")))
     return UnitResult(result={"parts": number, "linked": linked}, shards=shards)
-
-
-def _with_exact(unit: UnitContext, parents: np.ndarray) -> dict[str, np.ndarray]:
-    """Which rows are connected, by an equal text too, as the arrays of ``Links``."""
-    exact = [unit.store.read_frame(file, ["row", "keeper_row"]) for file in outputs(unit, "exact", "exact")]
-    for pairs in exact:
-        unite(parents, pairs["keeper_row"].to_numpy(), pairs["row"].to_numpy())
-    settle_roots(parents)
-    several = np.bincount(parents, minlength=len(parents)) > 1
-    rows = np.flatnonzero(several[parents])
-    return vars(Links.labelled(rows, parents[rows]))
 
 
 def _num_parts(unit: UnitContext) -> int:
@@ -409,15 +405,24 @@ def _verify(unit: UnitContext) -> UnitResult:
     rows = pl.concat([records.select("id", "row"), followers.select("row", id="record_id").select("id", "row")])
     accepted = pairs.filter("accepted").select("keeper_id", "kind", id="record_id")
     removed = accepted.join(rows, on="id", maintain_order="left")
+    shards = [("pairs", unit.store.write_frame(pairs, "pairs")), ("removed", _by_group(unit, removed))]
+    if _indexed(unit):
+        packed = pack(vars(_similar(records, near, recipe.near)))
+        shards.append(("index_similar", unit.store.write_bytes(packed, "index", "arrow")))
     unit.progress(records.height, records.height)
     return UnitResult(
         result={"removed": removed.height, "pairs": pairs.height, "records": records.height},
-        shards=[
-            ("pairs", unit.store.write_frame(pairs, "pairs")),
-            ("removed", _by_group(unit, removed)),
-        ],
+        shards=shards,
         rows=[(PAIRS, _rows(unit, pairs))],
     )
+
+
+def _similar(records: pl.DataFrame, near: pl.DataFrame, config: NearConfig) -> Links:
+    """Rows of one part that are connected by similar pairs."""
+    order = records.select("id", "row").sort("id")
+    similar = near.filter(pl.col("jaccard") >= config.threshold)
+    sides = [order["row"].gather(order["id"].search_sorted(similar[name])) for name in ("keeper_id", "record_id")]
+    return Links.between([(sides[0].to_numpy(), sides[1].to_numpy())])
 
 
 def _settle(unit: UnitContext) -> UnitResult:

@@ -15,13 +15,14 @@ from catalog.database import Catalog
 from catalog.store import Store, StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset, Version
+from catalog.tables.engine import Unit
 from curation.dedup.exact import exact_hash
-from curation.dedup.index import pack
+from curation.dedup.index import Links, pack, unpack
 from curation.recipe import Recipe
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.index import KIND, STATE, Base, find_base, write_state
+from workers.index import KIND, STATE, Base, few_arrays, find_base, write_state
 from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
 from workers.pipelines.dedup import all_shards, duplicates_of, group_rows
 from workers.pipelines.outputs import entries, outputs
@@ -170,26 +171,36 @@ def _publish(unit: UnitContext) -> UnitResult:
 
 
 def _first_state(unit: UnitContext, sizes: dict[int, int]) -> list[tuple[str, StoredFile]]:
-    """The index that the stages left, as a state of one segment."""
+    """The index that the stages left, as a state of one segment; none where it could not tell texts apart."""
+    with unit.catalog.read() as session:
+        exact = select(Unit.result).where(Unit.run_id == unit.claim.run_id, Unit.stage_name == "exact")
+        if any(one["ambiguous"] for one in session.scalars(exact)):
+            return []
     hot = [unit.store.read_frame(file)["hash"].to_numpy() for file in outputs(unit, "bucket", "hot")]
-    hot_file = unit.store.write_bytes(pack({"hot": np.unique(np.concatenate(hot))}), KIND, "arrow")
+    (measured,) = outputs(unit, "connect", "index_measured")
+    similar = [unpack(unit.store.read_bytes(file)) for file in outputs(unit, "verify", "index_similar")]
+    few = few_arrays(
+        better=(np.empty(0, np.uint64), np.empty(0, np.uint32)),
+        measured=Links(**unpack(unit.store.read_bytes(measured))),
+        similar=Links.between([(one["roots"], one["members"]) for one in similar]),
+        hot=np.unique(np.concatenate(hot)),
+    )
+    few_file = unit.store.write_bytes(pack(few), KIND, "arrow")
     sketches, first = [], 0
     for file, group in zip(outputs(unit, "sign", "index_sketches"), group_rows(unit), strict=True):
         sketches.append([first, file.to_json()])
         first += group
-    (links,) = outputs(unit, "connect", "index_links")
     segment = {
         "first_row": 0,
         "num_rows": first,
         "bands": [file.to_json() for file in outputs(unit, "bucket", "index_bands")],
         "exact": [file.to_json() for file in outputs(unit, "exact", "index_exact")],
         "sketches": sketches,
-        "links": links.to_json(),
-        "hot": hot_file.to_json(),
+        "few": few_file.to_json(),
     }
     shards = [one["data"] for one in entries(unit)]
     state = write_state(unit.store, shards=shards, segments=[segment], sizes=sizes)
-    return [("index_segment", hot_file), (STATE, state)]
+    return [("index_segment", few_file), (STATE, state)]
 
 
 def cluster_summary(session: Session, run_id: str) -> tuple[dict[str, Any], dict[int, int]]:

@@ -4,12 +4,14 @@ An update is one unit: it holds the new records (at most ``dedup_rows``) and the
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
@@ -18,8 +20,8 @@ from catalog.store import Store, StoredFile
 from catalog.tables.curation import DuplicatePair, SupersededPair
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from curation.dedup.index import Links, merged_parts, pack, to_merge
-from curation.dedup.update import Update, match
+from curation.dedup.index import Links, merged_better, merged_parts, pack, to_merge
+from curation.dedup.update import Old, Update, match
 from workers import clusters, manifests, runs
 from workers import index as states
 from workers.engine import UnitResult
@@ -31,14 +33,26 @@ from workers.pipelines.outputs import entries
 SUPERSEDED = SupersededPair.metadata.tables["superseded_pairs"]
 ID_BATCH = 500
 READ_AGAIN = ("id", "text")
+READERS = 2
+"""Shards that are read at a time: what is decoded beside each other, in memory too."""
+PAIR_SCHEMA = {
+    "run_id": pl.String,
+    "record_id": pl.String,
+    "keeper_id": pl.String,
+    "kind": pl.String,
+    "jaccard": pl.Float64,
+    "bands_shared": pl.Int64,
+    "accepted": pl.Boolean,
+    "rule": pl.String,
+}
 CHANGE_SCHEMA = {"shard": pl.String, "row": pl.Int64, "kept": pl.Boolean}
 
 
-class Rows:
+class Shards:
     """Records of text shards by their row in an index."""
 
-    def __init__(self, store: Store, shards: list[dict[str, Any]]) -> None:
-        self.store, self.shards = store, shards
+    def __init__(self, unit: UnitContext, shards: list[dict[str, Any]]) -> None:
+        self.unit, self.shards = unit, shards
         self.bounds = np.cumsum([0, *(one["num_rows"] for one in shards)])
 
     def place(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,14 +60,22 @@ class Rows:
         shard = np.searchsorted(self.bounds, rows, side="right") - 1
         return shard, rows.astype(np.int64) - self.bounds[shard]
 
-    def read(self, rows: np.ndarray) -> pl.DataFrame:
-        """``row``, ``id``, ``text`` of sorted rows, in their order; of each shard that is needed one at a time."""
+    def read(self, rows: np.ndarray, columns: Sequence[str]) -> pl.DataFrame:
+        """``row`` and columns of sorted rows, in their order; some of the shards that have them at a time."""
         shard, places = self.place(rows)
-        frames = [pl.DataFrame(schema={"id": pl.String, "text": pl.String})]
-        for number in np.unique(shard).tolist():
-            frame = self.store.read_frame(StoredFile.from_json(self.shards[number]), list(READ_AGAIN))
-            frames.append(frame[places[shard == number]])
-        return pl.concat(frames).select(pl.Series("row", rows, dtype=pl.UInt32), *READ_AGAIN)
+        needed = np.unique(shard).tolist()
+
+        def read(number: int) -> pl.DataFrame:
+            self.unit.check()
+            frame = self.unit.store.read_frame(StoredFile.from_json(self.shards[number]), list(columns))
+            found: pl.DataFrame = frame[places[shard == number]]
+            return found
+
+        with ThreadPoolExecutor(READERS) as pool:
+            frames = list(pool.map(read, needed))
+        schema = dict.fromkeys(columns, pl.String)
+        found = pl.concat([pl.DataFrame(schema=schema), *frames])
+        return found.select(pl.Series("row", rows, dtype=pl.UInt32), *columns)
 
 
 def update(unit: UnitContext) -> UnitResult:
@@ -68,19 +90,16 @@ def update(unit: UnitContext) -> UnitResult:
     unit.progress(0, sum(one["data"]["num_rows"] for one in added))
     files = [StoredFile.from_json(one["data"]) for one in added]
     records = pl.concat([store.read_frame(file, list(READ_AGAIN)) for file in files])
-    old = Rows(store, state["shards"])
-
-    def load(rows: np.ndarray) -> pl.DataFrame:
-        unit.check()
-        return old.read(rows)
-
-    found = match(records, states.open_index(store, state), load, near)
+    before = Shards(unit, state["shards"])
+    old = Old(
+        texts=lambda rows: before.read(rows, READ_AGAIN),
+        ids=lambda rows: before.read(rows, READ_AGAIN[:1]),
+        left=lambda ids: _left(unit, ids).drop("run_id"),
+    )
+    found = match(records, states.open_index(store, state), old, near)
     unit.progress(records.height // 2, records.height)
-    before = _before(unit, found.decided["id"])
-    accepted = found.pairs.filter("accepted")
-    gone = accepted["record_id"].implode()
-    changes = _changes(found, before, accepted, old)
-    summary, sizes = _summary(unit, found, before, accepted, records)
+    superseded = _left(unit, found.changed["id"])
+    summary, sizes = _summary(unit, state, found, superseded, records)
 
     segment, segment_file = states.write_segment(store, found.segment)
     state_file = states.write_state(
@@ -89,11 +108,12 @@ def update(unit: UnitContext) -> UnitResult:
         segments=[*state["segments"], segment],
         sizes=sizes,
     )
+    gone = found.decided["record_id"].implode()
     selections = {
         entry["data"]["sha256"]: store.write_frame(selected(frame, gone), "selection")
         for entry, frame in zip(added, _cut(records, files), strict=True)
     }
-    changes_file = store.write_frame(changes, "amendment")
+    changes = store.write_frame(_changes(found, superseded, before), "amendment")
     base = _published(unit)
     selections |= {one["data"]["sha256"]: StoredFile.from_json(one["selection"]) for one in base["shards"]}
     deduplicated = [one | {"selection": selections[one["data"]["sha256"]].to_json()} for one in shards]
@@ -103,7 +123,7 @@ def update(unit: UnitContext) -> UnitResult:
         unit.claim.dataset_id,
         "deduplicated",
         deduplicated,
-        amendments=[*base.get("amendments", []), changes_file.to_json()],
+        amendments=[*base.get("amendments", []), changes.to_json()],
     )
     publish = manifests.publisher(
         unit.claim,
@@ -126,14 +146,14 @@ def update(unit: UnitContext) -> UnitResult:
         result=summary,
         shards=[
             ("pairs", store.write_frame(found.pairs, "pairs")),
-            ("decided", store.write_frame(found.decided.select("id"), "decided")),
+            ("void", store.write_frame(found.void, "void")),
             ("index_segment", segment_file),
             (states.STATE, state_file),
-            ("amendment", changes_file),
+            ("amendment", changes),
         ],
         rows=[
-            (PAIRS, accepted.with_columns(run_id=pl.lit(unit.claim.run_id))),
-            (SUPERSEDED, before.select("run_id", "record_id", by_run_id=pl.lit(unit.claim.run_id))),
+            (PAIRS, found.decided.with_columns(run_id=pl.lit(unit.claim.run_id))),
+            (SUPERSEDED, superseded.select("run_id", "record_id", by_run_id=pl.lit(unit.claim.run_id))),
         ],
         apply=apply,
     )
@@ -151,52 +171,52 @@ def _cut(records: pl.DataFrame, files: list[StoredFile]) -> list[pl.DataFrame]:
     return [records.slice(start, file.num_rows) for start, file in zip(ends[:-1], files, strict=True)]
 
 
-def _before(unit: UnitContext, ids: pl.Series) -> pl.DataFrame:
-    """The pairs in force by which these records had left: ``run_id, record_id, keeper_id, kind``."""
-    columns = (DuplicatePair.run_id, DuplicatePair.record_id, DuplicatePair.keeper_id, DuplicatePair.kind)
-    rows: list[tuple[str, ...]] = []
+def _left(unit: UnitContext, ids: pl.Series) -> pl.DataFrame:
+    """The pairs in force by which these records had left, as ``PAIRS``."""
+    rows: list[tuple[Any, ...]] = []
+    columns = [PAIRS.columns[name] for name in PAIR_SCHEMA]
     with unit.catalog.read() as session:
         holds = clusters.in_force(session.get_one(Run, unit.claim.config["base"]["run"]))
         for start in range(0, len(ids), ID_BATCH):
             some = ids.slice(start, ID_BATCH).to_list()
             query = select(*columns).where(holds, DuplicatePair.accepted, DuplicatePair.record_id.in_(some))
             rows += [tuple(row) for row in session.execute(query)]
-    return pl.DataFrame(rows, schema=dict.fromkeys((one.key for one in columns), pl.String), orient="row")
+    return pl.DataFrame(rows, schema=PAIR_SCHEMA, orient="row")
 
 
-def _changes(found: Update, before: pl.DataFrame, accepted: pl.DataFrame, old: Rows) -> pl.DataFrame:
+def _changes(found: Update, superseded: pl.DataFrame, before: Shards) -> pl.DataFrame:
     """Old records that leave now and did not, or stay now and had left; ``CHANGE_SCHEMA``."""
-    marked = found.decided.with_columns(
-        left=pl.col("id").is_in(before["record_id"].implode()),
-        leaves=pl.col("id").is_in(accepted["record_id"].implode()),
+    marked = found.changed.with_columns(
+        left=pl.col("id").is_in(superseded["record_id"].implode()),
+        leaves=pl.col("id").is_in(found.decided["record_id"].implode()),
     ).filter(pl.col("left") != pl.col("leaves"))
-    shard, row = old.place(marked["row"].to_numpy())
-    names = np.array([one["sha256"] for one in old.shards], dtype=object)
-    columns = {"shard": names[shard].tolist(), "row": row, "kept": ~marked["leaves"]}
-    return pl.DataFrame(columns, schema=CHANGE_SCHEMA)
+    shard, row = before.place(marked["row"].to_numpy())
+    names = [before.shards[number]["sha256"] for number in shard.tolist()]
+    return pl.DataFrame({"shard": names, "row": row, "kept": ~marked["leaves"]}, schema=CHANGE_SCHEMA)
 
 
 def _summary(
-    unit: UnitContext, found: Update, before: pl.DataFrame, accepted: pl.DataFrame, records: pl.DataFrame
+    unit: UnitContext, state: dict[str, Any], found: Update, superseded: pl.DataFrame, records: pl.DataFrame
 ) -> tuple[dict[str, Any], dict[int, int]]:
     """What the run found, as a run over everything would say it and for the new records alone; clusters by size."""
-    state = unit.store.read_json(StoredFile.from_json(unit.claim.config["base"]["file"]))
+    change = pl.concat([superseded.select("keeper_id", by=-1), found.decided.select("keeper_id", by=1)])
+    by_keeper = change.group_by("keeper_id").agg(pl.col("by").sum()).filter(pl.col("by") != 0)
+    before = _sizes(unit, by_keeper["keeper_id"])
     sizes = Counter({int(size): number for size, number in state["sizes"].items()})
-    for pairs, sign in ((before, -1), (accepted, 1)):
-        for size, number in pairs.group_by("keeper_id").len().group_by("len").len(name="n").iter_rows():
-            sizes[size] += sign * number
-    sizes = +sizes
+    for keeper, by in by_keeper.iter_rows():
+        sizes[before.get(keeper, 0)] -= 1
+        sizes[before.get(keeper, 0) + by] += 1
+    sizes = Counter({size: number for size, number in sizes.items() if size and number})
     with unit.catalog.read() as session:
         result = session.get_one(Run, unit.claim.config["base"]["run"]).result or {}
     kinds = {
         f"{kind}_duplicates": result[f"{kind}_duplicates"]
-        - (before["kind"] == kind).sum()
-        + (accepted["kind"] == kind).sum()
+        - (superseded["kind"] == kind).sum()
+        + (found.decided["kind"] == kind).sum()
         for kind in ("exact", "near")
     }
     total = result["records"] + records.height
-    left = accepted.filter(pl.col("record_id").is_in(records["id"].implode()))
-    earlier = found.decided["id"].implode()
+    left = found.decided.filter(pl.col("record_id").is_in(records["id"].implode()))
     summary = {
         "records": total,
         "kept": total - sum(kinds.values()),
@@ -206,11 +226,23 @@ def _summary(
         "near": result["near"],
         "added": records.height,
         "added_duplicates": left.height,
-        "of_earlier": left["keeper_id"].is_in(earlier).sum(),
-        "earlier_removed": found.decided["id"].is_in(accepted["record_id"].implode()).sum() - before.height,
-        "looked_at_again": found.decided.height,
+        "of_earlier": (~left["keeper_id"].is_in(records["id"].implode())).sum(),
+        "earlier_removed": found.decided.height - left.height - superseded.height,
+        "read_again": found.num_read,
     }
     return summary, dict(sizes)
+
+
+def _sizes(unit: UnitContext, keepers: pl.Series) -> dict[str, int]:
+    """How many records stood behind each of these keepers."""
+    found: dict[str, int] = {}
+    with unit.catalog.read() as session:
+        holds = clusters.in_force(session.get_one(Run, unit.claim.config["base"]["run"]))
+        for start in range(0, len(keepers), ID_BATCH):
+            some = keepers.slice(start, ID_BATCH).to_list()
+            query = select(DuplicatePair.keeper_id, func.count()).where(holds, DuplicatePair.keeper_id.in_(some))
+            found |= {row[0]: row[1] for row in session.execute(query.group_by(DuplicatePair.keeper_id))}
+    return found
 
 
 def _published(unit: UnitContext) -> dict[str, Any]:
@@ -267,10 +299,14 @@ def _merge(unit: UnitContext) -> UnitResult:
             files.append(store.write_bytes(packed, states.KIND, "arrow"))
             named[kind].append(files[-1].to_json())
             unit.progress(done, num_parts)
+    few = states.few_arrays(
+        better=merged_better([one.better for one in segments]),
+        measured=_merged([one.measured for one in segments]),
+        similar=_merged([one.similar for one in segments]),
+        hot=np.unique(np.concatenate([one.hot for one in segments])),
+    )
     sketches = np.concatenate([part for one in segments for _, part in one.sketches])
-    links = _merged_links([one.links for one in segments])
-    hot = np.unique(np.concatenate([one.hot for one in segments]))
-    rest = store.write_bytes(pack({"sketches": sketches.ravel(), "hot": hot, **vars(links)}), states.KIND, "arrow")
+    rest = store.write_bytes(pack({"sketches": sketches.ravel(), **few}), states.KIND, "arrow")
     first_row = new[0]["first_row"]
     merged = {
         "first_row": first_row,
@@ -278,8 +314,7 @@ def _merge(unit: UnitContext) -> UnitResult:
         "bands": named["band"],
         "exact": named["exact"],
         "sketches": [[first_row, rest.to_json()]],
-        "links": rest.to_json(),
-        "hot": rest.to_json(),
+        "few": rest.to_json(),
     }
     file = states.write_state(
         store,
@@ -293,7 +328,7 @@ def _merge(unit: UnitContext) -> UnitResult:
     )
 
 
-def _merged_links(links: list[Links]) -> Links:
+def _merged(links: list[Links]) -> Links:
     return Links.between([(one.roots, one.members) for one in links])
 
 
