@@ -159,6 +159,11 @@ class Index:
             found[places] = better
         return found
 
+    def in_hot(self) -> np.ndarray:
+        """Rows in buckets larger than ``max_bucket``; uint32, distinct."""
+        _, rows = _gathered(_lookup(one.bands, self.hot) for one in self.segments)
+        return np.unique(rows)
+
     def touched(self, hashes: np.ndarray, sketches: np.ndarray, config: NearConfig) -> Touched:
         """Old rows whose pairs the new texts can change.
 

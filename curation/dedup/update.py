@@ -71,13 +71,14 @@ class Update:
     segment: Segment
 
 
-def match(records: pl.DataFrame, index: Index, old: Old, config: NearConfig) -> Update:
+def match(records: pl.DataFrame, index: Index, old: Old, config: NearConfig, *, threads: int = 1) -> Update:
     """Deduplicate new records together with the old ones that they touch.
 
     Parameters
     ----------
     records : ``id``, ``text`` of n new records; their rows follow those of the index.
     config : that with which the index was made.
+    threads : at most so many cores are used.
 
     Raises
     ------
@@ -91,25 +92,29 @@ def match(records: pl.DataFrame, index: Index, old: Old, config: NearConfig) -> 
     new = _ranked(records, index.num_rows)
     known = _known(new, index)
     entered = new.filter("first", ~pl.col("prefix").is_in(known["prefix"].implode()))
-    bands, sketches = _signed(entered["text"], config)
+    bands, sketches = band_hashes(
+        entered["text"], config, bands=config.bands, rows=config.rows, seed=config.seed, threads=threads
+    )
     touched = index.touched(bands, sketches, config)
     hot = np.union1d(index.hot, touched.hot)
     reader = _Reader(old)
-    some, whole = index.connected(touched.rows, similar=True), index.connected(touched.unsettled)
+    some = index.connected(touched.rows, similar=True)
+    whole = index.connected(np.concatenate([touched.unsettled, np.intersect1d(some, index.in_hot())]))
     reader.read(np.unique(np.concatenate([known["best"].to_numpy(), some, whole])))
     known = _compared(known, new, reader)
-    whole = _settled(index, reader, some, whole, known.filter("better")["rep"].to_numpy(), hot, config)
-    groups = _groups(index, reader, np.union1d(some, whole), whole, known.filter("better"))
+    better = known.filter("better")
+    whole = np.union1d(whole, index.connected(better["rep"].to_numpy()))
+    groups = _groups(index, reader, np.union1d(some, whole), whole, better)
 
     bests = pl.concat([groups.select("id", "text"), entered.select("id", "text")])
-    near = find_near_duplicates(bests["id"], bests["text"], None, config, hot=hot).pairs
+    near = find_near_duplicates(bests["id"], bests["text"], None, config, hot=hot, threads=threads).pairs
     fresh = pl.concat([entered["id"], groups.filter("fresh")["id"]]).implode()
     of_new = pl.col("record_id").is_in(fresh) | pl.col("keeper_id").is_in(fresh)
     of_whole = pl.col("record_id").is_in(groups.filter("whole")["id"].implode())
     near = near.filter(of_new | of_whole | (pl.col("jaccard") >= config.threshold))
     measured = near_pairs(near)
 
-    changed = _changed(groups, index, old, measured.filter("accepted"))
+    changed = _changed(groups, index, reader, measured.filter("accepted"))
     following = pl.concat([changed.select("id", "best_id"), _following(new, entered, known)])
     following = following.filter(pl.col("id") != pl.col("best_id"))
     # The best of a group that was not read again fares as before.
@@ -156,10 +161,6 @@ def _known(new: pl.DataFrame, index: Index) -> pl.DataFrame:
     )
 
 
-def _signed(texts: pl.Series, config: NearConfig) -> tuple[np.ndarray, np.ndarray]:
-    return band_hashes(texts, config, bands=config.bands, rows=config.rows, seed=config.seed)
-
-
 class _Reader:
     """Old records that were read so far: ``row, id, text, hash, prefix``."""
 
@@ -178,6 +179,12 @@ class _Reader:
         if len(missing):
             self.frame = pl.concat([self.frame, self._read(missing)]).sort("row")
         return self.frame[self.frame["row"].search_sorted(pl.Series(rows, dtype=pl.UInt32))]
+
+    def ids(self, rows: Rows) -> pl.DataFrame:
+        """``row, id`` of sorted rows; texts are not read for it."""
+        known = self.frame.filter(pl.col("row").is_in(pl.Series(rows, dtype=pl.UInt32).implode())).select("row", "id")
+        missing = np.setdiff1d(rows, known["row"].to_numpy()).astype(np.uint32)
+        return pl.concat([known, self.old.ids(missing)]).sort("row") if len(missing) else known
 
 
 def _compared(known: pl.DataFrame, new: pl.DataFrame, reader: _Reader) -> pl.DataFrame:
@@ -200,16 +207,6 @@ def _compared(known: pl.DataFrame, new: pl.DataFrame, reader: _Reader) -> pl.Dat
     return both.with_columns(better=better, best_id=pl.when(better).then("id_new").otherwise("id"))
 
 
-def _settled(
-    index: Index, reader: _Reader, some: Rows, whole: Rows, better: Rows, hot: np.ndarray, config: NearConfig
-) -> Rows:
-    """Add to ``whole`` what must be read whole: groups with a new best, and those of ``some`` in a hot bucket."""
-    rest = np.setdiff1d(some, whole)
-    bands, _ = _signed(reader.read(rest)["text"], config)
-    in_hot = np.isin(bands, hot).any(axis=1) if len(hot) else np.zeros(len(rest), dtype=np.bool_)
-    return np.union1d(whole, index.connected(np.concatenate([rest[in_hot], better])))
-
-
 def _groups(index: Index, reader: _Reader, reps: Rows, whole: Rows, better: pl.DataFrame) -> pl.DataFrame:
     """Groups that are measured again, by their best: ``rep, prefix, id, text, old_id, fresh, whole``."""
     stand = reader.read(reps).sort("prefix")
@@ -229,10 +226,10 @@ def _groups(index: Index, reader: _Reader, reps: Rows, whole: Rows, better: pl.D
     )
 
 
-def _changed(groups: pl.DataFrame, index: Index, old: Old, accepted: pl.DataFrame) -> pl.DataFrame:
+def _changed(groups: pl.DataFrame, index: Index, reader: _Reader, accepted: pl.DataFrame) -> pl.DataFrame:
     """Old members of groups whose best is another, or fares otherwise than before: ``row, id, best_id``."""
     fate = ["record_id", "keeper_id", "jaccard", "bands_shared"]
-    before = old.left(groups["old_id"]).select(fate)
+    before = reader.old.left(groups["old_id"]).select(fate)
     after = accepted.select(fate)
     one_side = pl.concat([before.join(after, on=fate, how="anti"), after.join(before, on=fate, how="anti")])
     other = pl.col("old_id").is_in(one_side["record_id"].implode())
@@ -240,7 +237,7 @@ def _changed(groups: pl.DataFrame, index: Index, old: Old, accepted: pl.DataFram
     places, rows = index.known(changed["prefix"].to_numpy())
     best = changed["id"].gather(places)
     by_row = np.argsort(rows)
-    return old.ids(rows[by_row]).with_columns(best_id=best.gather(by_row))
+    return reader.ids(rows[by_row]).with_columns(best_id=best.gather(by_row))
 
 
 def _following(new: pl.DataFrame, entered: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
@@ -287,10 +284,10 @@ def _segment(
     better = groups.filter("fresh").join(new.select("id", "row"), on="id").sort("prefix")
     order = pl.concat([groups.select("id", row="rep"), entered.select("id", "row")]).sort("id")
 
-    def links(pairs: pl.DataFrame) -> Links:
-        sides = [order["row"].gather(order["id"].search_sorted(pairs[name])) for name in ("keeper_id", "record_id")]
-        return Links.between([(sides[0].to_numpy(), sides[1].to_numpy())])
-
+    first, second = (
+        order["row"].gather(order["id"].search_sorted(near[name])).to_numpy() for name in ("keeper_id", "record_id")
+    )
+    similar = (near["jaccard"] >= config.threshold).to_numpy()
     return Segment(
         first_row=first_row,
         num_rows=new.height,
@@ -298,7 +295,7 @@ def _segment(
         exact=[sorted_entries(new["prefix"].to_numpy(), new["row"].to_numpy())],
         better=(better["prefix"].to_numpy(), better["row"].to_numpy()),
         sketches=[(first_row, of_row)],
-        measured=links(near),
-        similar=links(near.filter(pl.col("jaccard") >= config.threshold)),
+        measured=Links.between([(first, second)]),
+        similar=Links.between([(first[similar], second[similar])]),
         hot=hot,
     )

@@ -31,10 +31,10 @@ from workers.pipelines.dedup import ENTRIES_A_RECORD, PAIRS, recipe_of
 from workers.pipelines.outputs import entries
 
 SUPERSEDED = SupersededPair.metadata.tables["superseded_pairs"]
-ID_BATCH = 500
+ID_BATCH = 5_000
 READ_AGAIN = ("id", "text")
-READERS = 2
-"""Shards that are read at a time: what is decoded beside each other, in memory too."""
+THREADS = 2
+"""An update is the only unit of its run: it reads so many shards at a time, and computes on so many cores."""
 PAIR_SCHEMA = {
     "run_id": pl.String,
     "record_id": pl.String,
@@ -71,7 +71,7 @@ class Shards:
             found: pl.DataFrame = frame[places[shard == number]]
             return found
 
-        with ThreadPoolExecutor(READERS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             frames = list(pool.map(read, needed))
         schema = dict.fromkeys(columns, pl.String)
         found = pl.concat([pl.DataFrame(schema=schema), *frames])
@@ -96,7 +96,7 @@ def update(unit: UnitContext) -> UnitResult:
         ids=lambda rows: before.read(rows, READ_AGAIN[:1]),
         left=lambda ids: _left(unit, ids).drop("run_id"),
     )
-    found = match(records, states.open_index(store, state), old, near)
+    found = match(records, states.open_index(store, state), old, near, threads=THREADS)
     unit.progress(records.height // 2, records.height)
     superseded = _left(unit, found.changed["id"])
     summary, sizes = _summary(unit, state, found, superseded, records)
