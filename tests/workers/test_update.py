@@ -1,6 +1,7 @@
 """The index: what came later is matched against what was there, as if everything had been there at once."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,27 @@ import pytest
 from sqlalchemy import select
 
 from catalog.database import Catalog
+from catalog.errors import ConflictError
 from catalog.store import Store, StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
 from curation.dedup.config import NearConfig
+from curation.recipe import Recipe
+from tests.workers.building import drain
 from tests.workers.corpus import sentences
 from tests.workers.test_dedup import deduplicate, ingest
 from tests.workers.test_determinism import make_catalog
-from workers import clusters, manifests
-from workers.pipelines.update import kept_rows
+from workers import clusters, index, manifests
+from workers.pipelines.deduplicate import submit_dedup
+from workers.pipelines.update import kept_rows, submit_rollback
 
 NEAR = NearConfig(threshold=0.6, bands=20, rows=3, min_words=5, max_bucket=4)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return make_catalog(tmp_path / "home", dedup_rows=30)
 
 
 def templates(count: int, seed: int) -> list[str]:
@@ -68,20 +78,87 @@ def in_force(catalog: Catalog, run: Run) -> dict[str, Any]:
         }
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_updates_give_what_one_run_over_everything_gives(tmp_path: Path, seed: int) -> None:
-    bodies, rng = corpus(seed), random.Random(seed)
-    cuts = sorted(rng.sample(range(80, len(bodies)), 4))
-    # The base in many units, of which an update reads the files; the updates fit one.
-    catalog = make_catalog(tmp_path / "home", dedup_rows=40)
-    for number, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(bodies)], strict=True)):
+def test_updates_give_what_one_run_over_everything_gives(tmp_path: Path) -> None:
+    bodies = corpus(1)
+    # The base in many units, of whose files an update makes one index; the updates fit a unit each.
+    catalog = make_catalog(tmp_path / "home", dedup_rows=25)
+    cuts = [0, 90, 105, 120, 128, 150]
+    for number, (start, end) in enumerate(pairwise(cuts)):
         ingest(catalog, tmp_path, f"tickets+{number}", bodies[start:end])
         run = deduplicate(catalog, "tickets", NEAR)
-        assert bool(run.config.get("chain")) == (number > 0 and end - start <= 40)
-        found = in_force(catalog, run)
-        again = deduplicate(catalog, "tickets", NEAR, rebuild=True)
-        assert "chain" not in again.config
-        assert in_force(catalog, again) == found
-        # The next one builds on the update, not on the rebuilt one.
-        with catalog.write() as session:
-            session.get_one(Run, again.id).config = again.config | {"recipe_hash": "another"}
+        assert len(run.config.get("chain", [])) == number
+    assert run.result is not None
+    assert (run.result["added"], run.result["read_again"] > 0) == (22, True)
+    with catalog.read() as session:
+        merges = session.scalars(select(Run).where(Run.kind == "merge")).all()
+        assert len(merges) >= 2
+        assert {one.state for one in merges} == {"done"}
+        newest = index.state_of(session, run.id)
+    assert newest is not None
+    assert len(Store.of(catalog.settings).read_json(newest)["segments"]) < len(cuts) - 1
+    found = in_force(catalog, run)
+    whole = deduplicate(catalog, "tickets", NEAR, rebuild=True)
+    assert "chain" not in whole.config
+    assert in_force(catalog, whole) == found
+    assert len(found["pairs"]) > 30
+
+
+def test_what_is_taken_back_is_as_before_and_can_be_matched_again(catalog: Catalog, tmp_path: Path) -> None:
+    bodies = corpus(2)
+    ingest(catalog, tmp_path, "tickets", bodies[:100])
+    before = in_force(catalog, deduplicate(catalog, "tickets", NEAR))
+    with pytest.raises(ConflictError, match="looked at everything"):
+        submit_rollback(catalog, dataset="tickets")
+    ingest(catalog, tmp_path, "tickets+more", bodies[100:120])
+    update = deduplicate(catalog, "tickets", NEAR)
+    after = in_force(catalog, update)
+    assert after["kept"] != before["kept"]
+
+    submit_rollback(catalog, dataset="tickets")
+    drain(catalog)
+    with catalog.read() as session:
+        newest = clusters.newest_run(session, manifests.find_dataset(session, "tickets"))
+    assert in_force(catalog, newest) == before
+    again = deduplicate(catalog, "tickets", NEAR)
+    assert again.id != update.id
+    assert again.config["chain"] == update.config["chain"]
+    assert in_force(catalog, again) == after
+
+
+def test_what_an_index_cannot_take_is_looked_at_whole(catalog: Catalog, tmp_path: Path) -> None:
+    bodies = corpus(3)
+    ingest(catalog, tmp_path, "tickets", bodies[:40])
+    deduplicate(catalog, "tickets", NEAR)
+    # Another threshold has no index yet, and one of its own afterwards.
+    other = NearConfig(threshold=0.8, bands=20, rows=3, min_words=5)
+    assert "chain" not in deduplicate(catalog, "tickets", other).config
+    # More came than fits a unit (30 records).
+    ingest(catalog, tmp_path, "tickets+many", bodies[40:80])
+    assert "chain" not in deduplicate(catalog, "tickets", other).config
+    ingest(catalog, tmp_path, "tickets+few", bodies[80:90])
+    assert "chain" in deduplicate(catalog, "tickets", other).config
+    assert "chain" not in deduplicate(catalog, "tickets", other, per_source=True).config
+
+
+def test_a_damaged_index_is_found_out(catalog: Catalog, tmp_path: Path) -> None:
+    bodies = corpus(4)
+    ingest(catalog, tmp_path, "tickets", bodies[:100])
+    run = deduplicate(catalog, "tickets", NEAR)
+    with catalog.read() as session:
+        (file,) = manifests.run_files(session, run.id, "index_measured")
+        few = manifests.run_files(session, run.id, "index_segment")[0]
+    assert file.size_bytes > 0
+    path = tmp_path / "home" / "store" / few.name
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    ingest(catalog, tmp_path, "tickets+more", bodies[100:110])
+    run_id, _ = submit_dedup(catalog, dataset="tickets", recipe=Recipe(name="dedup", near=NEAR))
+    drain(catalog)
+    with catalog.read() as session:
+        failed = session.get_one(Run, run_id)
+        assert failed.state == "failed"
+        assert "is damaged" in (failed.reason or "")
+    whole = deduplicate(catalog, "tickets", NEAR, rebuild=True)
+    assert whole.result is not None
+    assert whole.result["records"] == 110
