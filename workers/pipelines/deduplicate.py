@@ -1,6 +1,6 @@
 """Deduplicate alone: no rules, no scores; within a dataset, within its files, or against other datasets.
 
-measure (a shard) → the stages of ``dedup`` → publish (all)
+measure (a shard) → the stages of ``dedup`` → those of ``substring`` → publish (all)
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset
@@ -19,7 +20,7 @@ from curation.recipe import Recipe
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of
 from workers.pipelines.outputs import entries, outputs
 
@@ -40,7 +41,7 @@ def submit_dedup(
 
     Parameters
     ----------
-    recipe : of which ``exact`` and ``near`` are used.
+    recipe : of which ``exact``, ``near`` and ``substring`` are used.
     against : names of other datasets; records that stand there leave, and theirs never do.
     per_source : only records of one file are compared with each other.
     within : whether the dataset's own records remove each other.
@@ -51,8 +52,10 @@ def submit_dedup(
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with.
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with, or passages per source.
     """
+    if per_source and recipe.substring is not None:
+        raise ConfigError("passages are looked for across files; leave out per_source, or the recipe's 'substring'")
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -100,23 +103,25 @@ def _measure(unit: UnitContext) -> UnitResult:
 
 
 def _publish(unit: UnitContext) -> UnitResult:
-    """The deduplicated version: text shards as they are, beside each the ids that stay."""
+    """The deduplicated version: text shards, as they are or cut, beside each the ids that stay."""
     kept, deduplicated = 0, []
     shards = entries(unit)
     measured = outputs(unit, "measure", "measured")
     for index, entry in enumerate(shards):
         unit.progress(index, len(shards))
         ids = unit.store.read_frame(measured[index], ["id"])
-        gone = duplicates_of(unit, index)["id"]
+        gone = pl.concat([duplicates_of(unit, index)["id"], substring.emptied_of(unit, index)])
         rows = ids.with_row_index("row").filter(~pl.col("id").is_in(gone.implode()))
         selection = unit.store.write_frame(rows.select("id", pl.col("row").cast(pl.Int64)), "selection")
         kept += rows.height
-        deduplicated.append(entry | {"selection": selection.to_json()})
+        data = substring.text_shard(unit, index)
+        deduplicated.append(entry | {"data": data.to_json(), "selection": selection.to_json()})
     summary = {"records": sum(one["data"]["num_rows"] for one in shards), "kept": kept}
     with unit.catalog.read() as session:
         summary |= cluster_summary(session, unit.claim.run_id)
     near = unit.claim.config["recipe"]["near"]
     summary["near"] = near and {key: near[key] for key in ("threshold", "bands", "rows")}
+    summary |= substring.summary(unit)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "deduplicated", deduplicated)
     return UnitResult(
         result=summary,
@@ -152,6 +157,7 @@ PIPELINES.register("dedup")(
         stages=(
             Stage(name="measure", plan=dedup.plan_measure, work=_measure),
             *dedup.STAGES,
+            *substring.STAGES,
             Stage(name="publish", plan=single, work=_publish),
         )
     )
