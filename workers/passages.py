@@ -66,40 +66,67 @@ def spans_of(session: Session, store: Store, run: Run, only: pl.Expr | None = No
 
 
 def most_repeated(session: Session, store: Store, run: Run, limit: int) -> list[dict[str, Any]]:
-    """The passages that stand elsewhere most often, then the longest.
+    """The passages that the most records repeat, then the longest.
+
+    Two are one passage here where they overlap, in the record that keeps both, by at least half of the shorter; the
+    extent shown is that of most copies. Passages of fewer than half of ``min_tokens`` tokens, which stand beside others
+    in their record, are passed over.
 
     Returns
     -------
-    ``copies`` (besides the one that is kept), ``num_tokens``, ``keeper``, ``start``, ``end`` (characters of its text),
-    ``text`` of the passage, ``source`` and ``line`` of the keeper.
+    ``records`` (that repeat it), ``num_tokens``, ``keeper``, ``start``, ``end`` (characters of its text), ``text`` of
+    the passage, ``source`` and ``line`` of the keeper.
     """
+    long_enough = pl.col("num_tokens") >= run.config["recipe"]["substring"]["min_tokens"] / 2
     place = ["keeper_id", "keeper_start", "keeper_end"]
-    schema = {name: SPAN_SCHEMA[name] for name in (*place, "num_tokens")} | {"copies": pl.UInt32}
+    files = manifests.run_files(session, run.id, "spans")
+    schema = {name: SPAN_SCHEMA[name] for name in (*place, "num_tokens")} | {"copies": pl.Int64}
     counted = [pl.DataFrame(schema=schema)]
-    for file in manifests.run_files(session, run.id, "spans"):
-        spans = store.read_frame(file, [*place, "num_tokens"])
-        counted.append(spans.group_by(place).agg(pl.col("num_tokens").max(), copies=pl.len().cast(pl.UInt32)))
-    found = (
+    for file in files:
+        spans = store.read_frame(file, [*place, "num_tokens"]).filter(long_enough)
+        counted.append(spans.group_by(place).agg(pl.col("num_tokens").max(), copies=pl.len().cast(pl.Int64)))
+    order = ["copies", "num_tokens", *place]
+    extents = (
         pl.concat(counted)
         .group_by(place)
         .agg(pl.col("num_tokens").max(), pl.col("copies").sum())
-        .sort("copies", "num_tokens", *place, descending=[True, True, False, False, False])
-        .head(limit)
+        .sort(order, descending=[True, True, False, False, False])
     )
-    texts = texts_of(session, store, run, set(found["keeper_id"]))
+    leaders: list[dict[str, Any]] = []
+    # More than are shown: one with fewer copies of its own may have more with those that overlap it.
+    while len(leaders) < 4 * limit and extents.height:
+        leaders.append(extents.row(0, named=True) | {"records": 0})
+        extents = extents.filter(~_is_one_with(leaders[-1]))
+    for file in files:
+        spans = store.read_frame(file).filter(long_enough)
+        for leader in leaders:
+            # Each unit cut records of its own, so none is counted twice.
+            leader["records"] += spans.filter(_is_one_with(leader))["record_id"].n_unique()
+    leaders.sort(key=lambda one: (-one["records"], -one["num_tokens"], one["keeper_id"], one["keeper_start"]))
+    del leaders[limit:]
+    texts = texts_of(session, store, run, {leader["keeper_id"] for leader in leaders})
     return [
         {
-            "copies": copies,
-            "num_tokens": num_tokens,
-            "keeper": keeper,
-            "start": start,
-            "end": end,
-            "text": texts[keeper]["text"][start:end],
-            "source": texts[keeper]["source"],
-            "line": texts[keeper]["line"],
+            "records": leader["records"],
+            "num_tokens": leader["num_tokens"],
+            "keeper": leader["keeper_id"],
+            "start": leader["keeper_start"],
+            "end": leader["keeper_end"],
+            "text": texts[leader["keeper_id"]]["text"][leader["keeper_start"] : leader["keeper_end"]],
+            "source": texts[leader["keeper_id"]]["source"],
+            "line": texts[leader["keeper_id"]]["line"],
         }
-        for keeper, start, end, num_tokens, copies in found.rows()
+        for leader in leaders
     ]
+
+
+def _is_one_with(leader: dict[str, Any]) -> pl.Expr:
+    """Whether an extent overlaps another in the same keeper by at least half of the shorter of the two."""
+    begin, end = leader["keeper_start"], leader["keeper_end"]
+    shared = pl.min_horizontal("keeper_end", pl.lit(end)) - pl.max_horizontal("keeper_start", pl.lit(begin))
+    shorter = pl.min_horizontal(pl.col("keeper_end") - pl.col("keeper_start"), pl.lit(end - begin))
+    is_one: pl.Expr = (pl.col("keeper_id") == leader["keeper_id"]) & (2 * shared >= shorter)
+    return is_one
 
 
 def passages_of(session: Session, store: Store, run: Run, record_id: str, text: str) -> dict[str, Any]:
@@ -112,7 +139,7 @@ def passages_of(session: Session, store: Store, run: Run, record_id: str, text: 
     Returns
     -------
     ``run``, ``action``; ``repeats``: its passages that stand in a better record, or earlier in it, with their ``text``;
-    ``repeated_by``: passages of it that others repeat.
+    ``repeated_by``: passages of it that others repeat, the longest first.
     """
     of_record = (pl.col("record_id") == record_id) | (pl.col("keeper_id") == record_id)
     spans = spans_of(session, store, run, of_record).to_dicts()
@@ -122,8 +149,8 @@ def passages_of(session: Session, store: Store, run: Run, record_id: str, text: 
         "repeats": [one | {"text": text[one["start"] : one["end"]]} for one in spans if one["record_id"] == record_id],
         "repeated_by": [
             one | {"text": text[one["keeper_start"] : one["keeper_end"]]}
-            for one in spans
-            if one["keeper_id"] == record_id
+            for one in sorted(spans, key=lambda one: -one["num_tokens"])
+            if one["keeper_id"] == record_id != one["record_id"]
         ],
     }
 

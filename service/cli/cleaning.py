@@ -176,7 +176,7 @@ def clean(
     say(f"{result['kept']:,} of {result['records']:,} records stay; {result['clusters']:,} duplicate clusters")
     if "passages" in result:
         found = result["passages"]
-        say(f"{found['spans']:,} repeated passages in {found['records']:,} records: {outcome(found)}")
+        say(f"{found['passages']:,} repeated passages in {found['records']:,} records: {outcome(found)}")
     if 10 * result["kept"] < result["records"]:
         say(_few_stay(dataset, result))
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")

@@ -9,11 +9,12 @@ from catalog.tables.engine import Run
 from curation.dedup.substring import ACTIONS, SubstringConfig
 from curation.recipe import Recipe
 from service.cli import dedup
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
 from workers.passages import most_repeated
 
 TEXT_CHARS = 100
 NUM_EXPLAINED = 20
+ID_CHARS = 12
 
 
 def add(_root: typer.Typer) -> None:
@@ -52,8 +53,9 @@ def substring(
     _emit(result, shown)
     if result["exact_duplicates"]:
         say(f"{result['exact_duplicates']:,} exact duplicates had left before")
-    say(f"{outcome(result['passages'])}; {_remedy(dataset, action)}")
+    say(outcome(result["passages"]))
     if result["passages"]["spans"]:
+        say(_remedy(dataset, action))
         say(
             f"a record's own: `winnow explain {dataset} RECORD`; "
             f"every one with its text: `winnow dedup export {dataset} --spans`"
@@ -65,16 +67,17 @@ def _emit(result: dict[str, Any], shown: list[dict[str, Any]]) -> None:
     rows = [
         ("records compared", f"{found['compared']:,}", ""),
         ("of them with repeated passages", f"{found['records']:,}", _share(found["records"], found["compared"])),
-        ("passages that stand elsewhere too", f"{found['spans']:,}", ""),
-        ("characters of them", f"{found['characters']:,}", _share(found["characters"], found["of_characters"])),
+        ("repeated passages", f"{found['passages']:,}", ""),
+        ("characters in them", f"{found['characters']:,}", _share(found["characters"], found["of_characters"])),
     ]
-    emit_table(f"passages of {found['min_tokens']} tokens or more", ("", "number", "share"), rows)
+    emit_table(
+        f"{found['min_tokens']} tokens in a row or more, cut at ends of sentences", ("", "number", "share"), rows
+    )
     if shown:
-        header = ("copies", "tokens", "kept in record", "passage")
         emit_table(
             "most repeated",
-            header,
-            [(one["copies"], one["num_tokens"], one["keeper"][:12], excerpt(one["text"])) for one in shown],
+            ("repeated by", "tokens", "kept in record", "passage"),
+            [(one["records"], one["num_tokens"], short(one["keeper"]), excerpt(one["text"])) for one in shown],
         )
 
 
@@ -105,20 +108,35 @@ def excerpt(text: str) -> str:
     return line if len(line) <= TEXT_CHARS else f"{line[:TEXT_CHARS]} …"
 
 
+def short(record: str) -> str:
+    """As much of an id as tells it apart, behind the name of its dataset where it is another's."""
+    dataset, colon, own = record.rpartition(":")
+    return f"{dataset}{colon}{own[:ID_CHARS]}"
+
+
 def explain_passages(found: dict[str, Any] | None) -> None:
-    """The lines of ``winnow explain`` about what a record shares with others."""
+    """What ``winnow explain`` tells of the passages that a record shares with others."""
     if found is None:
         return
-    gone = "cut out" if found["action"] == "remove" else "left in"
-    for one in found["repeats"][:NUM_EXPLAINED]:
-        where = "earlier in it" if one["keeper_id"] == one["record_id"] else f"in {one['keeper_id']}"
-        show(
-            f"repeats  {one['num_tokens']:,} tokens, characters {one['start']:,} to {one['end']:,}, that stand {where} "
-            f"at {one['keeper_start']:,} to {one['keeper_end']:,}; {gone} by run {found['run'][:8]}: "
-            f"{excerpt(one['text'])}"
-        )
-    for one in found["repeated_by"][:NUM_EXPLAINED]:
-        show(f"repeated by {one['record_id']}: {one['num_tokens']:,} tokens: {excerpt(one['text'])}")
-    for name, words in (("repeats", "repeats"), ("repeated_by", "is repeated by")):
-        if (more := len(found[name]) - NUM_EXPLAINED) > 0:
-            say(f"and {words} {more:,} more; all of them with --json")
+    gone = "cut out of it" if found["action"] == "remove" else "left in it"
+    if found["repeats"]:
+        rows = [
+            (
+                one["num_tokens"],
+                f"{one['start']:,} to {one['end']:,}",
+                "(itself)" if one["keeper_id"] == one["record_id"] else short(one["keeper_id"]),
+                f"{one['keeper_start']:,} to {one['keeper_end']:,}",
+                excerpt(one["text"]),
+            )
+            for one in found["repeats"][:NUM_EXPLAINED]
+        ]
+        header = ("tokens", "characters", "kept in record", "characters there", "passage")
+        emit_table(f"what it repeats ({gone}, run {found['run'][:8]})", header, rows)
+    if found["repeated_by"]:
+        others = [
+            (one["num_tokens"], short(one["record_id"]), excerpt(one["text"]))
+            for one in found["repeated_by"][:NUM_EXPLAINED]
+        ]
+        emit_table("what is kept here and repeated elsewhere", ("tokens", "by record", "passage"), others)
+    if (more := max(len(found["repeats"]), len(found["repeated_by"])) - NUM_EXPLAINED) > 0:
+        say(f"and up to {more:,} passages more of a kind; all of them with --json")

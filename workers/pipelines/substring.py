@@ -374,10 +374,12 @@ def _cut(unit: UnitContext) -> UnitResult:
     ids = texts["id"]
     named = found.with_columns(record_id=ids.gather(found["row"]), keeper_id=ids.gather(found["keeper_row"]))
     spans = named.select(list(SPAN_SCHEMA)).sort("record_id", "start")
+    goes_on = (pl.col("record_id") == pl.col("record_id").shift()) & (pl.col("start") == pl.col("end").shift())
     unit.progress(done, local.height)
     return UnitResult(
         result={
             "spans": spans.height,
+            "passages": spans.height - spans.filter(goes_on).height,
             "records": spans["record_id"].n_unique(),
             "characters": int((spans["end"] - spans["start"]).sum()),
         },
@@ -441,8 +443,8 @@ def emptied_of(unit: UnitContext, index: int) -> pl.Series:
 def summary(unit: UnitContext) -> dict[str, Any]:
     """What was found and done, under ``passages``; nothing where the recipe does not ask for it.
 
-    ``records`` have ``spans`` of so many ``characters``, of ``compared`` records with ``of_characters``; ``changed``
-    records lost some of their text, ``emptied`` ones all of it and left.
+    ``records`` have ``passages`` of so many ``characters``, of ``compared`` records with ``of_characters``; spans that
+    touch are one passage. ``changed`` records lost some of their text, ``emptied`` ones all of it and left.
     """
     asked = unit.claim.config["recipe"].get("substring")
     if asked is None:
@@ -455,7 +457,7 @@ def summary(unit: UnitContext) -> dict[str, Any]:
             "rule": METHOD,
             "compared": numbered["records"],
             "of_characters": numbered["own_characters"],
-            **{name: sum(one[name] for one in found) for name in ("spans", "records", "characters")},
+            **{name: sum(one[name] for one in found) for name in ("passages", "spans", "records", "characters")},
             **{name: sum(one[name] for one in rewritten) for name in ("changed", "emptied")},
         }
     }
