@@ -238,7 +238,9 @@ def test_extents_that_overlap_by_half_are_one_passage_and_slivers_are_none(catal
 @pytest.mark.parametrize("within", [True, False])
 def test_passages_of_another_dataset_leave_and_it_stays_whole(catalog: Catalog, tmp_path: Path, within: bool) -> None:
     ingest(catalog, tmp_path, "evals", [PASSAGE, f"{PASSAGE} {OWN}"])
-    ingest(catalog, tmp_path, "train", [KEEPER, *plain(3, 6), f"{SECOND} {FIRST_PART}", f"{SECOND} {LAST_PART}"])
+    ingest(
+        catalog, tmp_path, "train", [KEEPER, SECOND, *plain(3, 6), f"{SECOND} {FIRST_PART}", f"{SECOND} {LAST_PART}"]
+    )
     spans = spans_of(catalog, look(catalog, "train", "remove", against=["evals"], within=within))
     texts = dict(records_of(catalog, "train").select("id", "text").iter_rows())
     found = {
@@ -246,5 +248,11 @@ def test_passages_of_another_dataset_leave_and_it_stays_whole(catalog: Catalog, 
         for one in spans.to_dicts()
     }
     assert found == {(PASSAGE.strip("."), True)} | ({(SECOND.strip("."), False)} if within else set())
+    store = Store.of(catalog.settings)
+    (shard,) = shards_of(catalog, "train", "deduplicated")
+    kept = store.read_frame(StoredFile.from_json(shard["selection"]))["row"]
+    left = store.read_frame(StoredFile.from_json(shard["data"]))["text"].gather(kept).to_list()
+    assert [PASSAGE in text for text in left] == [False] * len(left)
+    assert (len(left), sum(SECOND in text for text in left)) == ((6, 1) if within else (7, 3))
     with pytest.raises(ConfigError, match="leave out per_source"):
         look(catalog, "train", per_source=True)
