@@ -133,10 +133,11 @@ def explain_passages(found: dict[str, Any] | None) -> None:
         header = ("tokens", "characters", "kept in record", "characters there", "passage")
         emit_table(f"what it repeats ({gone}, run {found['run'][:8]})", header, rows)
     if found["repeated_by"]:
-        others = [
+        by_others = [
             (one["num_tokens"], short(one["record_id"]), excerpt(one["text"]))
             for one in found["repeated_by"][:NUM_EXPLAINED]
         ]
-        emit_table("what is kept here and repeated elsewhere", ("tokens", "by record", "passage"), others)
-    if (more := max(len(found["repeats"]), len(found["repeated_by"])) - NUM_EXPLAINED) > 0:
-        say(f"and up to {more:,} passages more of a kind; all of them with --json")
+        emit_table("what is kept here and repeated elsewhere", ("tokens", "by record", "passage"), by_others)
+    for name in ("repeats", "repeated_by"):
+        if len(found[name]) > NUM_EXPLAINED:
+            say(f"{NUM_EXPLAINED} of {len(found[name]):,} shown; all of them with --json")
