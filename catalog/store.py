@@ -25,6 +25,8 @@ from catalog.settings import Settings
 
 PARTS_KEY = "winnow.parts"
 """Parquet metadata of a file in parts: the row group of each, null for an empty one."""
+_VERIFIED: set[tuple[str, int]] = set()
+"""Mapped files that this process has verified, by path and time of change."""
 MARKER = ".winnow-store"
 """An empty prefix of an object store does not exist; this file, made by ``create``, is what makes it."""
 
@@ -232,6 +234,27 @@ class Store:
         """Read such a file, verifying its checksum."""
         return self._read(file)
 
+    def map_bytes(self, file: StoredFile) -> Any:
+        """Such a file as a buffer. Where the store is a folder, it lies on disk, and only what is used is read.
+
+        Its checksum is verified the first time a process asks for it.
+        """
+        import pyarrow as pa
+
+        if not self.is_local:
+            return pa.py_buffer(self._read(file))
+        path = Path(self._root) / file.name
+        try:
+            with pa.memory_map(str(path)) as mapped:
+                buffer = mapped.read_buffer()
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{file.name} is missing from store {self.url}; restore it from a backup") from error
+        seen = (str(path), path.stat().st_mtime_ns)
+        if seen not in _VERIFIED:
+            self._verify(file, buffer)
+            _VERIFIED.add(seen)
+        return buffer
+
     def write_json(self, document: dict[str, Any], kind: str) -> StoredFile:
         """Write a manifest as canonical JSON: sorted keys, no spaces, so that equal documents are equal bytes."""
         raw = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -291,10 +314,13 @@ class Store:
                 raw = filesystem.cat_file(f"{root}/{file.name}")
         except FileNotFoundError as error:
             raise NotFoundError(f"{file.name} is missing from store {self.url}; restore it from a backup") from error
+        self._verify(file, raw)
+        return raw
+
+    def _verify(self, file: StoredFile, raw: Any) -> None:
         sha256 = hashlib.sha256(raw).hexdigest()
         if sha256 != file.sha256:
             raise CorruptionError(
                 f"{file.name} is damaged: SHA-256 is {sha256[:12]}…, must be {file.sha256[:12]}…; "
                 "restore it from a backup"
             )
-        return raw

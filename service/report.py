@@ -22,7 +22,7 @@ from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import last_funnel
 from service.pages.rendering import environment
 from workers import manifests, passages
-from workers.clusters import biggest_clusters, texts_of
+from workers.clusters import biggest_clusters, in_force, texts_of
 
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
@@ -86,11 +86,11 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
 
 def clusters(session: Session, store: Store, run: Run) -> list[Cluster]:
     """The biggest duplicate clusters of a run, with the kept text and some of those that left."""
-    biggest = biggest_clusters(session, run.id, NUM_CLUSTERS)
+    biggest = biggest_clusters(session, run, NUM_CLUSTERS)
     pairs = {
         keeper: session.scalars(
             select(DuplicatePair)
-            .where(DuplicatePair.run_id == run.id, DuplicatePair.accepted, DuplicatePair.keeper_id == keeper)
+            .where(in_force(run), DuplicatePair.accepted, DuplicatePair.keeper_id == keeper)
             .order_by(DuplicatePair.jaccard, DuplicatePair.record_id)
             .limit(NUM_MEMBERS)
         ).all()

@@ -4,17 +4,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, exists, func, select
 from sqlalchemy.orm import Session
 
 from catalog.errors import NotFoundError
 from catalog.store import Store, StoredFile
-from catalog.tables.curation import DuplicatePair
+from catalog.tables.curation import DuplicatePair, SupersededPair
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from curation.dedup.near import PAIR_SCHEMA
+from curation.dedup.update import left_alone
 from curation.dedup.whatif import Outcome, near_outcome
 from workers import manifests
+from workers.index import rolled_back
 
 KINDS = ("clean", "dedup")
 EXPORT_ROWS = 100_000
@@ -46,8 +48,10 @@ def newest_run(session: Session, dataset: Dataset, *, measured: bool = False) ->
         .where(Run.dataset_id == dataset.id, Run.kind.in_(KINDS), Run.state == "done")
         .order_by(Run.finished_at.desc(), Run.id)
     )
+    back = rolled_back(session, dataset.id)
     for run in session.scalars(query):
-        if run.config["recipe"]["near"] or (run.config["recipe"]["exact"] and not measured):
+        recipe = run.config["recipe"]
+        if run.id not in back and (recipe["near"] or (recipe["exact"] and not measured)):
             return run
     looked_for = "near duplicates" if measured else "duplicates"
     raise NotFoundError(
@@ -55,18 +59,40 @@ def newest_run(session: Session, dataset: Dataset, *, measured: bool = False) ->
     )
 
 
-def measured_pairs(session: Session, store: Store, run_id: str) -> Iterator[pl.DataFrame]:
-    """Every pair that a run measured, accepted or not, a part at a time."""
-    for file in manifests.run_files(session, run_id, "pairs"):
-        yield store.read_frame(file)
+def chain(run: Run) -> list[str]:
+    """Runs whose pairs are in force after a run, by id, the oldest first; mostly it alone."""
+    return [*run.config.get("chain", []), run.id]
 
 
-def biggest_clusters(session: Session, run_id: str, limit: int) -> list[tuple[str, int]]:
+def in_force(run: Run) -> ColumnElement[bool]:
+    """Which rows of ``DuplicatePair`` hold after a run: its own, and of those that it builds on what it left alone."""
+    runs = chain(run)
+    if len(runs) == 1:
+        return DuplicatePair.run_id == run.id
+    superseded = exists().where(
+        SupersededPair.run_id == DuplicatePair.run_id,
+        SupersededPair.record_id == DuplicatePair.record_id,
+        SupersededPair.by_run_id.in_(runs),
+    )
+    return and_(DuplicatePair.run_id.in_(runs), ~superseded)
+
+
+def measured_pairs(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
+    """Every pair that was measured, accepted or not, a part at a time."""
+    void = pl.DataFrame(schema={"id": pl.String, "pairs": pl.String})
+    for one in reversed(chain(run)):
+        for file in manifests.run_files(session, one, "pairs"):
+            pairs = store.read_frame(file)
+            yield left_alone(pairs, void, run.config["recipe"]["near"]["threshold"]) if void.height else pairs
+        void = pl.concat([void, *(store.read_frame(file) for file in manifests.run_files(session, one, "void"))])
+
+
+def biggest_clusters(session: Session, run: Run, limit: int) -> list[tuple[str, int]]:
     """Keepers with the most records behind them, and how many."""
     size = func.count().label("size")
     rows = session.execute(
         select(DuplicatePair.keeper_id, size)
-        .where(DuplicatePair.run_id == run_id, DuplicatePair.accepted)
+        .where(in_force(run), DuplicatePair.accepted)
         .group_by(DuplicatePair.keeper_id)
         .order_by(size.desc(), DuplicatePair.keeper_id)
         .limit(limit)
@@ -77,7 +103,7 @@ def biggest_clusters(session: Session, run_id: str, limit: int) -> list[tuple[st
 def what_if(session: Session, store: Store, run: Run, thresholds: list[float]) -> list[Outcome]:
     """What other thresholds would have done, from the stored pairs alone."""
     # An exact duplicate that followed its keeper shares no band with the record it stands behind.
-    near = [part.filter(pl.col("bands_shared") > 0) for part in measured_pairs(session, store, run.id)]
+    near = [part.filter(pl.col("bands_shared") > 0) for part in measured_pairs(session, store, run)]
     pairs = pl.concat(near) if near else pl.DataFrame(schema=PAIR_SCHEMA)
     return [near_outcome(pairs, threshold) for threshold in thresholds]
 
@@ -109,7 +135,7 @@ def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFr
     while True:
         pairs = session.scalars(
             select(DuplicatePair)
-            .where(DuplicatePair.run_id == run.id, DuplicatePair.accepted, DuplicatePair.record_id > last)
+            .where(in_force(run), DuplicatePair.accepted, DuplicatePair.record_id > last)
             .order_by(DuplicatePair.record_id)
             .limit(EXPORT_ROWS)
         ).all()

@@ -1,6 +1,6 @@
 """Dataset versions: a manifest file nobody changes, and the row that makes it visible, in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -80,8 +80,22 @@ def _stored(shard: Shard) -> StoredFile:
     return StoredFile(name=shard.name, sha256=shard.sha256, size_bytes=shard.size_bytes, num_rows=shard.num_rows)
 
 
-def write(store: Store, catalog: Catalog, dataset_id: str, kind: str, entries: list[dict[str, Any]]) -> StoredFile:
-    """Write a manifest. It holds nothing that differs between two runs over one input: no time, no run, no number."""
+def write(
+    store: Store,
+    catalog: Catalog,
+    dataset_id: str,
+    kind: str,
+    entries: list[dict[str, Any]],
+    *,
+    amendments: Sequence[dict[str, Any]] = (),
+) -> StoredFile:
+    """Write a manifest. It holds nothing that differs between two runs over one input: no time, no run, no number.
+
+    Parameters
+    ----------
+    amendments : files with ``shard`` (SHA-256 of a text shard), ``row`` and ``kept``: what has changed since the
+        selections were written, the latest last.
+    """
     with catalog.read() as session:
         dataset = session.get_one(Dataset, dataset_id)
         document = {
@@ -92,6 +106,8 @@ def write(store: Store, catalog: Catalog, dataset_id: str, kind: str, entries: l
             "label_column": dataset.label_column,
             "shards": entries,
         }
+    if amendments:
+        document["amendments"] = list(amendments)
     return store.write_json(document, "manifests")
 
 
@@ -110,9 +126,16 @@ def publisher(
     parent_id: str | None,
     entries: list[dict[str, Any]],
     summary: dict[str, Any],
+    num_records: int | None = None,
 ) -> Callable[[Session, datetime], None]:
-    """A change that makes the manifest a version of the claim's dataset, to be applied in the unit's transaction."""
-    num_records = sum(entry.get("selection", entry["data"])["num_rows"] for entry in entries)
+    """A change that makes the manifest a version of the claim's dataset, to be applied in the unit's transaction.
+
+    Parameters
+    ----------
+    num_records : of the version, where the selections of ``entries`` do not tell it.
+    """
+    if num_records is None:
+        num_records = sum(entry.get("selection", entry["data"])["num_rows"] for entry in entries)
 
     def apply(session: Session, now: datetime) -> None:
         # Locking the dataset's row keeps two publishers from taking one number.

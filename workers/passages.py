@@ -14,6 +14,7 @@ from catalog.tables.engine import Run
 from curation.dedup.substring import SPAN_SCHEMA
 from workers import manifests
 from workers.clusters import EXPORT_ROWS, KINDS, texts_of
+from workers.index import rolled_back
 
 EXPORT_SCHEMA = {
     **SPAN_SCHEMA,
@@ -26,13 +27,14 @@ EXPORT_SCHEMA = {
 
 
 def newest_run(session: Session, dataset: Dataset) -> Run | None:
-    """The newest finished run over a dataset that looked for repeated passages."""
+    """The newest finished run over a dataset that looked for repeated passages and was not taken back."""
     query = (
         select(Run)
         .where(Run.dataset_id == dataset.id, Run.kind.in_(KINDS), Run.state == "done")
         .order_by(Run.finished_at.desc(), Run.id)
     )
-    return next((run for run in session.scalars(query) if looked(run)), None)
+    back = rolled_back(session, dataset.id)
+    return next((run for run in session.scalars(query) if looked(run) and run.id not in back), None)
 
 
 def require_run(session: Session, dataset: Dataset) -> Run:

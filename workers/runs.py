@@ -70,6 +70,8 @@ def submit(
     session.add(run)
     session.flush()
     engine.plan_stage(session, run, now)
+    # The first stages may have nothing to do.
+    engine.advance(session, run.id, now)
     assert pipeline.stages
     return run, "new"
 

@@ -57,3 +57,18 @@ class DuplicatePair(Base):
     """True: the record left because of this keeper."""
     rule: Mapped[str] = mapped_column(Text)
     """Method and version, e.g. ``minhash/1``."""
+
+
+class SupersededPair(Base):
+    """A duplicate pair of an earlier run that a later one, which builds on that run, has decided anew.
+
+    What is in force after a chain of runs is the pairs of all of them without those that one of them supersedes.
+    """
+
+    __tablename__ = "superseded_pairs"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    run_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    """Of the pair."""
+    record_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
+    by_run_id: Mapped[str] = mapped_column(Id, primary_key=True)

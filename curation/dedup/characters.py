@@ -31,7 +31,6 @@ _ASSIGNED = range(0x32400)
 _HANGUL_VOWELS_AND_TAILS = range(0x1161, 0x1200)
 
 
-@functools.cache
 def table(*, fold_digits: bool = False) -> np.ndarray:
     """An entry for every code point: ``folded | kind << 24 | HARD``.
 
@@ -43,6 +42,11 @@ def table(*, fold_digits: bool = False) -> np.ndarray:
     -------
     (0x110000,) uint32, read-only.
     """
+    return _table(fold_digits)
+
+
+@functools.cache
+def _table(fold_digits: bool) -> np.ndarray:  # noqa: FBT001 - functools tells calls apart by how they are written
     size = sys.maxunicode + 1
     everything = np.delete(np.arange(size, dtype="<u4"), np.arange(0xD800, 0xE000)).tobytes().decode("utf-32-le")
     kinds = np.zeros(size, dtype=np.uint32)

@@ -10,6 +10,9 @@ from curation.dedup.keeper import keeper_order
 from curation.dedup.kernels import fold_rows
 from curation.dedup.rows import STRICT, normalized, over_slices, utf8
 
+METHOD = "xxh3-128/1"
+"""Method and version stored beside every pair; raise the number when the same input gives other pairs."""
+
 
 def exact_hash(texts: pl.Series, *, threads: int = 1) -> pl.Series:
     """32 hex digits of the xxh3-128 of each normalized text: equal for texts that are exact duplicates.

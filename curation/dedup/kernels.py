@@ -372,3 +372,34 @@ def settle_roots(parents):
     """Point every member straight at its root: parents are never above their children, so one pass does it."""
     for one in range(len(parents)):
         parents[one] = parents[parents[one]]
+
+
+@compiled
+def near_any(old_starts, old_sketches, new_starts, new_sketches, allowed, out):
+    """Whether the sketch of each old member of a bucket is near enough to that of any new member."""
+    for bucket in range(len(old_starts) - 1):
+        for old in range(old_starts[bucket], old_starts[bucket + 1]):
+            for new in range(new_starts[bucket], new_starts[bucket + 1]):
+                low = _ones(old_sketches[old, 0] ^ new_sketches[new, 0])
+                if low + _ones(old_sketches[old, 1] ^ new_sketches[new, 1]) <= allowed:
+                    out[old] = True
+                    break
+
+
+@compiled
+def reach(sketches, reached, allowed):
+    """Mark all members of a bucket to which near enough sketches lead, step by step, from those marked already."""
+    waiting = np.empty(len(sketches), np.int64)
+    number = 0
+    for one in range(len(sketches)):
+        if reached[one]:
+            waiting[number] = one
+            number += 1
+    while number:
+        number -= 1
+        one = waiting[number]
+        for other in range(len(sketches)):
+            if not reached[other] and _differ(sketches, one, other) <= allowed:
+                reached[other] = True
+                waiting[number] = other
+                number += 1

@@ -14,9 +14,12 @@ import polars as pl
 
 from curation.dedup.banding import Buckets, allowed_differences
 from curation.dedup.config import NearConfig
+from curation.dedup.exact import METHOD as EXACT_METHOD
 from curation.dedup.keeper import keeper_order
 from curation.dedup.kernels import settle_roots, unite
 from curation.dedup.minhash import band_hashes
+from curation.dedup.near import METHOD as NEAR_METHOD
+from curation.dedup.near import PAIR_SCHEMA
 
 ENTRY_SCHEMA = {"hash": pl.UInt64, "row": pl.Int64, "sketch_low": pl.UInt64, "sketch_high": pl.UInt64}
 LINK_SCHEMA = {"first": pl.Int64, "second": pl.Int64}
@@ -67,22 +70,20 @@ def hex_part(hashes: pl.Series, num_parts: int) -> np.ndarray:
     return hash_part(upper << np.uint64(32), num_parts)
 
 
-def bucket_links(entries: pl.DataFrame, gone: np.ndarray, config: NearConfig) -> tuple[pl.DataFrame, np.ndarray]:
+def bucket_links(entries: pl.DataFrame, config: NearConfig) -> tuple[pl.DataFrame, np.ndarray]:
     """Connect the rows of one partition whose pairs are worth measuring.
 
     Parameters
     ----------
-    entries : all entries of a range of hashes.
-    gone : (num_rows,) bool, rows that left as exact duplicates.
+    entries : all entries of a range of hashes, without rows that left as exact duplicates.
 
     Returns
     -------
     links : ``first``, ``second``; a spanning forest of the pairs, one link for each row but the roots.
     hot : (m,) uint64, sorted: hashes of the buckets with more than ``max_bucket`` rows.
     """
-    stays = ~gone[entries["row"].to_numpy()]
-    hashes, rows = entries["hash"].to_numpy()[stays], entries["row"].to_numpy()[stays]
-    sketches = np.column_stack([entries[name].to_numpy()[stays] for name in ("sketch_low", "sketch_high")])
+    hashes, rows = entries["hash"].to_numpy(), entries["row"].to_numpy()
+    sketches = np.column_stack([entries[name].to_numpy() for name in ("sketch_low", "sketch_high")])
     buckets = Buckets.of(hashes, rows, sketches)
     hot = buckets.hot(config.max_bucket)
     first, second = buckets.pairs(hot, allowed_differences(config.threshold, config.num_perm))
@@ -95,8 +96,21 @@ def bucket_links(entries: pl.DataFrame, gone: np.ndarray, config: NearConfig) ->
     return links, np.sort(buckets.hashes[hot])
 
 
-def connect(num_rows: int, links: Iterable[pl.DataFrame], max_rows: int) -> tuple[np.ndarray, int]:
+def join(num_rows: int, links: Iterable[pl.DataFrame]) -> np.ndarray:
+    """The lowest row that each row is connected with, itself if with none: (num_rows,) uint32 while that is enough."""
+    parents = np.arange(num_rows, dtype=np.uint32 if num_rows < 2**32 else np.int64)
+    for one in links:
+        unite(parents, one["first"].to_numpy(), one["second"].to_numpy())
+    settle_roots(parents)
+    return parents
+
+
+def divide(parents: np.ndarray, max_rows: int) -> tuple[np.ndarray, int]:
     """Put connected rows into parts of about ``max_rows``.
+
+    Parameters
+    ----------
+    parents : (num_rows,) as of ``join``.
 
     Returns
     -------
@@ -104,19 +118,31 @@ def connect(num_rows: int, links: Iterable[pl.DataFrame], max_rows: int) -> tupl
         ``max_rows`` is a part by itself.
     num_parts : without part 0.
     """
-    parents = np.arange(num_rows, dtype=np.uint32 if num_rows < 2**32 else np.int64)
-    for one in links:
-        unite(parents, one["first"].to_numpy(), one["second"].to_numpy())
-    settle_roots(parents)
-    sizes = np.bincount(parents, minlength=num_rows)
+    sizes = np.bincount(parents, minlength=len(parents))
     roots = np.flatnonzero(sizes > 1)
-    del links
     filled = np.cumsum(sizes[roots]) - sizes[roots]
-    number = filled // max_rows
-    _, number = np.unique(number, return_inverse=True)
-    part_of_root = np.zeros(num_rows, dtype=np.uint32)
+    _, number = np.unique(filled // max_rows, return_inverse=True)
+    part_of_root = np.zeros(len(parents), dtype=np.uint32)
     part_of_root[roots] = number + 1
     return part_of_root[parents], int(number.max()) + 1 if len(roots) else 0
+
+
+def exact_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
+    """``record_id`` and ``keeper_id`` of equal texts as measured pairs."""
+    return pairs.select(
+        "record_id",
+        "keeper_id",
+        jaccard=pl.lit(1.0),
+        bands_shared=pl.lit(0, pl.Int64),
+        accepted=pl.lit(value=True),
+        kind=pl.lit("exact"),
+        rule=pl.lit(EXACT_METHOD),
+    )
+
+
+def near_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
+    """What ``find_near_duplicates`` measured, with the same columns."""
+    return pairs.select(list(PAIR_SCHEMA)).with_columns(kind=pl.lit("near"), rule=pl.lit(NEAR_METHOD))
 
 
 def follow(exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
@@ -128,11 +154,13 @@ def follow(exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
     ----------
     exact, near : pairs with ``record_id``, ``keeper_id``, ``accepted`` and the same further columns.
     """
-    moved = exact.select("record_id", left="keeper_id").join(
-        near.filter("accepted").rename({"record_id": "left"}), on="left", how="inner"
-    )
+    return pl.concat([followers(exact, near.filter("accepted")), near])
+
+
+def followers(exact: pl.DataFrame, left: pl.DataFrame) -> pl.DataFrame:
+    """The pairs of exact duplicates alone, when those of ``left`` (accepted pairs) have left to better records."""
+    moved = exact.select("record_id", left="keeper_id").join(left.rename({"record_id": "left"}), on="left", how="inner")
     # It shared no band: it was not measured itself.
     moved = moved.with_columns(bands_shared=pl.lit(0, pl.Int64))
-    stays = ~pl.col("record_id").is_in(moved["record_id"].implode())
-    exact = exact.with_columns(accepted=stays)
-    return pl.concat([part.select(near.columns) for part in (exact, near, moved)])
+    exact = exact.with_columns(accepted=~pl.col("record_id").is_in(moved["record_id"].implode()))
+    return pl.concat([part.select(exact.columns) for part in (exact, moved)])

@@ -193,7 +193,7 @@ def clusters(
     store = Store.of(catalog.settings)
     with catalog.read() as session:
         found = reading.newest_run(session, manifests.find_dataset(session, dataset))
-        biggest = reading.biggest_clusters(session, found.id, limit)
+        biggest = reading.biggest_clusters(session, found, limit)
         texts = reading.texts_of(session, store, found, {keeper for keeper, _ in biggest})
         run_id = found.id
     rows = [{"keeper": keeper, "removed": size, "text": texts[keeper]["text"]} for keeper, size in biggest]

@@ -77,7 +77,7 @@ def test_units_of_any_size_find_what_one_process_finds_in_memory(tmp_path: Path)
         ingest(catalog, tmp_path, "tickets", bodies)
         run = deduplicate(catalog, "tickets")
         with catalog.read() as session:
-            measured = pl.concat(clusters.measured_pairs(session, Store.of(catalog.settings), run.id))
+            measured = pl.concat(clusters.measured_pairs(session, Store.of(catalog.settings), run))
             version = session.scalars(select(Version).where(Version.kind == "raw")).one()
             shards = manifests.read(Store.of(catalog.settings), version)["shards"]
         found.append(measured.sort("record_id", "keeper_id"))
@@ -148,7 +148,7 @@ def test_exact_only_measures_nothing(catalog: Catalog, tmp_path: Path) -> None:
     run = deduplicate(catalog, "tickets", None)
     assert len(removed(catalog, run)) == 1
     with catalog.read() as session:
-        kinds = pl.concat(clusters.measured_pairs(session, Store.of(catalog.settings), run.id))["kind"]
+        kinds = pl.concat(clusters.measured_pairs(session, Store.of(catalog.settings), run))["kind"]
     assert kinds.unique().to_list() == ["exact"]
 
 
@@ -161,7 +161,7 @@ def test_what_if_gives_what_a_run_with_that_threshold_gives(catalog: Catalog, tm
     for outcome in outcomes:
         again = deduplicate(catalog, "tickets", NearConfig(threshold=outcome.threshold, bands=20, rows=5, min_words=5))
         with catalog.read() as session:
-            near = pl.concat(clusters.measured_pairs(session, Store.of(catalog.settings), again.id)).filter(
+            near = pl.concat(clusters.measured_pairs(session, Store.of(catalog.settings), again)).filter(
                 pl.col("accepted"), pl.col("bands_shared") > 0
             )
         assert (outcome.removed, outcome.clusters) == (near.height, near["keeper_id"].n_unique())
@@ -174,7 +174,7 @@ def test_export_names_both_texts_and_their_origin(catalog: Catalog, tmp_path: Pa
     with catalog.read() as session:
         (frame,) = clusters.cluster_rows(session, Store.of(catalog.settings), run)
         assert clusters.newest_run(session, manifests.find_dataset(session, "tickets")).id == run.id
-        assert clusters.biggest_clusters(session, run.id, 5) == [(frame["cluster"][0], 1)]
+        assert clusters.biggest_clusters(session, run, 5) == [(frame["cluster"][0], 1)]
     (row,) = frame.to_dicts()
     assert (row["record_text"], row["record_line"], row["keeper_text"], row["keeper_line"]) == (
         TEXT,

@@ -22,7 +22,7 @@ from curation.recipe import Recipe
 from service.report import render_report
 from tests.workers.building import drain
 from tests.workers.corpus import KOREAN, WORDS
-from tests.workers.test_dedup import ingest
+from tests.workers.test_dedup import NEAR, ingest
 from tests.workers.test_determinism import make_catalog
 from workers import curated, manifests, passages
 from workers.biography import biography
@@ -215,6 +215,17 @@ def test_report_alone_leaves_every_text_and_is_told_in_explain_export_and_report
     assert (most["records"], most["text"], most["line"]) == (3, PASSAGE.removesuffix("."), 1)
     assert "Repeated passages" in page
     assert f"<bdi>{PASSAGE[:300].removesuffix('.')}" in page
+
+
+def test_records_that_came_later_are_compared_with_those_of_before(catalog: Catalog, tmp_path: Path) -> None:
+    recipe = Recipe(name="both", near=NEAR, substring=SubstringConfig(min_tokens=SIZE))
+    for name, texts in (("tickets", [KEEPER, *plain(3, 7)]), ("tickets+later", [COPY])):
+        ingest(catalog, tmp_path, name, texts)
+        run_id, _ = submit_dedup(catalog, dataset="tickets", recipe=recipe)
+        drain(catalog)
+    with catalog.read() as session:
+        run = session.get_one(Run, run_id)
+    assert spans_of(catalog, run).height == 1
 
 
 def test_extents_that_overlap_by_half_are_one_passage_and_slivers_are_none(catalog: Catalog, tmp_path: Path) -> None:

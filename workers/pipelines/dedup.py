@@ -22,10 +22,23 @@ from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
+from curation.dedup.config import NearConfig
 from curation.dedup.exact import find_exact_duplicates
-from curation.dedup.near import METHOD as NEAR_METHOD
-from curation.dedup.near import PAIR_SCHEMA, find_near_duplicates
-from curation.dedup.stages import band_entries, bucket_links, connect, follow, hash_part, hex_part, split
+from curation.dedup.index import Links, exact_prefix, pack, sorted_entries
+from curation.dedup.keeper import keeper_order
+from curation.dedup.near import find_near_duplicates
+from curation.dedup.stages import (
+    band_entries,
+    bucket_links,
+    divide,
+    exact_pairs,
+    follow,
+    hash_part,
+    hex_part,
+    join,
+    near_pairs,
+    split,
+)
 from curation.recipe import Recipe, recipe_from_canonical
 from curation.verdicts import rule_verdicts
 from workers import manifests
@@ -34,7 +47,6 @@ from workers.execution import UnitContext
 from workers.pipelines import Stage
 from workers.pipelines.outputs import entries, outputs
 
-EXACT_METHOD = "xxh3-128/1"
 ENTRIES_A_RECORD = 8
 """A band entry is so much smaller than a record that this many take a record's room."""
 PAIRS = DuplicatePair.metadata.tables["duplicate_pairs"]
@@ -51,6 +63,7 @@ def layout(versions: Sequence[Version], recipe: Recipe, dedup_rows: int) -> dict
     bands = recipe.near.bands if recipe.near is not None else 0
     num_records = sum(one.num_records for one in versions)
     num_shards = sum(one.num_shards for one in versions)
+    some = min(1, num_records)
     group_shards = max(1, dedup_rows // max(1, num_records // max(1, num_shards)))
     return {
         "num_records": num_records,
@@ -58,8 +71,8 @@ def layout(versions: Sequence[Version], recipe: Recipe, dedup_rows: int) -> dict
         "rows": dedup_rows,
         "group_shards": group_shards,
         "groups": -(-num_shards // group_shards),
-        "exact_parts": 1 + num_records // (4 * dedup_rows),
-        "band_parts": 1 + num_records * bands // (ENTRIES_A_RECORD * dedup_rows),
+        "exact_parts": some + num_records // (4 * dedup_rows),
+        "band_parts": some + num_records * bands // (ENTRIES_A_RECORD * dedup_rows),
     }
 
 
@@ -106,7 +119,7 @@ def _count(key: str, name: str, *wanted: str) -> Any:
 
 
 def _plan_connect(_session: Session, run: Run) -> list[dict[str, Any]]:
-    return [{}] if _wants(run, "near") else []
+    return [{}] if _wants(run, "near") and run.config["layout"]["groups"] else []
 
 
 def _plan_route(_session: Session, run: Run) -> list[dict[str, Any]]:
@@ -128,6 +141,11 @@ def recipe_of(unit: UnitContext) -> Recipe:
 def _layout(unit: UnitContext) -> dict[str, int]:
     found: dict[str, int] = unit.claim.config["layout"]
     return found
+
+
+def _indexed(unit: UnitContext) -> bool:
+    """Whether what is found becomes the first segment of an index."""
+    return bool(unit.claim.config.get("indexed"))
 
 
 def _scope(unit: UnitContext) -> dict[str, Any]:
@@ -155,6 +173,11 @@ def _group_bounds(unit: UnitContext) -> np.ndarray:
     bounds = _bounds(unit)
     step = _layout(unit)["group_shards"]
     return np.array([*bounds[:-1:step], bounds[-1]])
+
+
+def group_rows(unit: UnitContext) -> list[int]:
+    """Number of rows of each group."""
+    return [int(number) for number in np.diff(_group_bounds(unit))]
 
 
 def _read_group(unit: UnitContext, group: int, *, texts: bool) -> pl.DataFrame:
@@ -206,6 +229,13 @@ def _sign(unit: UnitContext) -> UnitResult:
         unit.progress(records.height // 2, records.height)
         by_hash = split(found, hash_part(found["hash"].to_numpy(), plan["band_parts"]), plan["band_parts"])
         shards.append(("bands", unit.store.write_parts(by_hash, "bands")))
+        if _indexed(unit):
+            sketches = np.zeros((records.height, 2), dtype=np.uint64)
+            first_bands = found.gather_every(recipe.near.bands)
+            rows = first_bands["row"].to_numpy() - records["row"][0]
+            sketches[rows] = first_bands.select("sketch_low", "sketch_high").to_numpy()
+            packed = pack({"sketches": sketches.ravel()})
+            shards.append(("index_sketches", unit.store.write_bytes(packed, "index", "arrow")))
     unit.progress(records.height, records.height)
     return UnitResult(result={"records": records.height}, shards=shards)
 
@@ -234,7 +264,16 @@ def _exact(unit: UnitContext) -> UnitResult:
         rows.rename({"id": "keeper_id", "row": "keeper_row"}), on="keeper_id", maintain_order="left"
     )
     unit.progress(keys.height, keys.height)
-    return UnitResult(result={"pairs": pairs.height}, shards=[("exact", unit.store.write_frame(numbered, "exact"))])
+    shards = [("exact", unit.store.write_frame(numbered, "exact"))]
+    result: dict[str, Any] = {"pairs": pairs.height}
+    if _indexed(unit):
+        ranked = keys[keeper_order(keys["id"], keys["length"], keys["quality"])["row"]]
+        hashes, entered = sorted_entries(exact_prefix(ranked["exact_hash"]), ranked["row"].to_numpy())
+        packed = pack({"exact_hashes": hashes, "exact_rows": entered})
+        shards.append(("index_exact", unit.store.write_bytes(packed, "index", "arrow")))
+        # Two texts with one half of a hash cannot be told apart in it.
+        result["ambiguous"] = ranked["exact_hash"].n_unique() - len(np.unique(hashes))
+    return UnitResult(result=result, shards=shards)
 
 
 def _bucket(unit: UnitContext) -> UnitResult:
@@ -246,15 +285,18 @@ def _bucket(unit: UnitContext) -> UnitResult:
         gone[unit.store.read_frame(file, ["row"])["row"].to_numpy()] = True
     found = _read_parts(unit, "sign", "bands", unit.claim.payload["bands"])
     unit.progress(0, found.height)
-    links, hot = bucket_links(found, gone, near)
+    found = found.filter(~gone[found["row"].to_numpy()])
+    links, hot = bucket_links(found, near)
     unit.progress(found.height, found.height)
-    return UnitResult(
-        result={"links": links.height, "hot": len(hot)},
-        shards=[
-            ("links", unit.store.write_frame(links, "links")),
-            ("hot", unit.store.write_frame(pl.DataFrame({"hash": hot}, schema={"hash": pl.UInt64}), "hot")),
-        ],
-    )
+    shards = [
+        ("links", unit.store.write_frame(links, "links")),
+        ("hot", unit.store.write_frame(pl.DataFrame({"hash": hot}, schema={"hash": pl.UInt64}), "hot")),
+    ]
+    if _indexed(unit):
+        hashes, rows = sorted_entries(found["hash"].to_numpy(), found["row"].to_numpy())
+        packed = pack({"band_hashes": hashes, "band_rows": rows})
+        shards.append(("index_bands", unit.store.write_bytes(packed, "index", "arrow")))
+    return UnitResult(result={"links": links.height, "hot": len(hot)}, shards=shards)
 
 
 def _connect(unit: UnitContext) -> UnitResult:
@@ -267,14 +309,18 @@ def _connect(unit: UnitContext) -> UnitResult:
             unit.progress(index, len(files))
             yield unit.store.read_frame(file)
 
-    parts, number = connect(plan["num_records"], links(), plan["rows"])
+    parents = join(plan["num_records"], links())
+    parts, number = divide(parents, plan["rows"])
     bounds = _group_bounds(unit)
     by_group = [pl.DataFrame({"part": parts[start:end]}) for start, end in pairwise(bounds)]
     unit.progress(len(files), len(files))
-    return UnitResult(
-        result={"parts": number, "linked": int((parts > 0).sum())},
-        shards=[("parts", unit.store.write_parts(by_group, "parts"))],
-    )
+    shards = [("parts", unit.store.write_parts(by_group, "parts"))]
+    linked = int((parts > 0).sum())
+    if _indexed(unit):
+        rows = np.flatnonzero(parts)
+        measured = pack(vars(Links.labelled(rows, parents[rows])))
+        shards.append(("index_measured", unit.store.write_bytes(measured, "index", "arrow")))
+    return UnitResult(result={"parts": number, "linked": linked}, shards=shards)
 
 
 def _num_parts(unit: UnitContext) -> int:
@@ -318,26 +364,14 @@ def _route_exact(unit: UnitContext) -> UnitResult:
     settled = pairs.filter(pl.Series(part == 0))
     shards = [
         ("removed", _by_group(unit, settled.select("row", "keeper_id", id="record_id", kind=pl.lit("exact")))),
-        ("pairs", unit.store.write_frame(_exact_pairs(settled), "pairs")),
+        ("pairs", unit.store.write_frame(exact_pairs(settled), "pairs")),
     ]
     if number:
         linked = pairs.filter(pl.Series(part > 0)).select(list(FOLLOWER_SCHEMA))
         shards.append(("followers", unit.store.write_parts(split(linked, part[part > 0] - 1, number), "followers")))
     unit.progress(pairs.height, pairs.height)
     return UnitResult(
-        result={"records": pairs.height}, shards=shards, rows=[(PAIRS, _rows(unit, _exact_pairs(settled)))]
-    )
-
-
-def _exact_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
-    return pairs.select(
-        "record_id",
-        "keeper_id",
-        jaccard=pl.lit(1.0),
-        bands_shared=pl.lit(0, pl.Int64),
-        accepted=pl.lit(value=True),
-        kind=pl.lit("exact"),
-        rule=pl.lit(EXACT_METHOD),
+        result={"records": pairs.height}, shards=shards, rows=[(PAIRS, _rows(unit, exact_pairs(settled)))]
     )
 
 
@@ -364,23 +398,31 @@ def _verify(unit: UnitContext) -> UnitResult:
         within=_scope(unit)["within"],
     ).pairs
     unit.progress(records.height // 2, records.height)
-    near = near.select(list(PAIR_SCHEMA)).with_columns(kind=pl.lit("near"), rule=pl.lit(NEAR_METHOD))
     followers = pl.DataFrame(schema=FOLLOWER_SCHEMA)
     if recipe.exact:
         followers = _read_parts(unit, "route", "followers", part)
-    pairs = follow(_exact_pairs(followers), near).sort("record_id", "keeper_id")
+    pairs = follow(exact_pairs(followers), near_pairs(near)).sort("record_id", "keeper_id")
     rows = pl.concat([records.select("id", "row"), followers.select("row", id="record_id").select("id", "row")])
     accepted = pairs.filter("accepted").select("keeper_id", "kind", id="record_id")
     removed = accepted.join(rows, on="id", maintain_order="left")
+    shards = [("pairs", unit.store.write_frame(pairs, "pairs")), ("removed", _by_group(unit, removed))]
+    if _indexed(unit):
+        packed = pack(vars(_similar(records, near, recipe.near)))
+        shards.append(("index_similar", unit.store.write_bytes(packed, "index", "arrow")))
     unit.progress(records.height, records.height)
     return UnitResult(
         result={"removed": removed.height, "pairs": pairs.height, "records": records.height},
-        shards=[
-            ("pairs", unit.store.write_frame(pairs, "pairs")),
-            ("removed", _by_group(unit, removed)),
-        ],
+        shards=shards,
         rows=[(PAIRS, _rows(unit, pairs))],
     )
+
+
+def _similar(records: pl.DataFrame, near: pl.DataFrame, config: NearConfig) -> Links:
+    """Rows of one part that are connected by similar pairs."""
+    order = records.select("id", "row").sort("id")
+    similar = near.filter(pl.col("jaccard") >= config.threshold)
+    sides = [order["row"].gather(order["id"].search_sorted(similar[name])) for name in ("keeper_id", "record_id")]
+    return Links.between([(sides[0].to_numpy(), sides[1].to_numpy())])
 
 
 def _settle(unit: UnitContext) -> UnitResult:

@@ -6,23 +6,31 @@ measure (a shard) → the stages of ``dedup`` → those of ``substring`` → pub
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError
-from catalog.store import StoredFile
+from catalog.store import Store, StoredFile
 from catalog.tables.curation import DuplicatePair
-from catalog.tables.datasets import Dataset
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.engine import Unit
 from curation.dedup.exact import exact_hash
+from curation.dedup.index import Links, pack, unpack
 from curation.recipe import Recipe
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
+from workers.index import KIND, STATE, Base, few_arrays, find_base, write_state
 from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single, substring
-from workers.pipelines.dedup import all_shards, duplicates_of
+from workers.pipelines.dedup import all_shards, duplicates_of, group_rows
 from workers.pipelines.outputs import entries, outputs
+from workers.pipelines.update import selected, update
+
+WITHIN = {"against": [], "per_source": False, "within": True}
+"""The scope for which an index is kept."""
 
 
 def submit_dedup(
@@ -33,6 +41,7 @@ def submit_dedup(
     against: Sequence[str] = (),
     per_source: bool = False,
     within: bool = True,
+    rebuild: bool = False,
     requested_by: str | None = None,
 ) -> tuple[str, str]:
     """Ask for the newest raw version to be deduplicated; the same again is the same run.
@@ -45,6 +54,7 @@ def submit_dedup(
     against : names of other datasets; records that stand there leave, and theirs never do.
     per_source : only records of one file are compared with each other.
     within : whether the dataset's own records remove each other.
+    rebuild : look at everything again, even if an index of what came earlier is there. The result is the same.
 
     Returns
     -------
@@ -66,19 +76,45 @@ def submit_dedup(
             "manifest": version.manifest_sha256,
             "scope": scope,
         }
+        rows = catalog.settings.dedup_rows
+        config: dict[str, Any] = same | {"layout": dedup.layout([version, *others], recipe, rows)}
+        # Of passages no index is kept: the new records alone do not tell which of the old ones they repeat.
+        if recipe.exact and recipe.near is not None and recipe.substring is None and scope == WITHIN:
+            config["indexed"] = True
+            base = None if rebuild else _base(session, catalog, version, same)
+            if base is not None:
+                config |= {
+                    "base": {"run": base.run_id, "file": base.file.to_json()},
+                    "chain": [*base.chain, base.run_id],
+                    "layout": dedup.layout([], recipe, rows),
+                }
         run, state = runs.submit(
             session,
             now=catalog.now(session),
             kind="dedup",
             dataset_id=found.id,
             version_id=version.id,
-            config=same | {"layout": dedup.layout([version, *others], recipe, catalog.settings.dedup_rows)},
+            config=config,
             idempotency_key=runs.key_of_newest(
-                session, dataset_id=found.id, kind="deduplicated", asked=same, job="dedup"
+                session,
+                dataset_id=found.id,
+                kind="deduplicated",
+                asked=same | ({"rebuild": True} if rebuild else {}),
+                job="dedup",
             ),
             requested_by=requested_by,
         )
         return run.id, state
+
+
+def _base(session: Session, catalog: Catalog, version: Version, same: dict[str, Any]) -> Base | None:
+    """The state to build on: where what came since is not more than was there, and fits a unit."""
+    store = Store.of(catalog.settings)
+    base = find_base(session, store, version, recipe_hash=same["recipe_hash"], scope=same["scope"])
+    if base is None:
+        return None
+    added = version.num_records - base.num_records
+    return base if 0 < added <= min(base.num_records, catalog.settings.dedup_rows) else None
 
 
 def other_datasets(catalog: Catalog, dataset: str) -> list[str]:
@@ -104,6 +140,8 @@ def _measure(unit: UnitContext) -> UnitResult:
 
 def _publish(unit: UnitContext) -> UnitResult:
     """The deduplicated version: text shards, as they are or cut, beside each the ids that stay."""
+    if "base" in unit.claim.config:
+        return update(unit)
     kept, deduplicated = 0, []
     shards = entries(unit)
     measured = outputs(unit, "measure", "measured")
@@ -111,20 +149,22 @@ def _publish(unit: UnitContext) -> UnitResult:
         unit.progress(index, len(shards))
         ids = unit.store.read_frame(measured[index], ["id"])
         gone = pl.concat([duplicates_of(unit, index)["id"], substring.emptied_of(unit, index)])
-        rows = ids.with_row_index("row").filter(~pl.col("id").is_in(gone.implode()))
-        selection = unit.store.write_frame(rows.select("id", pl.col("row").cast(pl.Int64)), "selection")
+        rows = selected(ids, gone.implode())
+        selection = unit.store.write_frame(rows, "selection")
         kept += rows.height
         data = substring.text_shard(unit, index)
         deduplicated.append(entry | {"data": data.to_json(), "selection": selection.to_json()})
     summary = {"records": sum(one["data"]["num_rows"] for one in shards), "kept": kept}
     with unit.catalog.read() as session:
-        summary |= cluster_summary(session, unit.claim.run_id)
+        found, sizes = cluster_summary(session, unit.claim.run_id)
+    summary |= found
     near = unit.claim.config["recipe"]["near"]
     summary["near"] = near and {key: near[key] for key in ("threshold", "bands", "rows")}
     summary |= substring.summary(unit)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "deduplicated", deduplicated)
     return UnitResult(
         result=summary,
+        shards=_first_state(unit, sizes) if unit.claim.config.get("indexed") else [],
         apply=manifests.publisher(
             unit.claim,
             manifest,
@@ -136,20 +176,54 @@ def _publish(unit: UnitContext) -> UnitResult:
     )
 
 
-def cluster_summary(session: Session, run_id: str) -> dict[str, Any]:
-    """Counts over a run's clusters: by kind of duplicate, how many clusters, the biggest."""
+def _first_state(unit: UnitContext, sizes: dict[int, int]) -> list[tuple[str, StoredFile]]:
+    """The index that the stages left, as a state of one segment; none where it could not tell texts apart."""
+    with unit.catalog.read() as session:
+        exact = select(Unit.result).where(Unit.run_id == unit.claim.run_id, Unit.stage_name == "exact")
+        if any(one["ambiguous"] for one in session.scalars(exact)):
+            return []
+    hot = [unit.store.read_frame(file)["hash"].to_numpy() for file in outputs(unit, "bucket", "hot")]
+    (measured,) = outputs(unit, "connect", "index_measured")
+    similar = [unpack(unit.store.read_bytes(file)) for file in outputs(unit, "verify", "index_similar")]
+    few = few_arrays(
+        better=(np.empty(0, np.uint64), np.empty(0, np.uint32)),
+        measured=Links(**unpack(unit.store.read_bytes(measured))),
+        similar=Links.between([(one["roots"], one["members"]) for one in similar]),
+        hot=np.unique(np.concatenate(hot)),
+    )
+    few_file = unit.store.write_bytes(pack(few), KIND, "arrow")
+    sketches, first = [], 0
+    for file, group in zip(outputs(unit, "sign", "index_sketches"), group_rows(unit), strict=True):
+        sketches.append([first, file.to_json()])
+        first += group
+    segment = {
+        "first_row": 0,
+        "num_rows": first,
+        "bands": [file.to_json() for file in outputs(unit, "bucket", "index_bands")],
+        "exact": [file.to_json() for file in outputs(unit, "exact", "index_exact")],
+        "sketches": sketches,
+        "few": few_file.to_json(),
+    }
+    shards = [one["data"] for one in entries(unit)]
+    state = write_state(unit.store, shards=shards, segments=[segment], sizes=sizes)
+    return [("index_segment", few_file), (STATE, state)]
+
+
+def cluster_summary(session: Session, run_id: str) -> tuple[dict[str, Any], dict[int, int]]:
+    """Counts over a run's clusters: by kind of duplicate, how many clusters, the biggest; and clusters by size."""
     of_run = DuplicatePair.run_id == run_id
     kinds = session.execute(select(DuplicatePair.kind, func.count()).where(of_run).group_by(DuplicatePair.kind))
     found: dict[str, int] = {row[0]: row[1] for row in kinds}
     size = func.count().label("size")
-    sizes = select(size).where(of_run).group_by(DuplicatePair.keeper_id).subquery()
-    clusters, biggest = session.execute(select(func.count(), func.max(sizes.c.size)).select_from(sizes)).one()
-    return {
+    behind = select(size).where(of_run).group_by(DuplicatePair.keeper_id).subquery()
+    sizes = {row[0]: row[1] for row in session.execute(select(behind.c.size, func.count()).group_by(behind.c.size))}
+    summary = {
         "exact_duplicates": found.get("exact", 0),
         "near_duplicates": found.get("near", 0),
-        "clusters": clusters,
-        "biggest_cluster": biggest or 0,
+        "clusters": sum(sizes.values()),
+        "biggest_cluster": max(sizes, default=0),
     }
+    return summary, sizes
 
 
 PIPELINES.register("dedup")(
