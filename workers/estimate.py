@@ -7,13 +7,13 @@ from typing import Any
 import polars as pl
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError
 from catalog.store import Store, StoredFile
 from curation.dedup.exact import exact_hash, find_exact_duplicates
 from curation.dedup.near import find_near_duplicates
 from curation.recipe import Recipe
 from workers import manifests
-from workers.pipelines.dedup import layout
+from workers.pipelines.dedup import asked_scope, layout
+from workers.pipelines.deduplicate import base_for
 
 SAMPLE_ROWS = 20_000
 OVERHEAD = 4.0
@@ -23,28 +23,40 @@ BASE_BYTES = 420 * 2**20
 BYTES_A_BAND = 110
 """Of a unit that signs, for each band of each record: entries, their copy in parts, the file's buffer; measured."""
 DISK_A_BAND = 30
+SHARD_SECONDS = 0.002
+"""To read one shard of some thousand short records; measured."""
 
 
-def estimate(catalog: Catalog, *, dataset: str, recipe: Recipe, others: Sequence[str] = ()) -> dict[str, Any]:
-    """Time, memory and disk of a deduplication.
+def estimate(
+    catalog: Catalog,
+    *,
+    dataset: str,
+    recipe: Recipe,
+    against: Sequence[str] = (),
+    per_source: bool = False,
+    within: bool = True,
+    rebuild: bool = False,
+) -> dict[str, Any]:
+    """Time, memory and disk of a deduplication that would be asked for so.
 
     Returns
     -------
-    ``records``, ``bytes``, ``units``, ``workers``, ``seconds``, ``worker_memory_bytes``, ``disk_bytes``, ``sampled``,
+    ``records`` to be looked at, ``known`` (more that an index has), ``bytes``, ``units``, ``workers``, ``seconds``,
+    ``worker_memory_bytes``, ``disk_bytes``, ``sampled``,
     ``sample_seconds``.
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : the dataset is one of the others.
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with, or with itself.
     """
-    if dataset in others:
-        raise ConfigError(f"{dataset!r} is compared with itself anyway; name other datasets")
     store = Store.of(catalog.settings)
     settings = catalog.settings
     with catalog.read() as session:
-        names = [dataset, *sorted(set(others))]
-        versions = [manifests.require_version(session, manifests.find_dataset(session, one), "raw") for one in names]
+        version = manifests.require_version(session, manifests.find_dataset(session, dataset), "raw")
+        scope, others = asked_scope(session, dataset, against=against, per_source=per_source, within=within)
+        versions = [version, *others]
         shards = [entry for one in versions for entry in manifests.read(store, one)["shards"]]
+        base = None if rebuild else base_for(session, catalog, version, recipe, scope)
     plan = layout(versions, recipe, settings.dedup_rows)
     sample = _sample(store, shards)
     # What is compiled or loaded once a process is no part of the rate.
@@ -52,12 +64,18 @@ def estimate(catalog: Catalog, *, dataset: str, recipe: Recipe, others: Sequence
     began = time.perf_counter()
     _deduplicate(sample, recipe)
     seconds = time.perf_counter() - began
-    records = plan["num_records"]
+    known = base.num_records if base is not None else 0
+    records = plan["num_records"] - known
+    if base is not None:
+        # One unit; it reads shards again of which it needs a few records, and of these about as many as are new.
+        seconds = 2 * seconds + SHARD_SECONDS * len(shards) * sample.height / records
+        plan |= {"num_shards": 0, "groups": 0, "exact_parts": 0, "band_parts": 0}
     mean_bytes = float(sample["text"].str.len_bytes().mean() or 0.0)  # type: ignore[arg-type]
     bands = recipe.near.bands if recipe.near is not None else 0
     a_unit = min(records, plan["rows"])
     return {
         "records": records,
+        "known": known,
         "bytes": round(records * mean_bytes),
         "units": plan["num_shards"] + 3 * plan["groups"] + 2 * plan["exact_parts"] + plan["band_parts"] + 2,
         "workers": settings.num_workers,

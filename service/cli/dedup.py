@@ -72,11 +72,17 @@ def run(
         bool, typer.Option("--exact-only", help="Only texts that are equal once normalized.")
     ] = False,
     per_source: Annotated[bool, typer.Option("--per-source", help="Compare records of one file only.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Look at everything again, not only at what came since the last time.")
+    ] = False,
     dry_run: DryRun = False,
     detach: Detach = False,
     json: AsJson = False,
 ) -> None:
-    """Find exact and verified near duplicates within a dataset and publish what stays."""
+    """Find exact and verified near duplicates within a dataset and publish what stays.
+
+    What came since the last time is matched against the index of then, with the result of looking at everything.
+    """
     near = near_config(
         threshold=threshold,
         preset=preset,
@@ -89,7 +95,8 @@ def run(
     if exact_only and near != NearConfig():
         raise ConfigError("--exact-only measures no similarity; leave it out, or the options about near duplicates")
     recipe = Recipe(name="dedup", near=None if exact_only else near)
-    _submit(dataset, recipe, dry_run=dry_run, detach=detach, json=json, scope={"per_source": per_source})
+    scope = {"per_source": per_source, "rebuild": rebuild}
+    _submit(dataset, recipe, dry_run=dry_run, detach=detach, json=json, scope=scope)
 
 
 @app.command("against")
@@ -136,7 +143,7 @@ def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: 
         raise ConfigError("--dry-run starts nothing that --detach could leave to the workers; leave out one of the two")
     catalog = workspace()
     if dry_run:
-        _estimate(catalog, dataset, recipe, scope.get("against", []), as_json=json)
+        _estimate(catalog, dataset, recipe, scope, as_json=json)
         return
     run_id, state = submit_dedup(catalog, dataset=dataset, recipe=recipe, **scope)
     if detach:
@@ -156,6 +163,12 @@ def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: 
         left -= result[kind]
         table.append((kind.replace("_", " "), result[kind], left))
     emit_table("funnel", ("stage", "dropped", "left"), table)
+    if "added" in result:
+        say(
+            f"{result['added']:,} records were new: {result['added_duplicates']:,} of them left as duplicates, "
+            f"{result['of_earlier']:,} of earlier records; {_fewer(result['earlier_removed'])} on their account. "
+            f"{result['read_again']:,} earlier records were read again"
+        )
     say(f"{result['clusters']:,} clusters, {result['biggest_cluster']:,} records behind the biggest keeper")
     if recipe.near is not None:
         near = recipe.near
@@ -166,10 +179,10 @@ def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: 
     say(f"look at them: `winnow dedup clusters {dataset}`; take them away: `winnow dedup export {dataset}`")
 
 
-def _estimate(catalog: Catalog, dataset: str, recipe: Recipe, others: list[str], *, as_json: bool) -> None:
+def _estimate(catalog: Catalog, dataset: str, recipe: Recipe, scope: dict[str, Any], *, as_json: bool) -> None:
     from workers.estimate import estimate
 
-    found = estimate(catalog, dataset=dataset, recipe=recipe, others=others)
+    found = estimate(catalog, dataset=dataset, recipe=recipe, **scope)
     if as_json:
         emit_json(found)
         return
@@ -178,7 +191,32 @@ def _estimate(catalog: Catalog, dataset: str, recipe: Recipe, others: list[str],
         f"{found['seconds']:,.0f} s on {found['workers']} workers, {found['worker_memory_bytes'] / 2**20:,.0f} MiB "
         f"each, {found['disk_bytes'] / 1e6:,.0f} MB in the store"
     )
+    if found["known"]:
+        say(f"{found['known']:,} more are in the index already (--rebuild looks at all of them again)")
     say(f"from {found['sampled']:,} records, on which it took {found['sample_seconds']:.2f} s; nothing was written")
+
+
+def _fewer(number: int) -> str:
+    """Earlier records that left, or came back, in words."""
+    return f"{number:,} earlier ones left" if number >= 0 else f"{-number:,} earlier ones came back"
+
+
+@app.command("rollback")
+def rollback(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
+    *,
+    json: AsJson = False,
+) -> None:
+    """Take back the newest update: what stayed before stays again. The next `winnow dedup` matches the records anew."""
+    from workers.pipelines.update import submit_rollback
+
+    catalog = workspace()
+    run_id, state = submit_rollback(catalog, dataset=dataset)
+    result = run_to_end(catalog, run_id, as_json=json).result or {}
+    if json:
+        emit_json({"run": run_id} | result)
+        return
+    say(f"{result['kept']:,} of {result['records']:,} records stay, as before the update; {state}")
 
 
 @app.command("clusters")

@@ -30,7 +30,6 @@ from workers.pipelines.outputs import entries, outputs
 from workers.pipelines.update import selected, update
 
 WITHIN = {"against": [], "per_source": False, "within": True}
-"""The scope for which an index is kept."""
 
 
 def submit_dedup(
@@ -78,10 +77,9 @@ def submit_dedup(
         }
         rows = catalog.settings.dedup_rows
         config: dict[str, Any] = same | {"layout": dedup.layout([version, *others], recipe, rows)}
-        # Of passages no index is kept: the new records alone do not tell which of the old ones they repeat.
-        if recipe.exact and recipe.near is not None and recipe.substring is None and scope == WITHIN:
+        if is_indexed(recipe, scope):
             config["indexed"] = True
-            base = None if rebuild else _base(session, catalog, version, same)
+            base = None if rebuild else base_for(session, catalog, version, recipe, scope)
             if base is not None:
                 config |= {
                     "base": {"run": base.run_id, "file": base.file.to_json()},
@@ -107,10 +105,20 @@ def submit_dedup(
         return run.id, state
 
 
-def _base(session: Session, catalog: Catalog, version: Version, same: dict[str, Any]) -> Base | None:
-    """The state to build on: where what came since is not more than was there, and fits a unit."""
+def is_indexed(recipe: Recipe, scope: dict[str, Any]) -> bool:
+    """Whether an index is kept of what is found: of a dataset's exact and near duplicates within itself."""
+    # Not of passages: the new records alone do not tell which of the old ones they repeat.
+    return recipe.exact and recipe.near is not None and recipe.substring is None and scope == WITHIN
+
+
+def base_for(
+    session: Session, catalog: Catalog, version: Version, recipe: Recipe, scope: dict[str, Any]
+) -> Base | None:
+    """The state to build on, if any: where what came since is not more than was there, and fits a unit."""
+    if not is_indexed(recipe, scope):
+        return None
     store = Store.of(catalog.settings)
-    base = find_base(session, store, version, recipe_hash=same["recipe_hash"], scope=same["scope"])
+    base = find_base(session, store, version, recipe_hash=recipe.digest(), scope=scope)
     if base is None:
         return None
     added = version.num_records - base.num_records
