@@ -15,6 +15,7 @@ from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.registry import Registry
 from catalog.yaml_keys import StrictLoader
 from curation.dedup.config import NearConfig
+from curation.dedup.substring import SubstringConfig
 from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS
 from curation.rules import RULES
@@ -37,6 +38,7 @@ class Recipe:
     min_language_confidence : probability from which another language counts as identified, in [0, 1].
     exact : whether exact duplicates leave.
     near : how near-duplicates are found, or None to keep them.
+    substring : which repeated passages are found and what becomes of them, or None to look for none.
     encoder : registered encoder of the embeddings.
     difficulty : registered difficulty parts, at least one.
     """
@@ -48,6 +50,7 @@ class Recipe:
     min_language_confidence: float = 0.0
     exact: bool = True
     near: NearConfig | None = None
+    substring: SubstringConfig | None = None
     encoder: str = "hashing"
     difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
 
@@ -91,6 +94,7 @@ class Recipe:
             "min_language_confidence": float(self.min_language_confidence),
             "exact": self.exact,
             "near": None if self.near is None else {**asdict(self.near), "threshold": float(self.near.threshold)},
+            "substring": None if self.substring is None else asdict(self.substring),
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
             "versions": {"encoder": ENCODERS[self.encoder].version, "difficulty": versions},
@@ -212,6 +216,7 @@ def _parse(given: Any) -> Recipe:
     values = dict(given)
     values["rules"] = _rules(given.get("rules"))
     values["near"] = _near(given.get("near"))
+    values["substring"] = _substring(given.get("substring"))
     for key in ("languages", "difficulty"):
         if key in given:
             values[key] = _names(key, given[key])
@@ -242,6 +247,17 @@ def _near(given: Any) -> NearConfig | None:
         return NearConfig.configured({str(key): value for key, value in given.items()})
     except ConfigError as error:
         raise ConfigError(f"near: {error}") from error
+
+
+def _substring(given: Any) -> SubstringConfig | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise ConfigError(f"substring={given!r} must map options to values, or be null to look for no passages")
+    try:
+        return SubstringConfig.configured({str(key): value for key, value in given.items()})
+    except ConfigError as error:
+        raise ConfigError(f"substring: {error}") from error
 
 
 def _names(key: str, given: Any) -> tuple[Any, ...]:

@@ -21,11 +21,12 @@ from service.differences import MISSING, SHARED, Runs, differences, excerpt
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import last_funnel
 from service.pages.rendering import environment
-from workers import manifests
+from workers import manifests, passages
 from workers.clusters import biggest_clusters, in_force, texts_of
 
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
+NUM_PASSAGES = 12
 SHOWN_CHARS = 400
 COMPARED_CHARS, COMPARED_PIECES = 20_000, 600
 SMOOTHED_OVER = 20
@@ -57,6 +58,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
         .limit(1)
     ).one_or_none()
     rehearsal = newest_rehearsal(session, dataset.id)
+    finder = run if passages.looked(run) else passages.newest_run(session, dataset)
     style = (files("service") / "static" / "style.css").read_text(encoding="utf-8")
     return (
         environment()
@@ -71,6 +73,8 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             clusters=clusters(session, store, run),
             near=near_config(run),
             banding=banding_chart(run),
+            finder=finder,
+            passages=passages.most_repeated(session, store, finder, NUM_PASSAGES) if finder else [],
             learning=learning_chart(rehearsal),
             rehearsal=rehearsal,
             training=training,

@@ -15,13 +15,15 @@ from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run
 from curation.recipe import advised_presets
 from labeling import queue as queues
-from workers import manifests
+from workers import manifests, passages
 
 MIN_PREFIX = 6
 
 
 def biography(session: Session, store: Store, dataset: Dataset, record: str) -> dict[str, Any]:
-    """Origin, values against thresholds, duplicates, scores and labels of one record.
+    """Origin, values against thresholds, duplicates, repeated passages, scores and labels of one record.
+
+    Passages are those that the judging run found, else those of the newest run that looked for any, else None.
 
     Parameters
     ----------
@@ -44,6 +46,8 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
     }
     curated = manifests.latest_version(session, dataset.id, "curated")
     run = session.get(Run, curated.run_id) if curated is not None else None
+    finder = run if run is not None and passages.looked(run) else passages.newest_run(session, dataset)
+    story["passages"] = finder and passages.passages_of(session, store, finder, found["id"], found["text"])
     if run is None:
         return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
     return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}

@@ -17,15 +17,15 @@ Records are numbers in keeper order (``keeper_order``), 0 the best; so no result
 parts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
-from catalog.errors import ConfigError, DataError
+from catalog.errors import ConfigError, DataError, nearest
 from curation.dedup.breaks import mark_breaks
 from curation.dedup.keeper import keeper_order
 from curation.dedup.places import place_tokens
@@ -86,6 +86,20 @@ class SubstringConfig:
             raise ConfigError(f"min_tokens={value!r} must be a whole number from 2 to 10000; 50 is usual")
         if self.action not in ACTIONS:
             raise ConfigError(f"action={self.action!r} must be one of {', '.join(ACTIONS)}; report changes no text")
+
+    @classmethod
+    def configured(cls, given: Mapping[str, Any]) -> "SubstringConfig":
+        """From a recipe's keys.
+
+        Raises
+        ------
+        ConfigError : an unknown key, with the nearest known; a value out of its range.
+        """
+        known = [one.name for one in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise ConfigError(f"unknown option {key!r}; {nearest(str(key), known)}")
+        return cls(**given)
 
     @property
     def anchor_tokens(self) -> int:
@@ -153,12 +167,9 @@ def find_repeated_spans(
     candidates = first_occurrences(windows_at(texts, rows, anchors, config, threads=threads), config)
     ranked = texts.gather(order["row"])
 
-    def verify(part: pl.DataFrame) -> pl.DataFrame:
-        involved = np.union1d(part["row"].to_numpy(), part["keeper_row"].to_numpy()).astype(np.uint32)
-        return verified_spans(ranked.gather(involved), involved, part, config).spans
-
-    parts = list(_parts_by_record(candidates, ranked))
-    spans = pl.concat([pl.DataFrame(schema=ROW_SPAN_SCHEMA), *_over(parts, verify, threads)])
+    parts = list(parts_by_record(candidates, ranked.str.len_bytes().to_numpy(), BATCH_BYTES))
+    found = _over(parts, lambda part: spans_of_part(ranked, part, config), threads)
+    spans = pl.concat([pl.DataFrame(schema=ROW_SPAN_SCHEMA), *found])
     named = spans.with_columns(
         record_id=order["id"].gather(spans["row"]), keeper_id=order["id"].gather(spans["keeper_row"])
     )
@@ -328,21 +339,16 @@ def verified_spans(
     return VerifiedSpans(spans, int(num_compared))
 
 
-def _batches(texts: pl.Series) -> Iterator[tuple[int, int]]:
-    """Slices of at most ``BATCH_BYTES``, or of one text."""
-    ends = np.cumsum(texts.str.len_bytes().fill_null(0).to_numpy().astype(np.int64))
-    first = 0
-    while first < len(ends):
-        before = int(ends[first - 1]) if first else 0
-        last = max(int(np.searchsorted(ends, before + BATCH_BYTES, side="right")), first + 1)
-        yield first, last
-        first = last
+def parts_by_record(candidates: pl.DataFrame, sizes: np.ndarray, at_most: int) -> Iterator[pl.DataFrame]:
+    """Share stage 5 out: all candidates of some records at a time, so that the texts needed for them are not too many.
 
-
-def _parts_by_record(candidates: pl.DataFrame, ranked: pl.Series) -> Iterator[pl.DataFrame]:
-    """Candidates of some records at a time, which with those they repeat hold at most ``BATCH_BYTES`` if they can."""
+    Parameters
+    ----------
+    candidates : ``row`` and ``keeper_row`` are places in ``sizes``.
+    sizes : (n,) what each record counts, e.g. its bytes.
+    at_most : what a part's records and those that they repeat count together, unless it is one record's.
+    """
     ordered = candidates.sort("row", "position")
-    sizes = ranked.str.len_bytes().to_numpy()
     involved: set[int] = set()
     begin = total = 0
     for row, start, keepers in (
@@ -353,7 +359,7 @@ def _parts_by_record(candidates: pl.DataFrame, ranked: pl.Series) -> Iterator[pl
     ):
         needed = {row, *keepers}
         more = sum(int(sizes[one]) for one in needed - involved)
-        if total + more > BATCH_BYTES and start > begin:
+        if total + more > at_most and start > begin:
             yield ordered.slice(begin, start - begin)
             begin, involved = start, set()
             total, more = 0, sum(int(sizes[one]) for one in needed)
@@ -361,6 +367,28 @@ def _parts_by_record(candidates: pl.DataFrame, ranked: pl.Series) -> Iterator[pl
         total += more
     if begin < len(ordered):
         yield ordered.slice(begin)
+
+
+def spans_of_part(ranked: pl.Series, part: pl.DataFrame, config: SubstringConfig) -> pl.DataFrame:
+    """Stage 5 of one part of ``parts_by_record``; columns of ``ROW_SPAN_SCHEMA``.
+
+    Parameters
+    ----------
+    ranked : n texts; ``row`` and ``keeper_row`` of the part are places in it, better records before others.
+    """
+    involved = np.union1d(part["row"].to_numpy(), part["keeper_row"].to_numpy()).astype(np.uint32)
+    return verified_spans(ranked.gather(involved), involved, part, config).spans
+
+
+def _batches(texts: pl.Series) -> Iterator[tuple[int, int]]:
+    """Slices of at most ``BATCH_BYTES``, or of one text."""
+    ends = np.cumsum(texts.str.len_bytes().fill_null(0).to_numpy().astype(np.int64))
+    first = 0
+    while first < len(ends):
+        before = int(ends[first - 1]) if first else 0
+        last = max(int(np.searchsorted(ends, before + BATCH_BYTES, side="right")), first + 1)
+        yield first, last
+        first = last
 
 
 def _over(items: list[_Item], work: Callable[[_Item], pl.DataFrame], threads: int) -> list[pl.DataFrame]:

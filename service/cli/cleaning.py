@@ -21,6 +21,7 @@ from service.cli.output import (
     show,
     workspace,
 )
+from service.cli.passages import explain_passages, outcome
 from workers import manifests
 from workers.biography import biography
 
@@ -173,6 +174,9 @@ def clean(
     rows = [(*row, examples.get(row[0], "")[:EXAMPLE_CHARS]) for row in funnel_rows(result)]
     emit_table("funnel", ("rule", "dropped", "left", "for example"), rows)
     say(f"{result['kept']:,} of {result['records']:,} records stay; {result['clusters']:,} duplicate clusters")
+    if "passages" in result:
+        found = result["passages"]
+        say(f"{found['passages']:,} repeated passages in {found['records']:,} records: {outcome(found)}")
     if 10 * result["kept"] < result["records"]:
         say(_few_stay(dataset, result))
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
@@ -213,7 +217,7 @@ def explain(
     *,
     json: AsJson = False,
 ) -> None:
-    """Tell a record's whole story: origin, values against thresholds, duplicates, scores, labels."""
+    """Tell a record's whole story: origin, values against thresholds, duplicates, passages, scores, labels."""
     catalog = workspace()
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
@@ -226,12 +230,14 @@ def explain(
     show(f"text     {_excerpt(story['text'])}")
     show(f"label    {story['label'] or '(none)'}")
     if story["verdict"] is None:
+        explain_passages(story["passages"])
         say(story["hint"])
         return
     because = f" by {story['reason']}" if story["reason"] else ""
     show(f"verdict  {story['verdict']}{because} (recipe {story['recipe']}, run {story['run'][:8]})")
     _explain_rules(story)
     _explain_duplicates(story)
+    explain_passages(story["passages"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
     for one in story["labels"]:
         show(_answer(one))

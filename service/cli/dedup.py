@@ -17,7 +17,7 @@ from curation.dedup.curve import curve
 from curation.recipe import Recipe
 from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from workers import clusters as reading
-from workers import manifests
+from workers import manifests, passages
 
 TEXT_CHARS = 100
 PRESET_HELP = f"Banding by name: {', '.join(sorted(PRESETS))}; default fineweb."
@@ -252,12 +252,17 @@ def clusters(
 def export(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     *,
-    output: Annotated[Path | None, typer.Option(help="Parquet file; default DATASET-clusters.parquet here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Parquet file; default DATASET-clusters.parquet or DATASET-spans.parquet here.")
+    ] = None,
+    spans: Annotated[
+        bool, typer.Option("--spans", help="Repeated passages instead, each with its text and what it repeats.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Write every removed record with its keeper, both with text, file and line, as Parquet."""
+    """Write every removed record with its keeper, both with text, file and line, as Parquet; or repeated passages."""
     catalog = workspace()
-    path = output or Path(f"{dataset}-clusters.parquet")
+    path = output or Path(f"{dataset}-{'spans' if spans else 'clusters'}.parquet")
     if path.is_dir():
         raise ConfigError(f"--output {path} is a folder; give a file name, e.g. {path / 'clusters.parquet'}")
     if not path.parent.is_dir():
@@ -265,10 +270,16 @@ def export(
     aside = path.with_name(f".{path.name}.tmp")
     try:
         with catalog.read() as session:
-            found = reading.newest_run(session, manifests.find_dataset(session, dataset))
-            total = _write_parquet(aside, reading.cluster_rows(session, Store.of(catalog.settings), found))
+            of, store = manifests.find_dataset(session, dataset), Store.of(catalog.settings)
+            if spans:
+                rows = passages.span_rows(session, store, passages.require_run(session, of))
+                total = _write_parquet(aside, rows, passages.EXPORT_SCHEMA)
+            else:
+                rows = reading.cluster_rows(session, store, reading.newest_run(session, of))
+                total = _write_parquet(aside, rows, reading.CLUSTER_SCHEMA)
         if not total:
-            raise ConfigError(f"no record of {dataset!r} left as a duplicate; there is nothing to export")
+            nothing = "no passage of {!r} stands twice" if spans else "no record of {!r} left as a duplicate"
+            raise ConfigError(f"{nothing.format(dataset)}; there is nothing to export")
         aside.replace(path)
     except OSError as error:
         # Of the file alone: the store has errors of its own.
@@ -281,14 +292,17 @@ def export(
         emit_json({"file": str(path), "rows": total})
         return
     show(str(path))
-    say(f"{total:,} removed records, each with its keeper in column 'cluster'")
+    if spans:
+        say(f"{total:,} repeated passages, each with the record that keeps it in column 'keeper_id'")
+    else:
+        say(f"{total:,} removed records, each with its keeper in column 'cluster'")
 
 
-def _write_parquet(path: Path, frames: Iterator[pl.DataFrame]) -> int:
+def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], columns: Any) -> int:
     """Write frames one after another; how many rows they had."""
     import pyarrow.parquet as pq
 
-    schema, total = pl.DataFrame(schema=reading.CLUSTER_SCHEMA).to_arrow().schema, 0
+    schema, total = pl.DataFrame(schema=columns).to_arrow().schema, 0
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for frame in frames:
             writer.write_table(frame.to_arrow())

@@ -37,6 +37,7 @@ COMMANDS = [
     "dedup clusters",
     "dedup export",
     "dedup curve",
+    "dedup substring",
     "what-if",
 ]
 NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

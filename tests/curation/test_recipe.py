@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from catalog.errors import ConfigError, NotFoundError
+from curation.dedup.substring import SubstringConfig
 from curation.recipe import PURPOSES, Recipe, load_recipe, preset_names, recipe_from_canonical
 from curation.rules import RULES, Bounds, judge, measure
 
@@ -78,6 +79,10 @@ def test_file_is_read_with_published_bounds_where_it_is_silent(tmp_path):
         ("name: x\nnear: {threshold: 1.3}\n", r"threshold=1.3 must lie in \(0, 1\]"),
         ("name: x\nnear: {threshold: high}\n", "near: "),
         ("name: x\nnear: true\n", "near=True"),
+        ("name: x\nsubstring: {min_token: 9}\n", "substring: unknown option 'min_token'; did you mean 'min_tokens'"),
+        ("name: x\nsubstring: {min_tokens: 1}\n", "substring: min_tokens=1 must be a whole number from 2 to 10000"),
+        ("name: x\nsubstring: {action: cut}\n", "substring: action='cut' must be one of report, remove"),
+        ("name: x\nsubstring: true\n", "substring=True must map options"),
         ("name: x\nlanguages: [no]\n", "quote 'no'"),
         ("name: x\nlanguages: en\n", "must be a list"),
         ("name: x\nmin_language_confidence: 2\n", "min_language_confidence=2"),
@@ -112,6 +117,17 @@ def test_digest_depends_on_what_the_recipe_decides_and_not_on_how_it_is_written(
     assert load_recipe(write(tmp_path / "b.yaml", PLAIN + "exact: false\n")).digest() != digests[0]
     one, other = {"char_count": Bounds(), "word_count": Bounds()}, {"word_count": Bounds(), "char_count": Bounds()}
     assert Recipe(name="x", rules=one).digest() != Recipe(name="x", rules=other).digest()
+
+
+def test_substring_is_off_unless_asked_for_and_a_recipe_stored_without_it_is_read(tmp_path):
+    asked = load_recipe(write(tmp_path / "asked.yaml", PLAIN + "substring: {action: remove}\n"))
+    assert asked.substring == SubstringConfig(min_tokens=50, action="remove")
+    assert recipe_from_canonical(json.loads(json.dumps(asked.canonical()))) == asked
+    plain = load_recipe(write(tmp_path / "plain.yaml", PLAIN))
+    assert plain.substring is None
+    assert plain.digest() != asked.digest()
+    older = {key: value for key, value in plain.canonical().items() if key != "substring"}
+    assert recipe_from_canonical(older) == plain
 
 
 def test_recipe_of_another_rule_version_is_not_replayed():

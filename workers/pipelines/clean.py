@@ -1,7 +1,7 @@
 """Clean: a raw version and a recipe in, a verdict for every record and a curated version out.
 
-measure (a shard) → count (all) → the stages of ``dedup`` → score (a shard) → rank (all) → judge (a shard) →
-publish (all)
+measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` → score (a shard) → rank (all) →
+judge (a shard) → publish (all)
 
 Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
 """
@@ -30,7 +30,7 @@ from curation.verdicts import LANGUAGE, rule_verdicts
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
 from workers.pipelines.outputs import entries, outputs
 
@@ -146,7 +146,7 @@ def _score(unit: UnitContext) -> UnitResult:
     """Raw difficulty of every record of one shard, and embeddings of those that stay."""
     recipe = recipe_of(unit)
     index = unit.claim.payload["index"]
-    frame = unit.store.read_frame(StoredFile.from_json(entries(unit)[index]["data"]), ["id", "text"])
+    frame = unit.store.read_frame(substring.text_shard(unit, index), ["id", "text"])
     measured = unit.store.read_frame(outputs(unit, "measure", "measured")[index])
     (counted,) = outputs(unit, "count", "corpus")
     corpus = TokenCounts.from_frame(unit.store.read_frame(counted))
@@ -154,7 +154,8 @@ def _score(unit: UnitContext) -> UnitResult:
     scores = frame.select("id").with_columns(
         **{name: DIFFICULTY[name].member(frame["text"], corpus) for name in recipe.difficulty}
     )
-    kept = rule_verdicts(measured, recipe)["kept"] & ~frame["id"].is_in(duplicates["id"].implode())
+    left = pl.concat([duplicates["id"], substring.emptied_of(unit, index)])
+    kept = rule_verdicts(measured, recipe)["kept"] & ~frame["id"].is_in(left.implode())
     scores = scores.with_columns(kept=kept)
     chosen = frame.filter(kept)
     unit.progress(0, chosen.height)
@@ -216,11 +217,14 @@ def _judge(unit: UnitContext) -> UnitResult:
     kinds = measured.select("id").join(duplicates, on="id", how="left", maintain_order="left")["kind"]
     by_rules = rule_verdicts(measured, recipe)
     duplicate = pl.when(pl.col("kind") == "exact").then(pl.lit(EXACT)).when(pl.col("kind") == "near").then(pl.lit(NEAR))
-    frame = by_rules.with_columns(kind=kinds).with_columns(duplicate=duplicate)
+    emptied = measured["id"].is_in(substring.emptied_of(unit, index).implode())
+    frame = by_rules.with_columns(kind=kinds, emptied=emptied).with_columns(
+        repeated=pl.coalesce(duplicate, pl.when("emptied").then(pl.lit(substring.REPEATED)))
+    )
     frame = frame.with_columns(
-        kept=pl.col("kept") & pl.col("duplicate").is_null(),
-        reason=pl.coalesce("reason", "duplicate"),
-        failed=pl.concat_list("failed", "duplicate").list.drop_nulls(),
+        kept=pl.col("kept") & pl.col("repeated").is_null(),
+        reason=pl.coalesce("reason", "repeated"),
+        failed=pl.concat_list("failed", "repeated").list.drop_nulls(),
     )
     values = measured.drop("id", "exact_hash")
     scores = scored.join(ranks, on="id", how="left", maintain_order="left").drop("id")
@@ -260,18 +264,23 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
     """
     counted = select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
     first: dict[str | None, int] = {row[0]: row[1] for row in session.execute(counted)}
-    names = [*ordered_rules(recipe), *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR]
+    names = [*ordered_rules(recipe), *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR, substring.REPEATED]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 
 
 def _publish(unit: UnitContext) -> UnitResult:
-    """The curated version: text shards as they are, beside each the ids that stay, their difficulty and vectors."""
+    """The curated version: text shards, as they are or cut, beside each the ids that stay, difficulty and vectors."""
     recipe = unit.claim.config["recipe"]
     shards = entries(unit)
     selections, embeddings = outputs(unit, "rank", "selection"), outputs(unit, "score", "embedding")
     curated = [
-        entry | {"selection": selection.to_json(), "embedding": embedding.to_json()}
-        for entry, selection, embedding in zip(shards, selections, embeddings, strict=True)
+        entry
+        | {
+            "data": substring.text_shard(unit, index).to_json(),
+            "selection": selection.to_json(),
+            "embedding": embedding.to_json(),
+        }
+        for index, (entry, selection, embedding) in enumerate(zip(shards, selections, embeddings, strict=True))
     ]
     with unit.catalog.read() as session:
         dropped = funnel(session, unit.claim.run_id, recipe)
@@ -292,7 +301,7 @@ def _publish(unit: UnitContext) -> UnitResult:
         "dropped": {one["rule"]: one["dropped"] for one in dropped if one["dropped"]},
         "clusters": num_clusters,
         "duplicates": num_duplicates,
-    }
+    } | substring.summary(unit)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "curated", curated)
     return UnitResult(
         result=summary,
@@ -308,6 +317,7 @@ PIPELINES.register("clean")(
             Stage(name="measure", plan=dedup.plan_measure, work=_measure),
             Stage(name="count", plan=single, work=_count),
             *dedup.STAGES,
+            *substring.STAGES,
             Stage(name="score", plan=_text_plan, work=_score),
             Stage(name="rank", plan=single, work=_rank),
             Stage(name="judge", plan=_text_plan, work=_judge),

@@ -1,6 +1,6 @@
 """Deduplicate alone: no rules, no scores; within a dataset, within its files, or against other datasets.
 
-measure (a shard) → the stages of ``dedup`` → publish (all)
+measure (a shard) → the stages of ``dedup`` → those of ``substring`` → publish (all)
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.store import Store, StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset, Version
@@ -23,7 +24,7 @@ from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.index import KIND, STATE, Base, few_arrays, find_base, write_state
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, group_rows
 from workers.pipelines.outputs import entries, outputs
 from workers.pipelines.update import selected, update
@@ -48,7 +49,7 @@ def submit_dedup(
 
     Parameters
     ----------
-    recipe : of which ``exact`` and ``near`` are used.
+    recipe : of which ``exact``, ``near`` and ``substring`` are used.
     against : names of other datasets; records that stand there leave, and theirs never do.
     per_source : only records of one file are compared with each other.
     within : whether the dataset's own records remove each other.
@@ -60,8 +61,10 @@ def submit_dedup(
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with.
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with, or passages per source.
     """
+    if per_source and recipe.substring is not None:
+        raise ConfigError("passages are looked for across files; leave out per_source, or the recipe's 'substring'")
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -104,7 +107,8 @@ def submit_dedup(
 
 def is_indexed(recipe: Recipe, scope: dict[str, Any]) -> bool:
     """Whether an index is kept of what is found: of a dataset's exact and near duplicates within itself."""
-    return recipe.exact and recipe.near is not None and scope == WITHIN
+    # Not of passages: the new records alone do not tell which of the old ones they repeat.
+    return recipe.exact and recipe.near is not None and recipe.substring is None and scope == WITHIN
 
 
 def base_for(
@@ -143,7 +147,7 @@ def _measure(unit: UnitContext) -> UnitResult:
 
 
 def _publish(unit: UnitContext) -> UnitResult:
-    """The deduplicated version: text shards as they are, beside each the ids that stay."""
+    """The deduplicated version: text shards, as they are or cut, beside each the ids that stay."""
     if "base" in unit.claim.config:
         return update(unit)
     kept, deduplicated = 0, []
@@ -152,17 +156,19 @@ def _publish(unit: UnitContext) -> UnitResult:
     for index, entry in enumerate(shards):
         unit.progress(index, len(shards))
         ids = unit.store.read_frame(measured[index], ["id"])
-        gone = duplicates_of(unit, index)["id"]
+        gone = pl.concat([duplicates_of(unit, index)["id"], substring.emptied_of(unit, index)])
         rows = selected(ids, gone.implode())
         selection = unit.store.write_frame(rows, "selection")
         kept += rows.height
-        deduplicated.append(entry | {"selection": selection.to_json()})
+        data = substring.text_shard(unit, index)
+        deduplicated.append(entry | {"data": data.to_json(), "selection": selection.to_json()})
     summary = {"records": sum(one["data"]["num_rows"] for one in shards), "kept": kept}
     with unit.catalog.read() as session:
         found, sizes = cluster_summary(session, unit.claim.run_id)
     summary |= found
     near = unit.claim.config["recipe"]["near"]
     summary["near"] = near and {key: near[key] for key in ("threshold", "bands", "rows")}
+    summary |= substring.summary(unit)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "deduplicated", deduplicated)
     return UnitResult(
         result=summary,
@@ -233,6 +239,7 @@ PIPELINES.register("dedup")(
         stages=(
             Stage(name="measure", plan=dedup.plan_measure, work=_measure),
             *dedup.STAGES,
+            *substring.STAGES,
             Stage(name="publish", plan=single, work=_publish),
         )
     )
