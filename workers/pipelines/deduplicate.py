@@ -1,16 +1,17 @@
 """Deduplicate alone: no rules, no scores; within a dataset, within its files, or against other datasets.
 
-measure (a shard) → the stages of ``dedup`` → publish (all)
+measure (a shard) → the stages of ``dedup`` → embed (a shard) → the stages of ``semantic`` → publish (all)
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset
@@ -19,9 +20,11 @@ from curation.recipe import Recipe
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single
-from workers.pipelines.dedup import all_shards, duplicates_of
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, semantic, single
+from workers.pipelines.dedup import all_shards
+from workers.pipelines.embeddings import check_encoder
 from workers.pipelines.outputs import entries, outputs
+from workers.pipelines.semantic import all_duplicates_of, semantic_summary
 
 
 def submit_dedup(
@@ -40,7 +43,7 @@ def submit_dedup(
 
     Parameters
     ----------
-    recipe : of which ``exact`` and ``near`` are used.
+    recipe : of which ``exact``, ``near`` and ``semantic`` with its ``encoder`` are used.
     against : names of other datasets; records that stand there leave, and theirs never do.
     per_source : only records of one file are compared with each other.
     within : whether the dataset's own records remove each other.
@@ -51,8 +54,13 @@ def submit_dedup(
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with.
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with, the encoder is not
+        installed, or semantic duplicates are asked for in another scope than the whole dataset.
     """
+    if recipe.semantic is not None:
+        check_encoder(recipe)
+        if against or per_source or not within:
+            raise ConfigError("semantic compares the records of one dataset with each other; leave out its scope")
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -107,7 +115,7 @@ def _publish(unit: UnitContext) -> UnitResult:
     for index, entry in enumerate(shards):
         unit.progress(index, len(shards))
         ids = unit.store.read_frame(measured[index], ["id"])
-        gone = duplicates_of(unit, index)["id"]
+        gone = all_duplicates_of(unit, index)["id"]
         rows = ids.with_row_index("row").filter(~pl.col("id").is_in(gone.implode()))
         selection = unit.store.write_frame(rows.select("id", pl.col("row").cast(pl.Int64)), "selection")
         kept += rows.height
@@ -115,6 +123,7 @@ def _publish(unit: UnitContext) -> UnitResult:
     summary = {"records": sum(one["data"]["num_rows"] for one in shards), "kept": kept}
     with unit.catalog.read() as session:
         summary |= cluster_summary(session, unit.claim.run_id)
+        summary["semantic"] = semantic_summary(session, unit.claim.run_id, unit.claim.config)
     near = unit.claim.config["recipe"]["near"]
     summary["near"] = near and {key: near[key] for key in ("threshold", "bands", "rows")}
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "deduplicated", deduplicated)
@@ -133,7 +142,7 @@ def _publish(unit: UnitContext) -> UnitResult:
 
 def cluster_summary(session: Session, run_id: str) -> dict[str, Any]:
     """Counts over a run's clusters: by kind of duplicate, how many clusters, the biggest."""
-    of_run = DuplicatePair.run_id == run_id
+    of_run = and_(DuplicatePair.run_id == run_id, DuplicatePair.accepted)
     kinds = session.execute(select(DuplicatePair.kind, func.count()).where(of_run).group_by(DuplicatePair.kind))
     found: dict[str, int] = {row[0]: row[1] for row in kinds}
     size = func.count().label("size")
@@ -142,6 +151,7 @@ def cluster_summary(session: Session, run_id: str) -> dict[str, Any]:
     return {
         "exact_duplicates": found.get("exact", 0),
         "near_duplicates": found.get("near", 0),
+        "semantic_duplicates": found.get("semantic", 0),
         "clusters": clusters,
         "biggest_cluster": biggest or 0,
     }
@@ -152,6 +162,8 @@ PIPELINES.register("dedup")(
         stages=(
             Stage(name="measure", plan=dedup.plan_measure, work=_measure),
             *dedup.STAGES,
+            semantic.EMBED,
+            *semantic.STAGES,
             Stage(name="publish", plan=single, work=_publish),
         )
     )
