@@ -1,6 +1,6 @@
 """Reading back what a deduplication found: clusters, measured pairs, other thresholds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -17,12 +17,15 @@ from curation.dedup.whatif import Outcome, near_outcome
 from workers import manifests
 
 KINDS = ("clean", "dedup")
+ALL_KINDS = ("exact", "near", "semantic")
 EXPORT_ROWS = 100_000
 CLUSTER_SCHEMA = {
     "cluster": pl.String,
     "record_id": pl.String,
     "kind": pl.String,
+    "accepted": pl.Boolean,
     "jaccard": pl.Float64,
+    "cosine": pl.Float64,
     "bands_shared": pl.Int64,
     "rule": pl.String,
     "record_text": pl.String,
@@ -47,7 +50,8 @@ def newest_run(session: Session, dataset: Dataset, *, measured: bool = False) ->
         .order_by(Run.finished_at.desc(), Run.id)
     )
     for run in session.scalars(query):
-        if run.config["recipe"]["near"] or (run.config["recipe"]["exact"] and not measured):
+        recipe = run.config["recipe"]
+        if recipe["near"] or (not measured and (recipe["exact"] or recipe.get("semantic"))):
             return run
     looked_for = "near duplicates" if measured else "duplicates"
     raise NotFoundError(
@@ -56,22 +60,44 @@ def newest_run(session: Session, dataset: Dataset, *, measured: bool = False) ->
 
 
 def measured_pairs(session: Session, store: Store, run_id: str) -> Iterator[pl.DataFrame]:
-    """Every pair that a run measured, accepted or not, a part at a time."""
+    """Every exact or near pair that a run measured, accepted or not, a part at a time."""
     for file in manifests.run_files(session, run_id, "pairs"):
         yield store.read_frame(file)
 
 
-def biggest_clusters(session: Session, run_id: str, limit: int) -> list[tuple[str, int]]:
-    """Keepers with the most records behind them, and how many."""
+def biggest_clusters(
+    session: Session, run_id: str, limit: int, *, kinds: Sequence[str] = ALL_KINDS, accepted: bool = True
+) -> list[tuple[str, int]]:
+    """Keepers with the most records behind them, and how many.
+
+    Parameters
+    ----------
+    kinds : of duplicates that count.
+    accepted : False: those behind which records were only reported.
+    """
     size = func.count().label("size")
     rows = session.execute(
         select(DuplicatePair.keeper_id, size)
-        .where(DuplicatePair.run_id == run_id, DuplicatePair.accepted)
+        .where(DuplicatePair.run_id == run_id, DuplicatePair.accepted.is_(accepted), DuplicatePair.kind.in_(kinds))
         .group_by(DuplicatePair.keeper_id)
         .order_by(size.desc(), DuplicatePair.keeper_id)
         .limit(limit)
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def kinds_of(session: Session, run_id: str, keepers: Sequence[str]) -> dict[str, list[str]]:
+    """By which kinds of duplicate the records behind each keeper left, sorted."""
+    rows = session.execute(
+        select(DuplicatePair.keeper_id, DuplicatePair.kind)
+        .where(DuplicatePair.run_id == run_id, DuplicatePair.accepted, DuplicatePair.keeper_id.in_(keepers))
+        .distinct()
+        .order_by(DuplicatePair.keeper_id, DuplicatePair.kind)
+    )
+    found: dict[str, list[str]] = {keeper: [] for keeper in keepers}
+    for keeper, kind in rows:
+        found[keeper].append(kind)
+    return found
 
 
 def what_if(session: Session, store: Store, run: Run, thresholds: list[float]) -> list[Outcome]:
@@ -104,12 +130,15 @@ def _versions(session: Session, run: Run) -> list[tuple[str, Version]]:
 
 
 def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
-    """Every removed record with its keeper, both with text, file and line, as ``CLUSTER_SCHEMA``, many at a time."""
+    """Every removed record with its keeper, both with text, file and line, as ``CLUSTER_SCHEMA``, many at a time.
+
+    With them those that are only reported, by ``accepted``.
+    """
     last = ""
     while True:
         pairs = session.scalars(
             select(DuplicatePair)
-            .where(DuplicatePair.run_id == run.id, DuplicatePair.accepted, DuplicatePair.record_id > last)
+            .where(DuplicatePair.run_id == run.id, DuplicatePair.record_id > last)
             .order_by(DuplicatePair.record_id)
             .limit(EXPORT_ROWS)
         ).all()
@@ -123,7 +152,9 @@ def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFr
                     "cluster": one.keeper_id,
                     "record_id": one.record_id,
                     "kind": one.kind,
+                    "accepted": one.accepted,
                     "jaccard": one.jaccard,
+                    "cosine": one.cosine,
                     "bands_shared": one.bands_shared,
                     "rule": one.rule,
                     **{

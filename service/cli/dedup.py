@@ -16,6 +16,7 @@ from curation.dedup.config import PRESETS, NearConfig
 from curation.dedup.curve import curve
 from curation.recipe import Recipe
 from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.semantic import semantic, tell_funnel
 from workers import clusters as reading
 from workers import manifests
 
@@ -150,13 +151,7 @@ def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: 
     if json:
         emit_json({"run": run_id} | result)
         return
-    left = result["records"]
-    table: list[tuple[str, int, int]] = [("(in)", 0, left)]
-    for kind in ("exact_duplicates", "near_duplicates"):
-        left -= result[kind]
-        table.append((kind.replace("_", " "), result[kind], left))
-    emit_table("funnel", ("stage", "dropped", "left"), table)
-    say(f"{result['clusters']:,} clusters, {result['biggest_cluster']:,} records behind the biggest keeper")
+    tell_funnel(result)
     if recipe.near is not None:
         near = recipe.near
         say(
@@ -194,19 +189,33 @@ def clusters(
     with catalog.read() as session:
         found = reading.newest_run(session, manifests.find_dataset(session, dataset))
         biggest = reading.biggest_clusters(session, found.id, limit)
-        texts = reading.texts_of(session, store, found, {keeper for keeper, _ in biggest})
+        reported = reading.biggest_clusters(session, found.id, limit, accepted=False)
+        texts = reading.texts_of(session, store, found, {keeper for keeper, _ in biggest + reported})
+        kinds = reading.kinds_of(session, found.id, [keeper for keeper, _ in biggest])
         run_id = found.id
-    rows = [{"keeper": keeper, "removed": size, "text": texts[keeper]["text"]} for keeper, size in biggest]
+    rows = [
+        {"keeper": keeper, "removed": size, "kinds": kinds[keeper], "text": texts[keeper]["text"]}
+        for keeper, size in biggest
+    ]
+    only_reported = [
+        {"keeper": keeper, "would_leave": size, "text": texts[keeper]["text"]} for keeper, size in reported
+    ]
     if json:
-        emit_json({"run": run_id, "clusters": rows})
+        emit_json({"run": run_id, "clusters": rows, "reported": only_reported})
         return
+    if only_reported:
+        emit_table(
+            f"semantic duplicates that run {run_id[:8]} reports, and does not remove",
+            ("would leave", "behind record", "text"),
+            [(row["would_leave"], row["keeper"], str(row["text"])[:TEXT_CHARS]) for row in only_reported],
+        )
     if not rows:
         say(f"no record of {dataset!r} left as a duplicate in run {run_id[:8]}")
         return
     emit_table(
         f"biggest clusters of run {run_id[:8]}",
-        ("removed", "kept record", "text"),
-        [(row["removed"], row["keeper"], str(row["text"])[:TEXT_CHARS]) for row in rows],
+        ("removed", "kept record", "by", "text"),
+        [(row["removed"], row["keeper"], ", ".join(row["kinds"]), str(row["text"])[:TEXT_CHARS]) for row in rows],
     )
 
 
@@ -278,6 +287,9 @@ def show_curve(
     for similarity, probability in sorted({*points[::2], (threshold, near.recall(threshold))}):
         mark = " <- threshold" if similarity == threshold else ""
         show(f"{similarity:<5.4g} {'█' * round(50 * probability):<50} {probability:7.3%}{mark}")
+
+
+app.command("semantic")(semantic)
 
 
 def what_if(

@@ -51,18 +51,17 @@ MAX_PAIRS = 20_000_000
 FILE_PAIRS = 1_000_000
 """Pairs after which a file is written: what a unit holds of them, beside those of one cell."""
 KIND = "semantic"
-ENTRY_SCHEMA = pl.Schema(
-    {
-        "id": pl.String,
-        "shard": pl.Int64,
-        "length": pl.Int64,
-        "cell": pl.Int64,
-        "vector": pl.List(pl.Int16),
-    }
-)
+METHOD_COLUMNS = {"kind": pl.lit(KIND), "rule": pl.lit(METHOD)}
+ENTRY_SCHEMA: dict[str, Any] = {
+    "id": pl.String,
+    "shard": pl.Int64,
+    "length": pl.Int64,
+    "cell": pl.Int64,
+    "vector": pl.List(pl.Int16),
+}
 MEASURED_SCHEMA = {"record_id": pl.String, "keeper_id": pl.String, "similarity": pl.Float64, "shard": pl.Int64}
 LEFT_SCHEMA = {"id": pl.String, "keeper_id": pl.String, "kind": pl.String}
-SAMPLE_SCHEMA = pl.Schema({"id": pl.String, "vector": pl.List(pl.Int16)})
+SAMPLE_SCHEMA: dict[str, Any] = {"id": pl.String, "vector": pl.List(pl.Int16)}
 PAIRS = DuplicatePair.metadata.tables["duplicate_pairs"]
 
 
@@ -308,7 +307,9 @@ def _choose(unit: UnitContext) -> UnitResult:
     stored = [
         (
             "semantic_pairs",
-            unit.store.write_frame(_named(part, names).with_columns(rule=pl.lit(METHOD)), "semantic_pairs"),
+            unit.store.write_frame(
+                _named(part, names).rename({"similarity": "cosine"}).with_columns(**METHOD_COLUMNS), "semantic_pairs"
+            ),
         )
         for part in pairs.iter_slices(FILE_PAIRS)
     ]
@@ -322,8 +323,7 @@ def _choose(unit: UnitContext) -> UnitResult:
         cosine="similarity",
         bands_shared=pl.lit(0, pl.Int64),
         accepted=pl.lit(value=step.action == "remove"),
-        kind=pl.lit(KIND),
-        rule=pl.lit(METHOD),
+        **METHOD_COLUMNS,
         run_id=pl.lit(unit.claim.run_id),
     )
     unit.progress(pairs.height, pairs.height)
