@@ -88,11 +88,13 @@ def background_problem(
     if found is None or found <= limit:
         return None
     fine = [one for one, ratio in ratios.items() if one < step.epsilon and ratio is not None and ratio <= limit]
-    smaller = f"epsilon={max(fine):g} is within it" if fine else "no epsilon of the sweep is within it"
     others = " or ".join(one for one in encoders if one != encoder) or "none is installed"
+    smaller = (
+        f"take epsilon={max(fine):g}, which is within it, or" if fine else "no smaller one tried is within it; take"
+    )
     look = ", or look first with action report" if step.action == "remove" else " before you remove them"
     return (
         f"{100 * found:.3g} % of pairs of random records are as near as epsilon={step.epsilon:g}, at most "
         f"{100 * limit:.3g} % may be where records leave by it: encoder {encoder!r} does not tell these texts apart; "
-        f"take a smaller epsilon ({smaller}) or another encoder ({others}){look}"
+        f"{smaller} another encoder ({others}){look}"
     )

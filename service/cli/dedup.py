@@ -237,7 +237,7 @@ def export(
     try:
         with catalog.read() as session:
             found = reading.newest_run(session, manifests.find_dataset(session, dataset))
-            total = _write_parquet(aside, reading.cluster_rows(session, Store.of(catalog.settings), found))
+            total, removed = _write_parquet(aside, reading.cluster_rows(session, Store.of(catalog.settings), found))
         if not total:
             raise ConfigError(f"no record of {dataset!r} left as a duplicate; there is nothing to export")
         aside.replace(path)
@@ -252,19 +252,23 @@ def export(
         emit_json({"file": str(path), "rows": total})
         return
     show(str(path))
-    say(f"{total:,} removed records, each with its keeper in column 'cluster'")
+    say(f"{removed:,} removed records, each with its keeper in column 'cluster'")
+    if removed < total:
+        say(f"{total - removed:,} more that are only reported: column 'accepted' is false")
 
 
-def _write_parquet(path: Path, frames: Iterator[pl.DataFrame]) -> int:
-    """Write frames one after another; how many rows they had."""
+def _write_parquet(path: Path, frames: Iterator[pl.DataFrame]) -> tuple[int, int]:
+    """Write frames one after another; how many rows they had, and how many of these are of removed records."""
     import pyarrow.parquet as pq
 
     schema, total = pl.DataFrame(schema=reading.CLUSTER_SCHEMA).to_arrow().schema, 0
+    removed = 0
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for frame in frames:
             writer.write_table(frame.to_arrow())
             total += frame.height
-    return total
+            removed += int(frame["accepted"].sum())
+    return total, removed
 
 
 @app.command("curve")

@@ -88,6 +88,6 @@ def tell_semantic(found: dict[str, Any] | None) -> None:
     if found["unknown"]:
         say(f"{found['unknown']:,} records hold nothing that the encoder knows; they were compared with nothing")
     if found["action"] == "report":
-        say("only reported: none of them left")
+        say("only reported: none of them left; with action remove they do")
     if found["warning"]:
         say(f"warning: {found['warning']}")
