@@ -269,7 +269,7 @@ def similarity(pair: dict[str, Any]) -> str:
 def _explain_duplicates(story: dict[str, Any]) -> None:
     kept = story["duplicate_of"]
     if kept is not None:
-        further = kept["which_left_for"]
+        further = story["keeper_left_for"]
         then = f"which left in its turn for {further}" if further else "which was kept"
         show(f"{kept['kind']} duplicate of {kept['kept']}, {then}: {similarity(kept)} ({kept['rule']})")
     for one in story["duplicates"][:20]:

@@ -188,8 +188,8 @@ def test_cleaning_tells_the_kind_everywhere_and_keeps_vectors_beside_their_recor
     assert set(measured.rows()) == {("exact", True, False), ("near", True, False), ("semantic", False, True)}
     kept = exported.filter(keeper_text=f"{line} again")["cluster"][0]
     assert (gone["reason"], gone["duplicate_of"]["kept"]) == ("semantic_duplicate", kept)
-    assert gone["duplicate_of"]["which_left_for"] is None
-    assert (behind["reason"], behind["duplicate_of"]["which_left_for"]) == ("near_duplicate", kept)
+    assert gone["keeper_left_for"] is None
+    assert (behind["reason"], behind["keeper_left_for"]) == ("near_duplicate", kept)
     assert "<h2>Semantic duplicates</h2>" in page
     assert '<polyline class="line series-0"' in page.split("<h2>Semantic duplicates</h2>")[1].split("</section>")[0]
 
