@@ -15,9 +15,10 @@ from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.registry import Registry
 from catalog.yaml_keys import StrictLoader
 from curation.dedup.config import NearConfig
+from curation.dedup.semantic_step import SemanticStep
 from curation.dedup.substring import SubstringConfig
 from curation.difficulty import DIFFICULTY
-from curation.encoders import ENCODERS
+from curation.encoders import ENCODERS, advised_encoders
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
 
@@ -39,6 +40,7 @@ class Recipe:
     exact : whether exact duplicates leave.
     near : how near-duplicates are found, or None to keep them.
     substring : which repeated passages are found and what becomes of them, or None to look for none.
+    semantic : how semantic duplicates are found and what is done with them, or None; it needs an encoder of meaning.
     encoder : registered encoder of the embeddings.
     difficulty : registered difficulty parts, at least one.
     """
@@ -51,6 +53,7 @@ class Recipe:
     exact: bool = True
     near: NearConfig | None = None
     substring: SubstringConfig | None = None
+    semantic: SemanticStep | None = None
     encoder: str = "hashing"
     difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
 
@@ -71,6 +74,10 @@ class Recipe:
         for name in self.rules:
             _known(RULES, name)
         _known(ENCODERS, self.encoder)
+        if self.semantic is not None and not ENCODERS[self.encoder].config().knows_meaning:
+            raise ConfigError(
+                f"semantic compares meanings, of which encoder {self.encoder!r} knows nothing; {advised_encoders()}"
+            )
         if not self.difficulty or len(set(self.difficulty)) < len(self.difficulty):
             raise ConfigError(f"difficulty={list(self.difficulty)!r} must name at least one part, each once")
         for name in self.difficulty:
@@ -95,6 +102,7 @@ class Recipe:
             "exact": self.exact,
             "near": None if self.near is None else {**asdict(self.near), "threshold": float(self.near.threshold)},
             "substring": None if self.substring is None else asdict(self.substring),
+            "semantic": None if self.semantic is None else self.semantic.canonical(),
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
             "versions": {"encoder": ENCODERS[self.encoder].version, "difficulty": versions},
@@ -217,6 +225,7 @@ def _parse(given: Any) -> Recipe:
     values["rules"] = _rules(given.get("rules"))
     values["near"] = _near(given.get("near"))
     values["substring"] = _substring(given.get("substring"))
+    values["semantic"] = _semantic(given.get("semantic"))
     for key in ("languages", "difficulty"):
         if key in given:
             values[key] = _names(key, given[key])
@@ -258,6 +267,17 @@ def _substring(given: Any) -> SubstringConfig | None:
         return SubstringConfig.configured({str(key): value for key, value in given.items()})
     except ConfigError as error:
         raise ConfigError(f"substring: {error}") from error
+
+
+def _semantic(given: Any) -> SemanticStep | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise ConfigError(f"semantic={given!r} must map options to values, or be null to leave the step out")
+    try:
+        return SemanticStep.configured({str(key): value for key, value in given.items()})
+    except ConfigError as error:
+        raise ConfigError(f"semantic: {error}") from error
 
 
 def _names(key: str, given: Any) -> tuple[Any, ...]:

@@ -1,11 +1,12 @@
 """The report: one self-contained HTML page about a dataset, drawn on the server, with no script and nothing fetched."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import polars as pl
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.store import Store
@@ -75,6 +76,9 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             banding=banding_chart(run),
             finder=finder,
             passages=passages.most_repeated(session, store, finder, NUM_PASSAGES) if finder else [],
+            semantic=version.summary.get("semantic"),
+            semantic_clusters=semantic_clusters(session, store, run),
+            sweep=sweep_chart(version.summary.get("semantic")),
             learning=learning_chart(rehearsal),
             rehearsal=rehearsal,
             training=training,
@@ -84,14 +88,27 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
     )
 
 
-def clusters(session: Session, store: Store, run: Run) -> list[Cluster]:
-    """The biggest duplicate clusters of a run, with the kept text and some of those that left."""
-    biggest = biggest_clusters(session, run, NUM_CLUSTERS)
+def clusters(
+    session: Session, store: Store, run: Run, *, kinds: Sequence[str] = ("exact", "near"), accepted: bool = True
+) -> list[Cluster]:
+    """The biggest clusters of some kinds of duplicates, with the kept text and some of those that left.
+
+    Parameters
+    ----------
+    accepted : False: those that were only reported.
+    """
+    biggest = biggest_clusters(session, run, NUM_CLUSTERS, kinds=kinds, accepted=accepted)
+    similarity = func.coalesce(DuplicatePair.jaccard, DuplicatePair.cosine)
+    counted = (
+        in_force(run),
+        DuplicatePair.accepted.is_(accepted),
+        DuplicatePair.kind.in_(kinds),
+    )
     pairs = {
         keeper: session.scalars(
             select(DuplicatePair)
-            .where(in_force(run), DuplicatePair.accepted, DuplicatePair.keeper_id == keeper)
-            .order_by(DuplicatePair.jaccard, DuplicatePair.record_id)
+            .where(*counted, DuplicatePair.keeper_id == keeper)
+            .order_by(similarity, DuplicatePair.record_id)
             .limit(NUM_MEMBERS)
         ).all()
         for keeper, _ in biggest
@@ -109,12 +126,40 @@ def clusters(session: Session, store: Store, run: Run) -> list[Cluster]:
                     "runs": shown_differences(text[keeper], text[one.record_id]),
                     "kind": one.kind,
                     "jaccard": one.jaccard,
+                    "cosine": one.cosine,
                 }
                 for one in pairs[keeper]
             ],
         )
         for keeper, count in biggest
     ]
+
+
+def semantic_clusters(session: Session, store: Store, run: Run | None) -> list[Cluster]:
+    """The biggest clusters of semantic duplicates, whether they left or were only reported."""
+    step = run.config["recipe"].get("semantic") if run is not None else None
+    if run is None or step is None:
+        return []
+    return clusters(session, store, run, kinds=("semantic",), accepted=step["action"] == "remove")
+
+
+def sweep_chart(found: dict[str, Any] | None) -> Chart | None:
+    """Share of the compared records that would leave against epsilon, and that of random pairs as near."""
+    if not found or not found["records"]:
+        return None
+    would = tuple((one["epsilon"], one["would_leave"] / found["records"]) for one in found["sweep"])
+    chosen = next(share for epsilon, share in would if epsilon == found["epsilon"])
+    return line_chart(
+        [
+            Series(name="share of records that would leave", points=would),
+            Series(
+                name=f"epsilon {found['epsilon']:g}: {chosen:.2%}",
+                points=((found["epsilon"], 0.0), (found["epsilon"], chosen)),
+                is_reference=True,
+            ),
+        ],
+        unit="epsilon",
+    )
 
 
 def shown_differences(kept: str, other: str) -> Runs:

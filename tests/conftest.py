@@ -1,5 +1,6 @@
 """What every test may ask for: a PostgreSQL server, and a catalog on either database."""
 
+import os
 import signal
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +21,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 hypothesis_settings.register_profile("winnow", deadline=None)
 hypothesis_settings.load_profile("winnow")
+
+
+@pytest.fixture(scope="session")
+def encoder_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what encoders compute once, shared by all test processes: distilling takes a minute of one core."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "encoders"
 
 
 @pytest.fixture(scope="session")

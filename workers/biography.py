@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from catalog.errors import NotFoundError
 from catalog.store import Store, StoredFile
 from catalog.tables.access import User
-from catalog.tables.curation import Verdict
+from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run
 from curation.recipe import advised_presets
@@ -18,6 +18,8 @@ from labeling import queue as queues
 from workers import manifests, passages
 
 MIN_PREFIX = 6
+PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.Int64}
+"""What not every kind of pair has."""
 
 
 def biography(session: Session, store: Store, dataset: Dataset, record: str) -> dict[str, Any]:
@@ -128,6 +130,9 @@ def _judgement(session: Session, store: Store, run: Run, record_id: str) -> dict
         for name, bounds in sorted(recipe["rules"].items(), key=lambda item: int(item[1]["position"]))
     ]
     pairs = measured_pairs(session, store, run.id, record_id)
+    reported = [one for one in pairs if one["accepted"] and not _removes(recipe, one["kind"])]
+    left = [one for one in pairs if one["accepted"] and _removes(recipe, one["kind"])]
+    keeper = next((one for one in left if one["record_id"] == record_id), None)
     return {
         "run": run.id,
         "recipe": recipe["name"],
@@ -136,25 +141,46 @@ def _judgement(session: Session, store: Store, run: Run, record_id: str) -> dict
         "failed": verdict.failed,
         "rules": rules,
         "language": {"code": verdict.measured.get("language"), "confidence": verdict.measured.get("confidence")},
-        "duplicate_of": next(
-            (_pair(one) for one in pairs if one["accepted"] and one["record_id"] == record_id),
-            None,
-        ),
-        "duplicates": [_pair(one) for one in pairs if one["accepted"] and one["keeper_id"] == record_id],
+        "duplicate_of": keeper and _pair(keeper),
+        "keeper_left_for": keeper and _left_for(session, run.id, keeper["keeper_id"]),
+        "duplicates": [_pair(one) for one in left if one["keeper_id"] == record_id],
+        "reported": [_pair(one) for one in reported],
         "compared_and_different": [_pair(one) for one in pairs if not one["accepted"]],
         "scores": verdict.scores,
     }
 
 
+def _removes(recipe: dict[str, Any], kind: str) -> bool:
+    """Whether records leave by an accepted pair of this kind, or are only reported."""
+    return kind != "semantic" or recipe["semantic"]["action"] == "remove"
+
+
+def _left_for(session: Session, run_id: str, keeper_id: str) -> str | None:
+    """For whom a keeper left in its turn, which one of exact or near duplicates can do as a semantic one."""
+    query = select(DuplicatePair.keeper_id).where(
+        DuplicatePair.run_id == run_id, DuplicatePair.record_id == keeper_id, DuplicatePair.accepted
+    )
+    return session.scalars(query).one_or_none()
+
+
 def measured_pairs(session: Session, store: Store, run_id: str, record_id: str) -> list[dict[str, Any]]:
     """Every pair of a record that a run measured, accepted or not, the accepted first, then by falling similarity."""
     of_record = (pl.col("record_id") == record_id) | (pl.col("keeper_id") == record_id)
-    files = manifests.run_files(session, run_id, "pairs")
-    found = [store.read_frame(file).filter(of_record) for file in files]
+    found = [
+        store.read_frame(file).filter(of_record)
+        for kind in ("pairs", "semantic_pairs")
+        for file in manifests.run_files(session, run_id, kind)
+    ]
     if not found:
         return []
-    order = ["accepted", "jaccard", "record_id", "keeper_id"]
-    return pl.concat(found).sort(order, descending=[True, True, False, False]).to_dicts()
+    order = ["accepted", "similarity", "record_id", "keeper_id"]
+    pairs = pl.concat([*found, pl.DataFrame(schema=PAIR_SCHEMA)], how="diagonal")
+    return (
+        pairs.with_columns(similarity=pl.coalesce("jaccard", "cosine"))
+        .sort(order, descending=[True, True, False, False])
+        .drop("similarity")
+        .to_dicts()
+    )
 
 
 def _pair(pair: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +189,7 @@ def _pair(pair: dict[str, Any]) -> dict[str, Any]:
         "kept": pair["keeper_id"],
         "kind": pair["kind"],
         "jaccard": pair["jaccard"],
+        "cosine": pair["cosine"],
         "bands_shared": pair["bands_shared"],
         "rule": pair["rule"],
     }

@@ -1,6 +1,6 @@
 """Reading back what a deduplication found: clusters, measured pairs, other thresholds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -19,12 +19,15 @@ from workers import manifests
 from workers.index import rolled_back
 
 KINDS = ("clean", "dedup")
+ALL_KINDS = ("exact", "near", "semantic")
 EXPORT_ROWS = 100_000
 CLUSTER_SCHEMA = {
     "cluster": pl.String,
     "record_id": pl.String,
     "kind": pl.String,
+    "accepted": pl.Boolean,
     "jaccard": pl.Float64,
+    "cosine": pl.Float64,
     "bands_shared": pl.Int64,
     "rule": pl.String,
     "record_text": pl.String,
@@ -51,7 +54,8 @@ def newest_run(session: Session, dataset: Dataset, *, measured: bool = False) ->
     back = rolled_back(session, dataset.id)
     for run in session.scalars(query):
         recipe = run.config["recipe"]
-        if run.id not in back and (recipe["near"] or (recipe["exact"] and not measured)):
+        wanted = recipe["near"] or (not measured and (recipe["exact"] or recipe.get("semantic")))
+        if run.id not in back and wanted:
             return run
     looked_for = "near duplicates" if measured else "duplicates"
     raise NotFoundError(
@@ -78,7 +82,7 @@ def in_force(run: Run) -> ColumnElement[bool]:
 
 
 def measured_pairs(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
-    """Every pair that was measured, accepted or not, a part at a time."""
+    """Every exact or near pair that was measured, accepted or not, a part at a time."""
     void = pl.DataFrame(schema={"id": pl.String, "pairs": pl.String})
     for one in reversed(chain(run)):
         for file in manifests.run_files(session, one, "pairs"):
@@ -87,17 +91,39 @@ def measured_pairs(session: Session, store: Store, run: Run) -> Iterator[pl.Data
         void = pl.concat([void, *(store.read_frame(file) for file in manifests.run_files(session, one, "void"))])
 
 
-def biggest_clusters(session: Session, run: Run, limit: int) -> list[tuple[str, int]]:
-    """Keepers with the most records behind them, and how many."""
+def biggest_clusters(
+    session: Session, run: Run, limit: int, *, kinds: Sequence[str] = ALL_KINDS, accepted: bool = True
+) -> list[tuple[str, int]]:
+    """Keepers with the most records behind them, and how many.
+
+    Parameters
+    ----------
+    kinds : of duplicates that count.
+    accepted : False: those behind which records were only reported.
+    """
     size = func.count().label("size")
     rows = session.execute(
         select(DuplicatePair.keeper_id, size)
-        .where(in_force(run), DuplicatePair.accepted)
+        .where(in_force(run), DuplicatePair.accepted.is_(accepted), DuplicatePair.kind.in_(kinds))
         .group_by(DuplicatePair.keeper_id)
         .order_by(size.desc(), DuplicatePair.keeper_id)
         .limit(limit)
     )
     return [(row[0], row[1]) for row in rows]
+
+
+def kinds_of(session: Session, run: Run, keepers: Sequence[str]) -> dict[str, list[str]]:
+    """By which kinds of duplicate the records behind each keeper left, sorted."""
+    rows = session.execute(
+        select(DuplicatePair.keeper_id, DuplicatePair.kind)
+        .where(in_force(run), DuplicatePair.accepted, DuplicatePair.keeper_id.in_(keepers))
+        .distinct()
+        .order_by(DuplicatePair.keeper_id, DuplicatePair.kind)
+    )
+    found: dict[str, list[str]] = {keeper: [] for keeper in keepers}
+    for keeper, kind in rows:
+        found[keeper].append(kind)
+    return found
 
 
 def what_if(session: Session, store: Store, run: Run, thresholds: list[float]) -> list[Outcome]:
@@ -130,12 +156,15 @@ def _versions(session: Session, run: Run) -> list[tuple[str, Version]]:
 
 
 def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
-    """Every removed record with its keeper, both with text, file and line, as ``CLUSTER_SCHEMA``, many at a time."""
+    """Every removed record with its keeper, both with text, file and line, as ``CLUSTER_SCHEMA``, many at a time.
+
+    With them those that are only reported, by ``accepted``.
+    """
     last = ""
     while True:
         pairs = session.scalars(
             select(DuplicatePair)
-            .where(in_force(run), DuplicatePair.accepted, DuplicatePair.record_id > last)
+            .where(in_force(run), DuplicatePair.record_id > last)
             .order_by(DuplicatePair.record_id)
             .limit(EXPORT_ROWS)
         ).all()
@@ -149,7 +178,9 @@ def cluster_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFr
                     "cluster": one.keeper_id,
                     "record_id": one.record_id,
                     "kind": one.kind,
+                    "accepted": one.accepted,
                     "jaccard": one.jaccard,
+                    "cosine": one.cosine,
                     "bands_shared": one.bands_shared,
                     "rule": one.rule,
                     **{

@@ -28,7 +28,12 @@ def read_embeddings(store: Store, version: Version) -> np.ndarray[Any, np.dtype[
     """(num_records, dim) float32, in the order of ``read_records``."""
     parts = []
     for entry in manifests.read(store, version)["shards"]:
-        vectors = store.read_frame(_file(entry, "embedding"), ["vector"])["vector"]
+        embedded = store.read_frame(_file(entry, "embedding"))
+        if embedded.height > entry["selection"]["num_rows"]:
+            # Semantic duplicates leave by their vectors, after these were stored.
+            kept = store.read_frame(_file(entry, "selection"), ["id"])["id"]
+            embedded = embedded.filter(pl.col("id").is_in(kept.implode()))
+        vectors = embedded["vector"]
         if len(vectors):
             width = int(vectors.list.len()[0])
             parts.append(vectors.list.explode().to_numpy().reshape(-1, width))

@@ -37,9 +37,10 @@ class Verdict(Base):
 
 
 class DuplicatePair(Base):
-    """A record that left because of another, which was measured to be the same.
+    """A record that left because of another, which was measured to be the same, or would have left.
 
-    Pairs that were measured and removed nobody are many more: they are in the run's ``pairs`` shards, with these.
+    Pairs that were measured and removed nobody are many more: they are in the run's ``pairs`` and
+    ``semantic_pairs`` shards, with these.
     """
 
     __tablename__ = "duplicate_pairs"
@@ -50,11 +51,14 @@ class DuplicatePair(Base):
     keeper_id: Mapped[str] = mapped_column(KeeperId, primary_key=True)
     """A record of the same dataset, or ``DATASET:RECORD`` of another that the run was compared with."""
     kind: Mapped[str] = mapped_column(String(20))
-    """``exact`` or ``near``."""
-    jaccard: Mapped[float] = mapped_column(Float)
+    """``exact``, ``near`` or ``semantic``."""
+    jaccard: Mapped[float | None] = mapped_column(Float)
+    """Of the shingle sets; null for a semantic pair."""
+    cosine: Mapped[float | None] = mapped_column(Float)
+    """Of the vectors; null for any other pair."""
     bands_shared: Mapped[int]
     accepted: Mapped[bool] = mapped_column(Boolean)
-    """True: the record left because of this keeper."""
+    """True: the record left because of this keeper. False: it would have, but the recipe asks to report only."""
     rule: Mapped[str] = mapped_column(Text)
     """Method and version, e.g. ``minhash/1``."""
 

@@ -16,6 +16,11 @@ Encoder = Callable[[Sequence[str], Path], np.ndarray]
 
 ENCODERS: Registry[Encoder] = Registry("encoder", "curation.encoders")
 
-from curation.encoders.installed import Requires, installed_encoders  # noqa: E402 - needs the registry
+from curation.encoders.installed import (  # noqa: E402 - needs the registry
+    Requires,
+    advised_encoders,
+    encoders_of_meaning,
+    installed_encoders,
+)
 
-__all__ = ["ENCODERS", "Encoder", "Requires", "installed_encoders"]
+__all__ = ["ENCODERS", "Encoder", "Requires", "advised_encoders", "encoders_of_meaning", "installed_encoders"]

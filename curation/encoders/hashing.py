@@ -1,6 +1,7 @@
 """Character n-grams hashed and projected: no model, any script."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,14 @@ def _projection() -> Any:
     return csr_array((signs, columns, offsets), shape=(NUM_FEATURES, DIMENSIONS))
 
 
-@ENCODERS.register("hashing", Requires)
+@dataclass(frozen=True, kw_only=True)
+class Hashing(Requires):
+    """What is said of the encoder."""
+
+    knows_meaning: bool = False
+
+
+@ENCODERS.register("hashing", Hashing)
 def hashing(texts: Sequence[str], cache: Path) -> np.ndarray:  # noqa: ARG001 - nothing to cache, but one contract
     """Encode texts by their character 2- to 4-grams, hashed and projected by fixed random signs to 256 dimensions.
 

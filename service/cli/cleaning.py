@@ -22,6 +22,7 @@ from service.cli.output import (
     workspace,
 )
 from service.cli.passages import explain_passages, outcome
+from service.cli.semantic import tell_semantic
 from workers import manifests
 from workers.biography import biography
 
@@ -177,6 +178,7 @@ def clean(
     if "passages" in result:
         found = result["passages"]
         say(f"{found['passages']:,} repeated passages in {found['records']:,} records: {outcome(found)}")
+    tell_semantic(result.get("semantic"))
     if 10 * result["kept"] < result["records"]:
         say(_few_stay(dataset, result))
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
@@ -265,14 +267,20 @@ def _explain_rules(story: dict[str, Any]) -> None:
         show(f"language {language['code']} ({language['confidence']:.2f})")
 
 
+def similarity(pair: dict[str, Any]) -> str:
+    """What was measured of a pair, by its name."""
+    return f"Jaccard {pair['jaccard']:.3f}" if pair["cosine"] is None else f"cosine {pair['cosine']:.3f}"
+
+
 def _explain_duplicates(story: dict[str, Any]) -> None:
     kept = story["duplicate_of"]
     if kept is not None:
-        show(
-            f"{kept['kind']} duplicate of {kept['kept']}, which was kept: "
-            f"Jaccard {kept['jaccard']:.3f} ({kept['rule']})"
-        )
+        further = story["keeper_left_for"]
+        then = f"which left in its turn for {further}" if further else "which was kept"
+        show(f"{kept['kind']} duplicate of {kept['kept']}, {then}: {similarity(kept)} ({kept['rule']})")
     for one in story["duplicates"][:20]:
-        show(f"kept instead of {one['record']}: {one['kind']}, Jaccard {one['jaccard']:.3f}")
+        show(f"kept instead of {one['record']}: {one['kind']}, {similarity(one)}")
+    for one in story["reported"][:20]:
+        show(f"{one['record']} would leave for {one['kept']}: {one['kind']}, {similarity(one)}; only reported")
     if story["compared_and_different"]:
         show(f"compared with {len(story['compared_and_different'])} more and found different enough")

@@ -16,6 +16,7 @@ from curation.dedup.config import PRESETS, NearConfig
 from curation.dedup.curve import curve
 from curation.recipe import Recipe
 from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.semantic import semantic, tell_funnel
 from workers import clusters as reading
 from workers import manifests, passages
 
@@ -157,19 +158,13 @@ def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: 
     if json:
         emit_json({"run": run_id} | result)
         return
-    left = result["records"]
-    table: list[tuple[str, int, int]] = [("(in)", 0, left)]
-    for kind in ("exact_duplicates", "near_duplicates"):
-        left -= result[kind]
-        table.append((kind.replace("_", " "), result[kind], left))
-    emit_table("funnel", ("stage", "dropped", "left"), table)
+    tell_funnel(result)
     if "added" in result:
         say(
             f"{result['added']:,} records were new: {result['added_duplicates']:,} of them left as duplicates, "
             f"{result['of_earlier']:,} of earlier records; {_fewer(result['earlier_removed'])} on their account. "
             f"{result['read_again']:,} earlier records were read again"
         )
-    say(f"{result['clusters']:,} clusters, {result['biggest_cluster']:,} records behind the biggest keeper")
     if recipe.near is not None:
         near = recipe.near
         say(
@@ -232,19 +227,33 @@ def clusters(
     with catalog.read() as session:
         found = reading.newest_run(session, manifests.find_dataset(session, dataset))
         biggest = reading.biggest_clusters(session, found, limit)
-        texts = reading.texts_of(session, store, found, {keeper for keeper, _ in biggest})
+        reported = reading.biggest_clusters(session, found, limit, accepted=False)
+        texts = reading.texts_of(session, store, found, {keeper for keeper, _ in biggest + reported})
+        kinds = reading.kinds_of(session, found, [keeper for keeper, _ in biggest])
         run_id = found.id
-    rows = [{"keeper": keeper, "removed": size, "text": texts[keeper]["text"]} for keeper, size in biggest]
+    rows = [
+        {"keeper": keeper, "removed": size, "kinds": kinds[keeper], "text": texts[keeper]["text"]}
+        for keeper, size in biggest
+    ]
+    only_reported = [
+        {"keeper": keeper, "would_leave": size, "text": texts[keeper]["text"]} for keeper, size in reported
+    ]
     if json:
-        emit_json({"run": run_id, "clusters": rows})
+        emit_json({"run": run_id, "clusters": rows, "reported": only_reported})
         return
+    if only_reported:
+        emit_table(
+            f"semantic duplicates that run {run_id[:8]} reports, and does not remove",
+            ("would leave", "behind record", "text"),
+            [(row["would_leave"], row["keeper"], str(row["text"])[:TEXT_CHARS]) for row in only_reported],
+        )
     if not rows:
         say(f"no record of {dataset!r} left as a duplicate in run {run_id[:8]}")
         return
     emit_table(
         f"biggest clusters of run {run_id[:8]}",
-        ("removed", "kept record", "text"),
-        [(row["removed"], row["keeper"], str(row["text"])[:TEXT_CHARS]) for row in rows],
+        ("removed", "kept record", "by", "text"),
+        [(row["removed"], row["keeper"], ", ".join(row["kinds"]), str(row["text"])[:TEXT_CHARS]) for row in rows],
     )
 
 
@@ -273,10 +282,10 @@ def export(
             of, store = manifests.find_dataset(session, dataset), Store.of(catalog.settings)
             if spans:
                 rows = passages.span_rows(session, store, passages.require_run(session, of))
-                total = _write_parquet(aside, rows, passages.EXPORT_SCHEMA)
+                total, removed = _write_parquet(aside, rows, passages.EXPORT_SCHEMA)
             else:
                 rows = reading.cluster_rows(session, store, reading.newest_run(session, of))
-                total = _write_parquet(aside, rows, reading.CLUSTER_SCHEMA)
+                total, removed = _write_parquet(aside, rows, reading.CLUSTER_SCHEMA)
         if not total:
             nothing = "no passage of {!r} stands twice" if spans else "no record of {!r} left as a duplicate"
             raise ConfigError(f"{nothing.format(dataset)}; there is nothing to export")
@@ -294,20 +303,24 @@ def export(
     show(str(path))
     if spans:
         say(f"{total:,} repeated passages, each with the record that keeps it in column 'keeper_id'")
-    else:
-        say(f"{total:,} removed records, each with its keeper in column 'cluster'")
+        return
+    say(f"{removed:,} removed records, each with its keeper in column 'cluster'")
+    if removed < total:
+        say(f"{total - removed:,} more that are only reported: column 'accepted' is false")
 
 
-def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], columns: Any) -> int:
-    """Write frames one after another; how many rows they had."""
+def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], columns: Any) -> tuple[int, int]:
+    """Write frames one after another; how many rows they had, and how many of these are of removed records."""
     import pyarrow.parquet as pq
 
     schema, total = pl.DataFrame(schema=columns).to_arrow().schema, 0
+    removed = 0
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for frame in frames:
             writer.write_table(frame.to_arrow())
             total += frame.height
-    return total
+            removed += int(frame["accepted"].sum())
+    return total, removed
 
 
 @app.command("curve")
@@ -330,6 +343,9 @@ def show_curve(
     for similarity, probability in sorted({*points[::2], (threshold, near.recall(threshold))}):
         mark = " <- threshold" if similarity == threshold else ""
         show(f"{similarity:<5.4g} {'█' * round(50 * probability):<50} {probability:7.3%}{mark}")
+
+
+app.command("semantic")(semantic)
 
 
 def what_if(

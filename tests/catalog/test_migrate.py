@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
@@ -35,6 +36,31 @@ def test_migrations_give_exactly_the_declared_schema(empty: Catalog) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         names = set(inspect(connection).get_table_names())
     assert names == {*metadata.tables, "alembic_version"}
+
+
+def test_pairs_of_an_older_release_keep_their_jaccard_and_survive_going_back(empty: Catalog) -> None:
+    config = migrate._config()
+    old = {"run_id": "r" * 36, "record_id": "a", "keeper_id": "b", "kind": "near", "jaccard": 0.9, "bands_shared": 3}
+    new = old | {"record_id": "c", "kind": "semantic", "jaccard": None, "bands_shared": 0}
+    insert = "INSERT INTO duplicate_pairs ({}) VALUES ({})"
+    for revision, row in (("0002", old), ("0003", new), ("0002", None), ("0003", None)):
+        with empty.write() as session:
+            config.attributes["connection"] = session.connection()
+            (command.downgrade if (revision, row) == ("0002", None) else command.upgrade)(config, revision)
+            if row is not None:
+                values = row | {"accepted": True, "rule": "x"} | ({"cosine": 0.97} if row is new else {})
+                names = ", ".join(values)
+                session.execute(text(insert.format(names, ", ".join(f":{name}" for name in values))), values)
+            told = session.execute(text("SELECT * FROM duplicate_pairs ORDER BY record_id")).mappings().all()
+            assert [one["jaccard"] for one in told] == ([0.9, None] if row is new else [0.9])
+            assert [one.get("cosine") for one in told] == ([None, 0.97] if row is new else [None])
+    with empty.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        columns = metadata.tables["duplicate_pairs"].columns
+        assert not [one for one in compare_metadata(context, metadata) if getattr(one[-1], "name", "") in columns]
+        if empty.is_sqlite:
+            made = connection.scalar(text("SELECT sql FROM sqlite_master WHERE name = 'duplicate_pairs'"))
+            assert "WITHOUT ROWID" in made
 
 
 def _upgrade(home: str, url: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.encoders import ENCODERS, Requires, installed_encoders
+from curation.encoders import ENCODERS, Requires, encoders_of_meaning, installed_encoders
 
 PARAPHRASES = [
     ("How do I reset my password?", "How can I reset the password?", "The soup was cold and tasted of salt."),
@@ -25,8 +25,8 @@ TOLERANCE = {"minilm_bf16": 2e-3}
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("encoders")
+def cache(encoder_cache) -> Path:
+    return encoder_cache
 
 
 @pytest.mark.parametrize("name", sorted(ENCODERS.load()))
@@ -62,6 +62,7 @@ def test_no_texts_give_no_rows_of_the_same_width(name, cache):
 def test_every_encoder_says_what_it_needs_and_all_are_installed_here():
     assert all(issubclass(ENCODERS[name].config, Requires) for name in ENCODERS)
     assert installed_encoders() == sorted(ENCODERS)
+    assert encoders_of_meaning() == ["minilm", "minilm_bf16", "static"]
 
 
 def test_korean_paraphrases_are_closer_by_character_n_grams(cache):

@@ -83,6 +83,12 @@ def test_file_is_read_with_published_bounds_where_it_is_silent(tmp_path):
         ("name: x\nsubstring: {min_tokens: 1}\n", "substring: min_tokens=1 must be a whole number from 2 to 10000"),
         ("name: x\nsubstring: {action: cut}\n", "substring: action='cut' must be one of report, remove"),
         ("name: x\nsubstring: true\n", "substring=True must map options"),
+        ("name: x\nencoder: static\nsemantic: {epsilom: 0.1}\n", "semantic: .*did you mean 'epsilon'"),
+        ("name: x\nencoder: static\nsemantic: {epsilon: 1}\n", r"semantic: epsilon=1 must lie in \[0, 1\)"),
+        ("name: x\nencoder: static\nsemantic: {action: remov}\n", "did you mean 'remove'"),
+        ("name: x\nencoder: static\nsemantic: {sweep: 0.1}\n", "sweep=0.1 must be a list"),
+        ("name: x\nencoder: static\nsemantic: true\n", "semantic=True"),
+        ("name: x\nencoder: hashing\nsemantic: {}\n", "'hashing' knows nothing; set encoder to .*minilm.*static"),
         ("name: x\nlanguages: [no]\n", "quote 'no'"),
         ("name: x\nlanguages: en\n", "must be a list"),
         ("name: x\nmin_language_confidence: 2\n", "min_language_confidence=2"),
@@ -128,6 +134,35 @@ def test_substring_is_off_unless_asked_for_and_a_recipe_stored_without_it_is_rea
     assert plain.digest() != asked.digest()
     older = {key: value for key, value in plain.canonical().items() if key != "substring"}
     assert recipe_from_canonical(older) == plain
+
+
+def test_semantic_step_is_stored_whole_and_equal_for_equal_decisions(tmp_path):
+    text = "name: mine\nencoder: static\nsemantic: {epsilon: %s, sweep: %s, action: report}\n"
+    recipes = [
+        load_recipe(write(tmp_path / "a.yaml", text % given))
+        for given in (("0", "[0.1, 0.01]"), ("0.0", "[0.01, 0.1]"))
+    ]
+    assert recipes[0].digest() == recipes[1].digest()
+    stored = json.loads(json.dumps(recipes[0].canonical(), sort_keys=True))
+    assert stored["semantic"] == {
+        "epsilon": 0.0,
+        "num_cells": None,
+        "probes": 2,
+        "seed": 1,
+        "sweep": [0.01, 0.1],
+        "max_better": 64,
+        "action": "report",
+    }
+    assert recipe_from_canonical(stored).digest() == recipes[0].digest()
+    assert recipe_from_canonical(stored).semantic.action == "report"
+    assert load_recipe(write(tmp_path / "b.yaml", "name: mine\n")).canonical()["semantic"] is None
+
+
+def test_recipe_that_was_stored_before_there_was_a_semantic_step_is_read():
+    recipe = load_recipe("short-text")
+    stored = recipe.canonical()
+    del stored["semantic"]
+    assert recipe_from_canonical(stored) == recipe
 
 
 def test_recipe_of_another_rule_version_is_not_replayed():

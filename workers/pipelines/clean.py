@@ -1,6 +1,7 @@
 """Clean: a raw version and a recipe in, a verdict for every record and a curated version out.
 
-measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` → score (a shard) → rank (all) →
+measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` → score (a shard) → those of
+``semantic`` → rank (all) →
 judge (a shard) → publish (all)
 
 Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
@@ -9,20 +10,17 @@ Everything is measured whether or not a rule has failed already; thresholds only
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
 from curation.dedup.exact import exact_hash
 from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
-from curation.encoders import ENCODERS
 from curation.language import identify
 from curation.recipe import Recipe
 from curation.rules import measure
@@ -30,13 +28,15 @@ from curation.verdicts import LANGUAGE, rule_verdicts
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single, substring
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, semantic, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
+from workers.pipelines.embeddings import check_encoder, embed
 from workers.pipelines.outputs import entries, outputs
+from workers.pipelines.semantic import all_duplicates_of, semantic_duplicates_of, semantic_summary
 
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
-EMBED_BATCH = 2_048
+SEMANTIC = "semantic_duplicate"
 
 
 def submit_clean(
@@ -64,13 +64,7 @@ def submit_clean(
     NotFoundError : no such dataset, or nothing ingested. ConfigError : the recipe's encoder is not installed, or a
         dataset is to be compared with itself.
     """
-    from curation.encoders import installed_encoders
-
-    if recipe.encoder not in installed_encoders():
-        raise ConfigError(
-            f"recipe {recipe.name!r} needs encoder {recipe.encoder!r}, which is not installed; "
-            f"pip install 'winnow[models]', or set encoder to one of: {', '.join(installed_encoders())}"
-        )
+    check_encoder(recipe)
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -159,7 +153,7 @@ def _score(unit: UnitContext) -> UnitResult:
     scores = scores.with_columns(kept=kept)
     chosen = frame.filter(kept)
     unit.progress(0, chosen.height)
-    embedded = _embed(unit, recipe.encoder, chosen)
+    embedded = embed(unit, recipe.encoder, chosen)
     return UnitResult(
         result={"records": frame.height, "kept": chosen.height},
         shards=[
@@ -169,25 +163,14 @@ def _score(unit: UnitContext) -> UnitResult:
     )
 
 
-def _embed(unit: UnitContext, encoder: str, frame: pl.DataFrame) -> pl.DataFrame:
-    encode = ENCODERS[encoder].member
-    cache = unit.catalog.settings.home / "models"
-    parts: list[np.ndarray[Any, Any]] = []
-    texts = frame["text"].to_list()
-    for start in range(0, len(texts), EMBED_BATCH):
-        parts.append(encode(texts[start : start + EMBED_BATCH], cache))
-        unit.progress(min(start + EMBED_BATCH, len(texts)), len(texts))
-    vectors = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-    return frame.select("id").with_columns(
-        vector=pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1])).cast(pl.List(pl.Float32))
-    )
-
-
 def _rank(unit: UnitContext) -> UnitResult:
     """Difficulty percentiles among the records that stay, one selection shard a text shard."""
     recipe = recipe_of(unit)
     files = outputs(unit, "score", "scored")
-    frames = [unit.store.read_frame(file) for file in files]
+    frames = []
+    for index, file in enumerate(files):
+        gone = semantic_duplicates_of(unit, index)["id"]
+        frames.append(unit.store.read_frame(file).with_columns(pl.col("kept") & ~pl.col("id").is_in(gone.implode())))
     kept = pl.concat([frame.filter("kept").drop("kept") for frame in frames])
     ranks = kept.select("id").with_columns(
         **{name: pl.Series(percentile(kept[name].to_numpy())) for name in recipe.difficulty}
@@ -211,12 +194,12 @@ def _judge(unit: UnitContext) -> UnitResult:
     recipe = recipe_of(unit)
     index = unit.claim.payload["index"]
     measured = unit.store.read_frame(outputs(unit, "measure", "measured")[index])
-    duplicates = duplicates_of(unit, index)
+    duplicates = all_duplicates_of(unit, index)
     scored = unit.store.read_frame(outputs(unit, "score", "scored")[index]).drop("kept")
     ranks = unit.store.read_frame(outputs(unit, "rank", "selection")[index]).select("id", "difficulty")
     kinds = measured.select("id").join(duplicates, on="id", how="left", maintain_order="left")["kind"]
     by_rules = rule_verdicts(measured, recipe)
-    duplicate = pl.when(pl.col("kind") == "exact").then(pl.lit(EXACT)).when(pl.col("kind") == "near").then(pl.lit(NEAR))
+    duplicate = pl.col("kind").replace_strict({"exact": EXACT, "near": NEAR, "semantic": SEMANTIC}, default=None)
     emptied = measured["id"].is_in(substring.emptied_of(unit, index).implode())
     frame = by_rules.with_columns(kind=kinds, emptied=emptied).with_columns(
         repeated=pl.coalesce(duplicate, pl.when("emptied").then(pl.lit(substring.REPEATED)))
@@ -264,7 +247,8 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
     """
     counted = select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
     first: dict[str | None, int] = {row[0]: row[1] for row in session.execute(counted)}
-    names = [*ordered_rules(recipe), *([LANGUAGE] if recipe["languages"] else []), EXACT, NEAR, substring.REPEATED]
+    languages = [LANGUAGE] if recipe["languages"] else []
+    names = [*ordered_rules(recipe), *languages, EXACT, NEAR, substring.REPEATED, SEMANTIC]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 
 
@@ -291,6 +275,7 @@ def _publish(unit: UnitContext) -> UnitResult:
             )
         )
         num_duplicates = session.scalar(accepted)
+        by_meaning = semantic_summary(session, unit.claim.run_id, unit.claim.config)
     kept = sum(file.num_rows for file in selections)
     summary = {
         "recipe": recipe["name"],
@@ -301,6 +286,7 @@ def _publish(unit: UnitContext) -> UnitResult:
         "dropped": {one["rule"]: one["dropped"] for one in dropped if one["dropped"]},
         "clusters": num_clusters,
         "duplicates": num_duplicates,
+        "semantic": by_meaning,
     } | substring.summary(unit)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "curated", curated)
     return UnitResult(
@@ -319,6 +305,7 @@ PIPELINES.register("clean")(
             *dedup.STAGES,
             *substring.STAGES,
             Stage(name="score", plan=_text_plan, work=_score),
+            *semantic.STAGES,
             Stage(name="rank", plan=single, work=_rank),
             Stage(name="judge", plan=_text_plan, work=_judge),
             Stage(name="publish", plan=single, work=_publish),

@@ -1,6 +1,7 @@
 """Deduplicate alone: no rules, no scores; within a dataset, within its files, or against other datasets.
 
-measure (a shard) → the stages of ``dedup`` → those of ``substring`` → publish (all)
+measure (a shard) → the stages of ``dedup`` → those of ``substring`` → embed (a shard) → the stages of ``semantic`` →
+publish (all)
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
@@ -24,9 +25,11 @@ from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.index import KIND, STATE, Base, few_arrays, find_base, write_state
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, single, substring
-from workers.pipelines.dedup import all_shards, duplicates_of, group_rows
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, semantic, single, substring
+from workers.pipelines.dedup import all_shards, group_rows
+from workers.pipelines.embeddings import check_encoder
 from workers.pipelines.outputs import entries, outputs
+from workers.pipelines.semantic import all_duplicates_of, semantic_summary
 from workers.pipelines.update import selected, update
 
 WITHIN = {"against": [], "per_source": False, "within": True}
@@ -49,7 +52,7 @@ def submit_dedup(
 
     Parameters
     ----------
-    recipe : of which ``exact``, ``near`` and ``substring`` are used.
+    recipe : of which ``exact``, ``near``, ``substring`` and ``semantic`` with its ``encoder`` are used.
     against : names of other datasets; records that stand there leave, and theirs never do.
     per_source : only records of one file are compared with each other.
     within : whether the dataset's own records remove each other.
@@ -61,10 +64,15 @@ def submit_dedup(
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with, or passages per source.
+    NotFoundError : no such dataset, or nothing ingested. ConfigError : nothing to compare with, passages per source,
+        the encoder is not installed, or semantic duplicates are asked for in another scope than the whole dataset.
     """
     if per_source and recipe.substring is not None:
         raise ConfigError("passages are looked for across files; leave out per_source, or the recipe's 'substring'")
+    if recipe.semantic is not None:
+        check_encoder(recipe)
+        if against or per_source or not within:
+            raise ConfigError("semantic compares the records of one dataset with each other; leave out its scope")
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -107,8 +115,9 @@ def submit_dedup(
 
 def is_indexed(recipe: Recipe, scope: dict[str, Any]) -> bool:
     """Whether an index is kept of what is found: of a dataset's exact and near duplicates within itself."""
-    # Not of passages: the new records alone do not tell which of the old ones they repeat.
-    return recipe.exact and recipe.near is not None and recipe.substring is None and scope == WITHIN
+    # Not of passages and meaning: the new records alone do not tell which of the old ones they repeat.
+    alone = recipe.substring is None and recipe.semantic is None
+    return alone and recipe.exact and recipe.near is not None and scope == WITHIN
 
 
 def base_for(
@@ -156,7 +165,7 @@ def _publish(unit: UnitContext) -> UnitResult:
     for index, entry in enumerate(shards):
         unit.progress(index, len(shards))
         ids = unit.store.read_frame(measured[index], ["id"])
-        gone = pl.concat([duplicates_of(unit, index)["id"], substring.emptied_of(unit, index)])
+        gone = pl.concat([all_duplicates_of(unit, index)["id"], substring.emptied_of(unit, index)])
         rows = selected(ids, gone.implode())
         selection = unit.store.write_frame(rows, "selection")
         kept += rows.height
@@ -165,7 +174,8 @@ def _publish(unit: UnitContext) -> UnitResult:
     summary = {"records": sum(one["data"]["num_rows"] for one in shards), "kept": kept}
     with unit.catalog.read() as session:
         found, sizes = cluster_summary(session, unit.claim.run_id)
-    summary |= found
+        summary |= found
+        summary["semantic"] = semantic_summary(session, unit.claim.run_id, unit.claim.config)
     near = unit.claim.config["recipe"]["near"]
     summary["near"] = near and {key: near[key] for key in ("threshold", "bands", "rows")}
     summary |= substring.summary(unit)
@@ -219,7 +229,7 @@ def _first_state(unit: UnitContext, sizes: dict[int, int]) -> list[tuple[str, St
 
 def cluster_summary(session: Session, run_id: str) -> tuple[dict[str, Any], dict[int, int]]:
     """Counts over a run's clusters: by kind of duplicate, how many clusters, the biggest; and clusters by size."""
-    of_run = DuplicatePair.run_id == run_id
+    of_run = and_(DuplicatePair.run_id == run_id, DuplicatePair.accepted)
     kinds = session.execute(select(DuplicatePair.kind, func.count()).where(of_run).group_by(DuplicatePair.kind))
     found: dict[str, int] = {row[0]: row[1] for row in kinds}
     size = func.count().label("size")
@@ -228,6 +238,7 @@ def cluster_summary(session: Session, run_id: str) -> tuple[dict[str, Any], dict
     summary = {
         "exact_duplicates": found.get("exact", 0),
         "near_duplicates": found.get("near", 0),
+        "semantic_duplicates": found.get("semantic", 0),
         "clusters": sum(sizes.values()),
         "biggest_cluster": max(sizes, default=0),
     }
@@ -240,6 +251,8 @@ PIPELINES.register("dedup")(
             Stage(name="measure", plan=dedup.plan_measure, work=_measure),
             *dedup.STAGES,
             *substring.STAGES,
+            semantic.EMBED,
+            *semantic.STAGES,
             Stage(name="publish", plan=single, work=_publish),
         )
     )

@@ -27,6 +27,7 @@ from training.data import TrainingData
 from training.recipe import PlannedArm, TrainRecipe
 from training.split import is_test
 from workers import curated, manifests, runs
+from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
@@ -192,7 +193,7 @@ def _fit(unit: UnitContext) -> UnitResult:
     result = fit(
         planned.config,
         data,
-        device=_device(),
+        device=best_device(),
         checkpoint_dir=checkpoints,
         on_progress=on_progress,
         should_stop=should_stop,
@@ -220,12 +221,6 @@ def _fit(unit: UnitContext) -> UnitResult:
         },
         rows=[(LossPoint.metadata.tables["loss_points"], rows)],
     )
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _fitted(unit: UnitContext) -> dict[str, dict[str, Any]]:
