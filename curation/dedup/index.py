@@ -46,10 +46,16 @@ class Links:
         none = np.empty(0, dtype=np.int64)
         first, second = (np.concatenate([none, *(np.asarray(pair[side]) for pair in pairs)]) for side in (0, 1))
         rows, places = np.unique(np.concatenate([first, second]), return_inverse=True)
+        return cls.of(rows, places[: len(first)], places[len(first) :])
+
+    @classmethod
+    def of(cls, rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> "Links":
+        """From pairs of places in ``rows``, of which those in no pair are left out."""
         parents = np.arange(len(rows), dtype=np.int64)
-        unite(parents, places[: len(first)], places[len(first) :])
+        unite(parents, first, second)
         settle_roots(parents)
-        return cls.labelled(rows, rows[parents])
+        several = np.flatnonzero(np.bincount(parents, minlength=len(rows))[parents] > 1)
+        return cls.labelled(rows[several], rows[parents[several]])
 
     @classmethod
     def labelled(cls, rows: np.ndarray, roots: np.ndarray) -> "Links":

@@ -100,7 +100,9 @@ def match(records: pl.DataFrame, index: Index, old: Old, config: NearConfig, *, 
     reader = _Reader(old)
     some = index.connected(touched.rows, similar=True)
     whole = index.connected(np.concatenate([touched.unsettled, np.intersect1d(some, index.in_hot())]))
-    reader.read(np.unique(np.concatenate([known["best"].to_numpy(), some, whole])))
+    # Whether a new record is better than a known one is not known yet; to read twice would take longer.
+    perhaps = index.connected(known["rep"].to_numpy())
+    reader.read(np.unique(np.concatenate([known["best"].to_numpy(), perhaps, some, whole])))
     known = _compared(known, new, reader)
     better = known.filter("better")
     whole = np.union1d(whole, index.connected(better["rep"].to_numpy()))
@@ -284,9 +286,7 @@ def _segment(
     better = groups.filter("fresh").join(new.select("id", "row"), on="id").sort("prefix")
     order = pl.concat([groups.select("id", row="rep"), entered.select("id", "row")]).sort("id")
 
-    first, second = (
-        order["row"].gather(order["id"].search_sorted(near[name])).to_numpy() for name in ("keeper_id", "record_id")
-    )
+    first, second = (order["id"].search_sorted(near[name]).to_numpy() for name in ("keeper_id", "record_id"))
     similar = (near["jaccard"] >= config.threshold).to_numpy()
     return Segment(
         first_row=first_row,
@@ -295,7 +295,7 @@ def _segment(
         exact=[sorted_entries(new["prefix"].to_numpy(), new["row"].to_numpy())],
         better=(better["prefix"].to_numpy(), better["row"].to_numpy()),
         sketches=[(first_row, of_row)],
-        measured=Links.between([(first, second)]),
-        similar=Links.between([(first[similar], second[similar])]),
+        measured=Links.of(order["row"].to_numpy(), first, second),
+        similar=Links.of(order["row"].to_numpy(), first[similar], second[similar]),
         hot=hot,
     )

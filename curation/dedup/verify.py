@@ -1,5 +1,8 @@
 """Exact Jaccard similarity of candidate pairs."""
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 
@@ -8,7 +11,7 @@ from curation.dedup.shingles import ShingleConfig, shingle
 from curation.tokens import Ragged
 
 
-def jaccard(shingles: Ragged, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def jaccard(shingles: Ragged, first: np.ndarray, second: np.ndarray, *, threads: int = 1) -> np.ndarray:
     """Jaccard similarity of pairs of sets: shared elements by all elements.
 
     Parameters
@@ -21,7 +24,13 @@ def jaccard(shingles: Ragged, first: np.ndarray, second: np.ndarray) -> np.ndarr
     (num_pairs,) float64 in [0, 1].
     """
     shared = np.empty(len(first), dtype=np.int64)
-    shared_counts(shingles.values, shingles.offsets, first, second, 0, len(first), shared)
+    edges = np.linspace(0, len(first), threads + 1).astype(np.int64).tolist()
+
+    def count(bounds: tuple[int, int]) -> None:
+        shared_counts(shingles.values, shingles.offsets, first, second, *bounds, shared)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(count, pairwise(edges)))
     lengths = shingles.lengths
     similarity: np.ndarray = shared / (lengths[first] + lengths[second] - shared)
     return similarity
@@ -45,4 +54,4 @@ def verified(
     places = np.zeros(len(texts), dtype=np.int64)
     places[involved] = np.arange(len(involved))
     sets = shingle(texts.gather(pl.Series(involved)), shape, threads=threads)
-    return jaccard(sets, places[first], places[second])
+    return jaccard(sets, places[first], places[second], threads=threads)
