@@ -1,6 +1,6 @@
 """Adding one percent to an index: time against the batch over everything, and whether the verdicts are the same.
 
-Real one-line texts with seeded edits, in random order, ingested and deduplicated as a person would, by two workers that
+Real texts with seeded edits, in random order, ingested and deduplicated as a person would, by two workers that
 keep running: first all but the last parts, then one part after the other, then everything again without the index.
 Compared are all pairs by which a record leaves and all pairs that were measured. The first update pays for what a
 process loads once; the share is that of the later ones, and the first is printed beside it.
@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 from sqlalchemy import select
 
-from benchmarks.corpora import SUMMARIES_VARIABLE
+from benchmarks.corpora import SUMMARIES_VARIABLE, docstrings
 from benchmarks.dedup_scale import NUM_WORKERS, run_to_end, short_texts, write_corpus
 from benchmarks.reporting import options_parser, report
 from catalog import migrate
@@ -130,17 +130,24 @@ def main() -> None:
     parser.add_argument(
         "--corpus", type=Path, default=None, help=f"summaries (tab-separated); or ${SUMMARIES_VARIABLE}"
     )
+    parser.add_argument("--whole", action="store_true", help="whole docstrings, each many times, with other edits")
+    parser.add_argument("--real", action="store_true", help="only as many records as there are real texts: no edits")
     parser.add_argument("--records", type=int, default=1_000_000, help="in the index before anything is added")
     options = parser.parse_args()
-    records = 20_000 if options.quick else options.records
-    base = short_texts(options.corpus)
+    base = docstrings()[1].to_list() if options.whole else short_texts(options.corpus)
+    size = sum(len(text.encode()) for text in base) / len(base)
+    print(f"{len(base):,} real texts of {size:,.0f} bytes on average")
+    records = len(base) * 100 // (100 + UPDATES) if options.real else options.records
+    records = 20_000 if options.quick else records
     with tempfile.TemporaryDirectory() as folder:
         found = measure(base, records, Path(folder))
     print(
         f"adding {found['added']:,} to {records:,} takes {found['share_of_batch_time']:.1%} of the batch's time; "
         f"the same verdicts: {found['same_verdicts']}"
     )
-    report("dedup_incremental", options, found, ("numba", "polars", "pyarrow", "celery", "sqlalchemy"))
+    found["bytes_per_text"] = round(size)
+    name = "dedup_incremental" + "_whole" * options.whole + "_real" * options.real
+    report(name, options, found, ("numba", "polars", "pyarrow", "celery", "sqlalchemy"))
 
 
 if __name__ == "__main__":

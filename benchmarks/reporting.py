@@ -31,10 +31,19 @@ def report(name: str, options: argparse.Namespace, figures: dict[str, Any], pack
         RESULTS.mkdir(exist_ok=True)
         machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
         kept = {
-            "command": f"python -m benchmarks.{name}" + (" --quick" if options.quick else ""),
+            "command": _command(),
             "machine": machine,
             "versions": {package: version(package) for package in packages},
             "figures": figures,
         }
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def _command() -> str:
+    """How the benchmark was started; a file is named by what it is, wherever it lay."""
+    words = [f"python -m benchmarks.{Path(sys.argv[0]).stem}"]
+    for before, word in zip(sys.argv, sys.argv[1:], strict=False):
+        if word != "--keep":
+            words.append("FILE" if before == "--corpus" else word)
+    return " ".join(words)
