@@ -9,9 +9,10 @@ import polars as pl
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from catalog.errors import NotFoundError
 from catalog.store import Store
 from catalog.tables.curation import DuplicatePair
-from catalog.tables.datasets import Dataset
+from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.training import Evaluation, LossPoint
 from curation.dedup.config import NearConfig
@@ -20,10 +21,10 @@ from labeling.simulation import LearningCurve
 from service.curves import CONTROL, newest_rehearsal
 from service.differences import MISSING, SHARED, Runs, differences, excerpt
 from service.pages.charts import Chart, Series, line_chart
-from service.pages.datasets import last_funnel
+from service.pages.datasets import Funnel, last_funnel
 from service.pages.rendering import environment
 from workers import manifests, passages
-from workers.clusters import biggest_clusters, in_force, texts_of
+from workers.clusters import ALL_KINDS, biggest_clusters, in_force, newest_run, texts_of
 
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
@@ -48,10 +49,17 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
 
     Raises
     ------
-    NotFoundError : nothing was cleaned yet, with the command that does.
+    NotFoundError : nothing was cleaned or deduplicated yet, with the command that does.
     """
-    version = manifests.require_version(session, dataset, "curated")
+    curated = manifests.latest_version(session, dataset.id, "curated")
+    version = (
+        curated
+        or manifests.latest_version(session, dataset.id, "deduplicated")
+        or manifests.require_version(session, dataset, "curated")
+    )
     run = session.get_one(Run, version.run_id)
+    looked = _looked_for_duplicates(session, dataset)
+    semantic = (looked.result or {}).get("semantic") if looked is not None else None
     training = session.scalars(
         select(Run)
         .where(Run.dataset_id == dataset.id, Run.kind == "train", Run.state == "done")
@@ -70,21 +78,49 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             run=run,
             summary=version.summary,
             style=style,
-            funnel=last_funnel(session, dataset.id),
-            clusters=clusters(session, store, run),
-            near=near_config(run),
-            banding=banding_chart(run),
+            funnel=last_funnel(session, dataset.id) if curated is not None else _funnel(run, version),
+            looked=looked,
+            found=_counted(looked),
+            clusters=clusters(session, store, looked) if looked is not None else [],
+            near=near_config(looked),
+            banding=banding_chart(looked),
             finder=finder,
             passages=passages.most_repeated(session, store, finder, NUM_PASSAGES) if finder else [],
-            semantic=version.summary.get("semantic"),
-            semantic_clusters=semantic_clusters(session, store, run),
-            sweep=sweep_chart(version.summary.get("semantic")),
+            semantic=semantic,
+            semantic_clusters=semantic_clusters(session, store, looked) if looked is not None else [],
+            sweep=sweep_chart(semantic),
             learning=learning_chart(rehearsal),
             rehearsal=rehearsal,
             training=training,
             losses=loss_chart(session, training),
             variants=variants(session, training),
         )
+    )
+
+
+def _looked_for_duplicates(session: Session, dataset: Dataset) -> Run | None:
+    """The newest run whose clusters there are to show, as ``winnow dedup clusters`` shows them."""
+    try:
+        return newest_run(session, dataset)
+    except NotFoundError:
+        return None
+
+
+def _counted(looked: Run | None) -> dict[str, int]:
+    """How many left as duplicates, and in favour of how many."""
+    result = (looked.result or {}) if looked is not None else {}
+    kinds = sum(result.get(f"{kind}_duplicates", 0) for kind in ALL_KINDS)
+    return {"duplicates": result.get("duplicates", kinds), "clusters": result.get("clusters", 0)}
+
+
+def _funnel(run: Run, version: Version) -> Funnel:
+    """The funnel of a version that was deduplicated alone."""
+    dropped = [(f"{kind}_duplicate", version.summary.get(f"{kind}_duplicates", 0)) for kind in ALL_KINDS]
+    return Funnel(
+        run=run,
+        num_records=version.summary["records"],
+        num_kept=version.summary["kept"],
+        dropped=[one for one in dropped if one[1]],
     )
 
 

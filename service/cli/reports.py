@@ -18,7 +18,7 @@ def add(app: typer.Typer) -> None:
 
 
 def report(
-    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned or deduplicated.")],
     *,
     output: Annotated[Path | None, typer.Option(help="Where to write; default reports/DATASET.html at home.")] = None,
     json: AsJson = False,

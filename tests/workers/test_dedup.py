@@ -258,3 +258,24 @@ def test_cleaning_against_an_evaluation_set_keeps_it_out_of_what_is_trained_on(
     assert (story["verdict"], story["reason"]) == ("dropped", "near_duplicate")
     assert story["duplicate_of"]["kept"].startswith("evals:")
     assert "evals:" in page
+
+
+def test_report_of_a_dataset_that_was_deduplicated_alone(catalog: Catalog, tmp_path: Path) -> None:
+    ingest(catalog, tmp_path, "tickets", [TEXT, OTHER, TEXT.upper(), TEXT + " today"])
+    run = deduplicate(catalog, "tickets")
+    store = Store.of(catalog.settings)
+    with catalog.read() as session:
+        page = render_report(session, store, manifests.find_dataset(session, "tickets"))
+    assert f"deduplication alone (run <code>{run.id[:8]}</code>)" in page
+    assert "4 records in, <strong>2 kept</strong>" in page
+    assert "2 records left in favour of 1 kept ones" in page
+    assert "<mark>" in page or "<del>" in page
+    assert "20 bands of 5 rows find" in page
+    # What was cleaned since is the version that the report is about, and the newest look for duplicates the clusters'.
+    recipe = Recipe(name="plain", near=None, exact=False, encoder="hashing")
+    submit_clean(catalog, dataset="tickets", recipe=recipe)
+    drain(catalog)
+    with catalog.read() as session:
+        page = render_report(session, store, manifests.find_dataset(session, "tickets"))
+    assert "by recipe <code>plain</code>" in page
+    assert f"By run <code>{run.id[:8]}</code> (<code>winnow dedup</code>), 2 records left" in page

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,11 @@ NUM_FILES, NUM_RECORDS = 3, 80
 FINISH_SECONDS = 200.0
 
 
-def make_catalog(home: Path, *, database_url: str = "", broker_url: str = "", **options: int) -> Catalog:
+def make_catalog(home: Path, **options: Any) -> Catalog:
     """A migrated home with tiny shards, so that a small corpus is many units."""
     home.mkdir(parents=True, exist_ok=True)
     settings = Settings(
         home=home,
-        database_url=database_url,
-        broker_url=broker_url,
         shard_rows=20,
         lease_seconds=4.0,
         heartbeat_seconds=1.0,
@@ -198,8 +196,8 @@ def start_worker(catalog: Catalog, name: str) -> "subprocess.Popen[bytes]":
 
 
 @contextmanager
-def worker_processes(catalog: Catalog, count: int) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    started = [start_worker(catalog, f"w{number}") for number in range(count)]
+def worker_processes(catalog: Catalog, count: int, *, first: int = 0) -> Iterator[list["subprocess.Popen[bytes]"]]:
+    started = [start_worker(catalog, f"w{first + number}") for number in range(count)]
     try:
         yield started
     finally:
@@ -247,6 +245,33 @@ def test_three_worker_processes_on_every_broker_with_repeated_messages(
         send_times(catalog, 3)
         wait_for(catalog, run_id)
     assert outcome(catalog) == undisturbed
+    catalog.close()
+
+
+def test_two_machines_that_share_the_store_the_database_and_the_broker_alone(
+    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, new_empty_postgres: str, redis_url: str
+) -> None:
+    shared = {"database_url": new_empty_postgres, "broker_url": redis_url, "store_url": str(tmp_path / "store")}
+    catalog = make_catalog(tmp_path / "asking", dedup_rows=20, **shared)
+    machines = [make_catalog(tmp_path / f"machine-{number}", dedup_rows=20, **shared) for number in range(2)]
+    ask_ingest(catalog, paths)
+    drain(catalog)
+    with ExitStack() as stack:
+        for number, machine in enumerate(machines):
+            stack.enter_context(worker_processes(machine, 1, first=number))
+        run_id = ask_clean(catalog, tmp_path)
+        relay(catalog, make_app(catalog.settings))
+        wait_for(catalog, run_id)
+    assert outcome(catalog) == undisturbed
+    with catalog.read() as session:
+        stages = session.execute(select(Unit.stage_name, Unit.owner).where(Unit.run_id == run_id)).all()
+    owners = {owner for _, owner in stages}
+    assert len(owners) == 2, "one of the two did nothing"
+    # Nothing of one machine's own folder is of use to the other, and none has a database or a store there.
+    for machine in machines:
+        assert not machine.settings.home.joinpath("store").exists()
+        assert not machine.settings.home.joinpath("winnow.db").exists()
+        machine.close()
     catalog.close()
 
 
