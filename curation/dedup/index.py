@@ -55,14 +55,25 @@ class Links:
         unite(parents, first, second)
         settle_roots(parents)
         several = np.flatnonzero(np.bincount(parents, minlength=len(rows))[parents] > 1)
+        several = several[np.argsort(rows[several])]
         return cls.labelled(rows[several], rows[parents[several]])
 
     @classmethod
+    def together(cls, apart: Sequence["Links"]) -> "Links":
+        """Links of which no two have a row in common, as one."""
+        none = np.empty(0, dtype=np.uint32)
+        members = np.concatenate([none, *(one.members for one in apart)])
+        roots = np.concatenate([none, *(one.roots for one in apart)])
+        order = np.argsort(members)
+        return cls.labelled(members[order], roots[order])
+
+    @classmethod
     def labelled(cls, rows: np.ndarray, roots: np.ndarray) -> "Links":
-        """From rows that are connected with others, and the root of each."""
-        order = np.lexsort((rows, roots))
-        members = rows[order].astype(np.uint32)
-        return cls(roots=roots[order].astype(np.uint32), members=members, by_member=_order(members))
+        """From rows that are connected with others, rising, and the root of each."""
+        order = np.argsort(roots, kind="stable")
+        by_member = np.empty(len(rows), dtype=np.uint32)
+        by_member[order] = np.arange(len(rows), dtype=np.uint32)
+        return cls(roots=roots[order].astype(np.uint32), members=rows[order].astype(np.uint32), by_member=by_member)
 
     def connected(self, rows: np.ndarray) -> np.ndarray:
         """All members that have a root in common with one of ``rows`` (sorted); ``rows`` among them if they are any."""
@@ -72,10 +83,6 @@ class Links:
         roots = np.unique(self.roots[known])
         places, _ = _expanded(np.searchsorted(self.roots, roots), np.searchsorted(self.roots, roots, side="right"))
         return self.members[places]
-
-
-def _order(values: np.ndarray) -> np.ndarray:
-    return np.argsort(values, kind="stable").astype(np.uint32)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,3 +151,15 @@ def test_packed_arrays_come_back_with_their_types() -> None:
     assert {name: (values.dtype, values.tolist()) for name, values in found.items()} == {
         name: (values.dtype, values.tolist()) for name, values in arrays.items()
     }
+
+
+def test_links_without_common_rows_are_put_together_as_if_made_at_once() -> None:
+    rng = np.random.default_rng(1)
+    pairs = [(part * 100 + rng.integers(0, 100, 30), part * 100 + rng.integers(0, 100, 30)) for part in (2, 0, 1)]
+    together, at_once = Links.together([Links.between([one]) for one in pairs]), Links.between(pairs)
+    for name, values in vars(at_once).items():
+        assert vars(together)[name].tolist() == values.tolist(), name
+    assert (together.members[together.by_member][1:] > together.members[together.by_member][:-1]).all()
+    (first,) = np.flatnonzero(together.roots == together.roots[0])[:1]
+    found = together.connected(together.members[first : first + 1])
+    assert found.tolist() == together.members[together.roots == together.roots[0]].tolist()

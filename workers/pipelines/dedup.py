@@ -317,7 +317,7 @@ def _connect(unit: UnitContext) -> UnitResult:
     shards = [("parts", unit.store.write_parts(by_group, "parts"))]
     linked = int((parts > 0).sum())
     if _indexed(unit):
-        rows = np.flatnonzero(parts)
+        rows = np.flatnonzero(parts).astype(np.uint32)
         measured = pack(vars(Links.labelled(rows, parents[rows])))
         shards.append(("index_measured", unit.store.write_bytes(measured, "index", "arrow")))
     return UnitResult(result={"parts": number, "linked": linked}, shards=shards)

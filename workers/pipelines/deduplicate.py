@@ -202,11 +202,11 @@ def _first_state(unit: UnitContext, sizes: dict[int, int]) -> list[tuple[str, St
             return []
     hot = [unit.store.read_frame(file)["hash"].to_numpy() for file in outputs(unit, "bucket", "hot")]
     (measured,) = outputs(unit, "connect", "index_measured")
-    similar = [unpack(unit.store.read_bytes(file)) for file in outputs(unit, "verify", "index_similar")]
+    similar = [Links(**unpack(unit.store.map_bytes(file))) for file in outputs(unit, "verify", "index_similar")]
     few = few_arrays(
         better=(np.empty(0, np.uint64), np.empty(0, np.uint32)),
-        measured=Links(**unpack(unit.store.read_bytes(measured))),
-        similar=Links.between([(one["roots"], one["members"]) for one in similar]),
+        measured=Links(**unpack(unit.store.map_bytes(measured))),
+        similar=Links.together(similar),
         hot=np.unique(np.concatenate(hot)),
     )
     few_file = unit.store.write_bytes(pack(few), KIND, "arrow")
