@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 
-from curation.dedup.kernels import bucket_pairs
+from curation.dedup.kernels import bucket_pairs, perhaps_repeated
 
 SKETCH_BITS = 128
+CELL_BITS = 3
+"""So many more bits than it takes to count the hashes: one in sixteen then meets another by chance."""
 SIGMAS = 4.0
 """A pair at the threshold fails the check by bad luck once in 30,000."""
 
@@ -81,8 +83,12 @@ class Buckets:
 
     @classmethod
     def of(cls, hashes: np.ndarray, members: np.ndarray, sketches: np.ndarray) -> "Buckets":
-        """Group entries by hash. Most hashes occur once: only the others are looked at further."""
-        order = np.argsort(hashes)
+        """Group entries by hash. Most hashes occur once: only the others are looked at further, and put in order."""
+        bits = max(3, len(hashes).bit_length() + CELL_BITS)
+        order = np.empty(len(hashes), dtype=np.int64)
+        seen = np.zeros(1 << bits, dtype=np.uint8)
+        order = order[: perhaps_repeated(np.ascontiguousarray(hashes), np.uint64(64 - bits), seen, order)]
+        order = order[np.argsort(hashes[order])]
         column = hashes[order]
         twice = column[1:] == column[:-1]
         repeated = np.zeros(len(column), dtype=bool)

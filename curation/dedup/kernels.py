@@ -107,6 +107,29 @@ def encode(points, length, out, at):
 
 
 @compiled
+def fold_ascii(data, start, stop, table, out, at):
+    """``fold`` and ``encode`` in one, of a text of ASCII alone: the end in ``out``; -1 where there is another byte."""
+    begin = at
+    pending = False
+    for place in range(start, stop):
+        byte = data[place]
+        if byte >= 0x80:
+            return -1
+        entry = table[byte]
+        kind = (entry & ~_HARD) >> _KIND
+        if kind == SPACE:
+            pending = at > begin
+        elif kind != DROP:
+            if pending:
+                out[at] = 32
+                at += 1
+                pending = False
+            out[at] = entry & _POINT
+            at += 1
+    return at
+
+
+@compiled
 def shingles(points, length, word_ngram, char_ngram, min_words, tokens, out):
     """Hash the shingles of one normalized text into ``out``, in text order, repeats included; how many."""
     num_tokens, num_unspaced, num_filled = 0, 0, 0
@@ -207,6 +230,10 @@ def fold_rows(data, offsets, first, last, table, strict, out, lengths, hard):
     """Normalized UTF-8 of each row at twice its own offset in ``out``, with its length in bytes; or ``hard``."""
     points = np.empty(_longest(offsets, first, last), np.uint32)
     for row in range(first, last):
+        end = fold_ascii(data, offsets[row], offsets[row + 1], table, out, offsets[row] * 2)
+        if end >= 0:
+            lengths[row] = end - offsets[row] * 2
+            continue
         length = fold(data, offsets[row], offsets[row + 1], table, strict, points)
         hard[row] = length < 0
         if length >= 0:
@@ -303,6 +330,20 @@ def _ones(word):
 def _differ(sketches, one, other):
     """Number of places in which two sketches differ."""
     return _ones(sketches[one, 0] ^ sketches[other, 0]) + _ones(sketches[one, 1] ^ sketches[other, 1])
+
+
+@compiled
+def perhaps_repeated(hashes, shift, seen, out):
+    """Places of hashes whose upper bits (those above ``shift``) occur twice, how many; ``seen`` counts them, up to 2."""
+    for place in range(len(hashes)):
+        cell = hashes[place] >> shift
+        seen[cell] = min(seen[cell] + 1, 2)
+    count = 0
+    for place in range(len(hashes)):
+        if seen[hashes[place] >> shift] > 1:
+            out[count] = place
+            count += 1
+    return count
 
 
 @compiled
