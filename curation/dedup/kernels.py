@@ -334,7 +334,7 @@ def _differ(sketches, one, other):
 
 @compiled
 def perhaps_repeated(hashes, shift, seen, out):
-    """Places of hashes whose upper bits (those above ``shift``) occur twice, how many; ``seen`` counts them, up to 2."""
+    """Places of hashes whose bits above ``shift`` occur twice, how many of them; ``seen`` counts up to 2."""
     for place in range(len(hashes)):
         cell = hashes[place] >> shift
         seen[cell] = min(seen[cell] + 1, 2)

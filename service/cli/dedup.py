@@ -310,17 +310,17 @@ def export(
 
 
 def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], columns: Any) -> tuple[int, int]:
-    """Write frames one after another; how many rows they had, and how many of these are of removed records."""
+    """Write frames one after another; how many rows they had, and of how many what they tell of was accepted."""
     import pyarrow.parquet as pq
 
     schema, total = pl.DataFrame(schema=columns).to_arrow().schema, 0
-    removed = 0
+    accepted = 0
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for frame in frames:
             writer.write_table(frame.to_arrow())
             total += frame.height
-            removed += int(frame["accepted"].sum())
-    return total, removed
+            accepted += int(frame["accepted"].sum()) if "accepted" in columns else frame.height
+    return total, accepted
 
 
 @app.command("curve")

@@ -38,6 +38,8 @@ COMMANDS = [
     "dedup export",
     "dedup curve",
     "dedup substring",
+    "dedup semantic",
+    "dedup rollback",
     "what-if",
 ]
 NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

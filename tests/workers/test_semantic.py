@@ -216,8 +216,8 @@ def test_encoder_that_cannot_tell_the_texts_apart_removes_nothing(home: Callable
     proposed = accepted_rows(catalog, told, accepted=False)
     assert len(proposed) == found["would_leave"]
     with catalog.read() as session:
-        assert clusters.biggest_clusters(session, told.id, 5) == []
-        assert clusters.biggest_clusters(session, told.id, 1, accepted=False)[0][1] > 1
+        assert clusters.biggest_clusters(session, told, 5) == []
+        assert clusters.biggest_clusters(session, told, 1, accepted=False)[0][1] > 1
 
 
 def test_texts_that_the_encoder_knows_nothing_of_stay_and_nobody_need_be_comparable(
