@@ -25,6 +25,7 @@ from service.pages.datasets import Funnel, last_funnel
 from service.pages.rendering import environment
 from workers import manifests, passages
 from workers.clusters import ALL_KINDS, biggest_clusters, in_force, newest_run, texts_of
+from workers.index import behind
 
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
@@ -57,7 +58,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
         or manifests.latest_version(session, dataset.id, "deduplicated")
         or manifests.require_version(session, dataset, "curated")
     )
-    run = session.get_one(Run, version.run_id)
+    run = behind(session, session.get_one(Run, version.run_id))
     looked = _looked_for_duplicates(session, dataset)
     semantic = (looked.result or {}).get("semantic") if looked is not None else None
     training = session.scalars(

@@ -47,6 +47,11 @@ def rolled_back(session: Session, dataset_id: str) -> set[str]:
     return {run.config["of"] for run in session.scalars(query)}
 
 
+def behind(session: Session, run: Run) -> Run:
+    """The run whose result a run put in force: another one's, where it took an update back."""
+    return session.get_one(Run, run.config["to"]) if run.kind == "rollback" else run
+
+
 def find_base(
     session: Session, store: Store, version: Version, *, recipe_hash: str, scope: dict[str, Any]
 ) -> Base | None:

@@ -206,12 +206,12 @@ def rollback(
     from workers.pipelines.update import submit_rollback
 
     catalog = workspace()
-    run_id, state = submit_rollback(catalog, dataset=dataset)
+    run_id, _ = submit_rollback(catalog, dataset=dataset)
     result = run_to_end(catalog, run_id, as_json=json).result or {}
     if json:
         emit_json({"run": run_id} | result)
         return
-    say(f"{result['kept']:,} of {result['records']:,} records stay, as before the update; {state}")
+    say(f"{result['kept']:,} of {result['records']:,} records stay, as before the update")
 
 
 @app.command("clusters")

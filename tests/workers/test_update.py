@@ -16,6 +16,7 @@ from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
 from curation.dedup.config import NearConfig
 from curation.recipe import Recipe
+from service.report import render_report
 from tests.workers.building import drain
 from tests.workers.corpus import sentences
 from tests.workers.test_dedup import deduplicate, ingest
@@ -118,6 +119,8 @@ def test_what_is_taken_back_is_as_before_and_can_be_matched_again(catalog: Catal
     drain(catalog)
     with catalog.read() as session:
         newest = clusters.newest_run(session, manifests.find_dataset(session, "tickets"))
+        page = render_report(session, Store.of(catalog.settings), manifests.find_dataset(session, "tickets"))
+    assert f"deduplication alone (run <code>{newest.id[:8]}</code>)" in page
     assert in_force(catalog, newest) == before
     again = deduplicate(catalog, "tickets", NEAR)
     assert again.id != update.id

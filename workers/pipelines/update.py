@@ -348,7 +348,7 @@ def submit_rollback(catalog: Catalog, *, dataset: str, requested_by: str | None 
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         newest = manifests.require_version(session, found, "deduplicated")
-        run = _behind(session, session.get_one(Run, newest.run_id))
+        run = states.behind(session, session.get_one(Run, newest.run_id))
         base = run.config.get("base")
         if base is None:
             raise ConflictError(
@@ -366,11 +366,6 @@ def submit_rollback(catalog: Catalog, *, dataset: str, requested_by: str | None 
             requested_by=requested_by,
         )
         return asked.id, state
-
-
-def _behind(session: Session, run: Run) -> Run:
-    """The deduplication whose result a run put in force."""
-    return session.get_one(Run, run.config["to"]) if run.kind == "rollback" else run
 
 
 def _rollback(unit: UnitContext) -> UnitResult:
