@@ -18,7 +18,7 @@ from catalog.tables.engine import Run
 from curation.dedup.index import Index, Links, Segment, Sorted, pack, unpack
 from workers import manifests
 
-FORMAT = 1
+FORMAT = 2
 STATE = "index_state"
 KIND = "index"
 
@@ -69,8 +69,9 @@ def find_base(
         file = state_of(session, run.id)
         if file is None:
             continue
-        shards = store.read_json(file)["shards"]
-        if {one["sha256"] for one in shards} <= present:
+        state = store.read_json(file)
+        shards = state["shards"]
+        if state["format"] == FORMAT and {one["sha256"] for one in shards} <= present:
             rows = sum(one["num_rows"] for one in shards)
             return Base(run_id=run.id, chain=run.config.get("chain", []), file=file, num_records=rows)
     return None
@@ -104,8 +105,8 @@ def open_index(store: Store, state: dict[str, Any]) -> Index:
             exact=[(arrays(file)["exact_hashes"], arrays(file)["exact_rows"]) for file in one["exact"]],
             better=(few["better_hashes"], few["better_rows"]),
             sketches=[(first, arrays(file)["sketches"].reshape(-1, 2)) for first, file in one["sketches"]],
-            measured=_links(few, "measured"),
-            similar=_links(few, "similar"),
+            measured=[_links(arrays(file), "measured") for file in one["measured"]],
+            similar=[_links(arrays(file), "similar") for file in one["similar"]],
             hot=few["hot"],
         )
 
@@ -116,27 +117,30 @@ def _links(arrays: dict[str, np.ndarray], kind: str) -> Links:
     return Links(**{name: arrays[f"{kind}_{name}"] for name in ("roots", "members", "by_member")})
 
 
-def few_arrays(*, better: Sorted, measured: Links, similar: Links, hot: np.ndarray) -> dict[str, np.ndarray]:
-    """What of a segment is not cut into parts, by the names in its file."""
-    links = {
-        f"{kind}_{name}": values
-        for kind, found in (("measured", measured), ("similar", similar))
-        for name, values in vars(found).items()
-    }
-    return {"better_hashes": better[0], "better_rows": better[1], "hot": hot, **links}
+def few_arrays(*, better: Sorted, hot: np.ndarray) -> dict[str, np.ndarray]:
+    """What of a segment is never cut into parts, by the names in its file."""
+    return {"better_hashes": better[0], "better_rows": better[1], "hot": hot}
+
+
+def link_arrays(kind: str, links: Links) -> dict[str, np.ndarray]:
+    """Links by the names in their file; the kind is ``measured`` or ``similar``."""
+    return {f"{kind}_{name}": values for name, values in vars(links).items()}
 
 
 def write_segment(store: Store, segment: Segment) -> tuple[dict[str, Any], StoredFile]:
     """A segment of one part as one file, and how a state names it."""
     ((band_hashes, band_rows),), ((exact_hashes, exact_rows),) = segment.bands, segment.exact
     ((first_row, sketches),) = segment.sketches
+    (measured,), (similar,) = segment.measured, segment.similar
     arrays = {
         "band_hashes": band_hashes,
         "band_rows": band_rows,
         "exact_hashes": exact_hashes,
         "exact_rows": exact_rows,
         "sketches": sketches.ravel(),
-        **few_arrays(better=segment.better, measured=segment.measured, similar=segment.similar, hot=segment.hot),
+        **link_arrays("measured", measured),
+        **link_arrays("similar", similar),
+        **few_arrays(better=segment.better, hot=segment.hot),
     }
     file = store.write_bytes(pack(arrays), KIND, "arrow")
     named = file.to_json()
@@ -146,6 +150,8 @@ def write_segment(store: Store, segment: Segment) -> tuple[dict[str, Any], Store
         "bands": [named],
         "exact": [named],
         "sketches": [[first_row, named]],
+        "measured": [named],
+        "similar": [named],
         "few": named,
     }, file
 
@@ -173,6 +179,7 @@ def size_bytes(state: dict[str, Any]) -> int:
     """What the files of a state's segments take on disk."""
     files: dict[str, int] = {}
     for one in state["segments"]:
-        for file in [*one["bands"], *one["exact"], *(file for _, file in one["sketches"]), one["few"]]:
+        links = [*one["measured"], *one["similar"]]
+        for file in [*one["bands"], *one["exact"], *(file for _, file in one["sketches"]), *links, one["few"]]:
             files[file["name"]] = file["size_bytes"]
     return sum(files.values())

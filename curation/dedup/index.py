@@ -59,15 +59,6 @@ class Links:
         return cls.labelled(rows[several], rows[parents[several]])
 
     @classmethod
-    def together(cls, apart: Sequence["Links"]) -> "Links":
-        """Links of which no two have a row in common, as one."""
-        none = np.empty(0, dtype=np.uint32)
-        members = np.concatenate([none, *(one.members for one in apart)])
-        roots = np.concatenate([none, *(one.roots for one in apart)])
-        order = np.argsort(members)
-        return cls.labelled(members[order], roots[order])
-
-    @classmethod
     def labelled(cls, rows: np.ndarray, roots: np.ndarray) -> "Links":
         """From rows that are connected with others, rising, and the root of each."""
         order = np.argsort(roots, kind="stable")
@@ -97,7 +88,7 @@ class Segment:
         segment that has them knows it.
     better : likewise, rows that are better than all with an equal text in earlier segments; one a text.
     sketches : (number of the first row, (n, 2) uint64) of each part; all rows in their order.
-    measured : rows connected by pairs that were measured; an update's name older rows too.
+    measured : rows connected by pairs that were measured, in parts; an update's name older rows too.
     similar : rows connected by pairs at or above the threshold, of those.
     hot : sorted hashes of buckets that had become larger than ``max_bucket`` when this was written.
     """
@@ -108,8 +99,8 @@ class Segment:
     exact: Sequence[Sorted]
     better: Sorted
     sketches: Sequence[tuple[int, np.ndarray]]
-    measured: Links
-    similar: Links
+    measured: Sequence[Links]
+    similar: Sequence[Links]
     hot: np.ndarray
 
 
@@ -234,7 +225,7 @@ class Index:
     def connected(self, rows: np.ndarray, *, similar: bool = False) -> np.ndarray:
         """These rows and all that pairs (only ``similar`` ones) connect with them, step by step; sorted uint32."""
         known = frontier = np.unique(rows).astype(np.uint32)
-        links = [one.similar if similar else one.measured for one in self.segments]
+        links = [part for one in self.segments for part in (one.similar if similar else one.measured)]
         while len(frontier):
             found = np.unique(np.concatenate([one.connected(frontier) for one in links]))
             frontier = np.setdiff1d(found, known, assume_unique=True)

@@ -22,6 +22,7 @@ from curation.dedup.near import METHOD as NEAR_METHOD
 from curation.dedup.near import PAIR_SCHEMA
 
 ENTRY_SCHEMA = {"hash": pl.UInt64, "row": pl.Int64, "sketch_low": pl.UInt64, "sketch_high": pl.UInt64}
+MAX_PARTNERS = 100
 LINK_SCHEMA = {"first": pl.Int64, "second": pl.Int64}
 
 
@@ -106,21 +107,24 @@ def join(num_rows: int, links: Iterable[pl.DataFrame]) -> np.ndarray:
 
 
 def divide(parents: np.ndarray, max_rows: int) -> tuple[np.ndarray, int]:
-    """Put connected rows into parts of about ``max_rows``.
+    """Put connected rows into parts that take about the room of ``max_rows`` rows without pairs.
 
     Parameters
     ----------
     parents : (num_rows,) as of ``join``.
+    max_rows : a pair takes the room of half a row, and each row is taken to have a pair with each that it is connected
+        with, at most with ``MAX_PARTNERS``. So a corpus with many copies of each text takes more parts, not more room.
 
     Returns
     -------
-    parts : (num_rows,) uint32, 0 for a row that is linked to nobody; a component is never divided, so one larger than
-        ``max_rows`` is a part by itself.
+    parts : (num_rows,) uint32, 0 for a row that is linked to nobody; a component is never divided, so one that
+        takes more room is a part by itself.
     num_parts : without part 0.
     """
     sizes = np.bincount(parents, minlength=len(parents))
     roots = np.flatnonzero(sizes > 1)
-    filled = np.cumsum(sizes[roots]) - sizes[roots]
+    room = sizes[roots] + sizes[roots] * np.minimum(sizes[roots] - 1, MAX_PARTNERS) // 4
+    filled = np.cumsum(room) - room
     _, number = np.unique(filled // max_rows, return_inverse=True)
     part_of_root = np.zeros(len(parents), dtype=np.uint32)
     part_of_root[roots] = number + 1

@@ -295,7 +295,7 @@ def _segment(
         exact=[sorted_entries(new["prefix"].to_numpy(), new["row"].to_numpy())],
         better=(better["prefix"].to_numpy(), better["row"].to_numpy()),
         sketches=[(first_row, of_row)],
-        measured=Links.of(order["row"].to_numpy(), first, second),
-        similar=Links.of(order["row"].to_numpy(), first[similar], second[similar]),
+        measured=[Links.of(order["row"].to_numpy(), first, second)],
+        similar=[Links.of(order["row"].to_numpy(), first[similar], second[similar])],
         hot=hot,
     )

@@ -1,6 +1,7 @@
 """New records matched against an index give what everything at once gives."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,8 +24,8 @@ EMPTY = Segment(
     exact=[],
     better=(np.empty(0, np.uint64), np.empty(0, np.uint32)),
     sketches=[(0, np.empty((0, 2), np.uint64))],
-    measured=NOTHING,
-    similar=NOTHING,
+    measured=[NOTHING],
+    similar=[NOTHING],
     hot=np.empty(0, np.uint64),
 )
 
@@ -67,8 +68,8 @@ def merged(segments: list[Segment], num_parts: int) -> Segment:
         exact=list(merged_parts([one.exact for one in segments], num_parts)),
         better=merged_better([one.better for one in segments]),
         sketches=[part for one in segments for part in one.sketches],
-        measured=Links.between([(one.measured.roots, one.measured.members) for one in segments]),
-        similar=Links.between([(one.similar.roots, one.similar.members) for one in segments]),
+        measured=[Links.between([(part.roots, part.members) for one in segments for part in one.measured])],
+        similar=[Links.between([(part.roots, part.members) for one in segments for part in one.similar])],
         hot=np.unique(np.concatenate([one.hot for one in segments])),
     )
 
@@ -153,13 +154,12 @@ def test_packed_arrays_come_back_with_their_types() -> None:
     }
 
 
-def test_links_without_common_rows_are_put_together_as_if_made_at_once() -> None:
+def test_links_in_parts_connect_what_they_connect_at_once() -> None:
     rng = np.random.default_rng(1)
     pairs = [(part * 100 + rng.integers(0, 100, 30), part * 100 + rng.integers(0, 100, 30)) for part in (2, 0, 1)]
-    together, at_once = Links.together([Links.between([one]) for one in pairs]), Links.between(pairs)
-    for name, values in vars(at_once).items():
-        assert vars(together)[name].tolist() == values.tolist(), name
-    assert (together.members[together.by_member][1:] > together.members[together.by_member][:-1]).all()
-    (first,) = np.flatnonzero(together.roots == together.roots[0])[:1]
-    found = together.connected(together.members[first : first + 1])
-    assert found.tolist() == together.members[together.roots == together.roots[0]].tolist()
+    apart = Index([replace(EMPTY, similar=[Links.between([one]) for one in pairs])])
+    at_once = Index([replace(EMPTY, similar=[Links.between(pairs)])])
+    for asked in ([205], [3, 299], list(range(300))):
+        found = apart.connected(np.array(asked), similar=True)
+        assert found.tolist() == at_once.connected(np.array(asked), similar=True).tolist()
+    assert len(apart.connected(pairs[0][0][:1], similar=True)) > 1

@@ -44,6 +44,7 @@ from curation.verdicts import rule_verdicts
 from workers import manifests
 from workers.engine import UnitResult
 from workers.execution import UnitContext
+from workers.index import link_arrays
 from workers.pipelines import Stage
 from workers.pipelines.outputs import entries, outputs
 
@@ -318,7 +319,7 @@ def _connect(unit: UnitContext) -> UnitResult:
     linked = int((parts > 0).sum())
     if _indexed(unit):
         rows = np.flatnonzero(parts).astype(np.uint32)
-        measured = pack(vars(Links.labelled(rows, parents[rows])))
+        measured = pack(link_arrays("measured", Links.labelled(rows, parents[rows])))
         shards.append(("index_measured", unit.store.write_bytes(measured, "index", "arrow")))
     return UnitResult(result={"parts": number, "linked": linked}, shards=shards)
 
@@ -407,7 +408,7 @@ def _verify(unit: UnitContext) -> UnitResult:
     removed = accepted.join(rows, on="id", maintain_order="left")
     shards = [("pairs", unit.store.write_frame(pairs, "pairs")), ("removed", _by_group(unit, removed))]
     if _indexed(unit):
-        packed = pack(vars(_similar(records, near, recipe.near)))
+        packed = pack(link_arrays("similar", _similar(records, near, recipe.near)))
         shards.append(("index_similar", unit.store.write_bytes(packed, "index", "arrow")))
     unit.progress(records.height, records.height)
     return UnitResult(

@@ -19,7 +19,7 @@ from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Unit
 from curation.dedup.exact import exact_hash
-from curation.dedup.index import Links, pack, unpack
+from curation.dedup.index import pack
 from curation.recipe import Recipe
 from workers import manifests, runs
 from workers.engine import UnitResult
@@ -201,14 +201,7 @@ def _first_state(unit: UnitContext, sizes: dict[int, int]) -> list[tuple[str, St
         if any(one["ambiguous"] for one in session.scalars(exact)):
             return []
     hot = [unit.store.read_frame(file)["hash"].to_numpy() for file in outputs(unit, "bucket", "hot")]
-    (measured,) = outputs(unit, "connect", "index_measured")
-    similar = [Links(**unpack(unit.store.map_bytes(file))) for file in outputs(unit, "verify", "index_similar")]
-    few = few_arrays(
-        better=(np.empty(0, np.uint64), np.empty(0, np.uint32)),
-        measured=Links(**unpack(unit.store.map_bytes(measured))),
-        similar=Links.together(similar),
-        hot=np.unique(np.concatenate(hot)),
-    )
+    few = few_arrays(better=(np.empty(0, np.uint64), np.empty(0, np.uint32)), hot=np.unique(np.concatenate(hot)))
     few_file = unit.store.write_bytes(pack(few), KIND, "arrow")
     sketches, first = [], 0
     for file, group in zip(outputs(unit, "sign", "index_sketches"), group_rows(unit), strict=True):
@@ -220,6 +213,8 @@ def _first_state(unit: UnitContext, sizes: dict[int, int]) -> list[tuple[str, St
         "bands": [file.to_json() for file in outputs(unit, "bucket", "index_bands")],
         "exact": [file.to_json() for file in outputs(unit, "exact", "index_exact")],
         "sketches": sketches,
+        "measured": [file.to_json() for file in outputs(unit, "connect", "index_measured")],
+        "similar": [file.to_json() for file in outputs(unit, "verify", "index_similar")],
         "few": few_file.to_json(),
     }
     shards = [one["data"] for one in entries(unit)]

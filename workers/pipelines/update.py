@@ -301,10 +301,10 @@ def _merge(unit: UnitContext) -> UnitResult:
             unit.progress(done, num_parts)
     few = states.few_arrays(
         better=merged_better([one.better for one in segments]),
-        measured=_merged([one.measured for one in segments]),
-        similar=_merged([one.similar for one in segments]),
         hot=np.unique(np.concatenate([one.hot for one in segments])),
     )
+    few |= states.link_arrays("measured", _merged([part for one in segments for part in one.measured]))
+    few |= states.link_arrays("similar", _merged([part for one in segments for part in one.similar]))
     sketches = np.concatenate([part for one in segments for _, part in one.sketches])
     rest = store.write_bytes(pack({"sketches": sketches.ravel(), **few}), states.KIND, "arrow")
     first_row = new[0]["first_row"]
@@ -314,6 +314,8 @@ def _merge(unit: UnitContext) -> UnitResult:
         "bands": named["band"],
         "exact": named["exact"],
         "sketches": [[first_row, rest.to_json()]],
+        "measured": [rest.to_json()],
+        "similar": [rest.to_json()],
         "few": rest.to_json(),
     }
     file = states.write_state(
