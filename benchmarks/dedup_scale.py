@@ -1,7 +1,8 @@
 """Deduplication of a million and of ten million short records by two worker processes: memory, time, disk.
 
 Real one-line texts, each repeated with seeded edits, ingested and deduplicated as a person would: `winnow dedup` by
-the engine, on the embedded database and broker. Memory is the peak of each worker process, as the kernel counts it.
+the engine, on the embedded database and broker. Memory is the peak of each worker process while it works on a unit, as
+the kernel counts it.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import psutil
+from sqlalchemy import func, select
 
 from benchmarks.corpora import SUMMARIES_VARIABLE, docstrings, summaries
 from benchmarks.reporting import options_parser, report
@@ -20,7 +21,7 @@ from catalog import migrate
 from catalog.database import Catalog
 from catalog.settings import Settings
 from catalog.store import Store
-from catalog.tables.engine import Run
+from catalog.tables.engine import Run, Unit
 from curation.dedup.config import NearConfig
 from curation.recipe import Recipe
 from service.processes import Supervisor
@@ -74,34 +75,24 @@ def _edited(text: str, time_round: int, rng: np.random.Generator) -> str:
 
 
 def run_to_end(catalog: Catalog, run_id: str, supervisor: Supervisor) -> dict[str, float]:
-    """Announce a run, as the command does, and wait for it; its seconds and the peak bytes of each worker."""
+    """Announce a run, as the command does, and wait for it; its seconds and the peak bytes of one worker and of all."""
     deliver(catalog, make_app(catalog.settings))
-    peaks: dict[int, int] = {}
     began = time.perf_counter()
     while True:
-        for process in psutil.Process().children(recursive=True):
-            peaks[process.pid] = max(peaks.get(process.pid, 0), _peak(process.pid))
         supervisor.tend()
         with catalog.read() as session:
             run = session.get_one(Run, run_id)
             state, reason = run.state, run.reason
+            of_worker = select(func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.owner)
+            peaks = [peak or 0 for peak in session.scalars(of_worker)]
         if state != "running":
             assert state == "done", reason
             return {
                 "seconds": time.perf_counter() - began,
-                "peak_bytes": max(peaks.values()),
-                "peak_bytes_all": sum(peaks.values()),
+                "peak_bytes": max(peaks),
+                "peak_bytes_all": sum(peaks),
             }
         time.sleep(POLL_SECONDS)
-
-
-def _peak(pid: int) -> int:
-    """High-water mark of resident memory, as Linux counts it since the process began."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
 def measure(base: list[str], count: int, folder: Path) -> dict[str, Any]:

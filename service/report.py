@@ -18,6 +18,7 @@ from catalog.tables.training import Evaluation, LossPoint
 from curation.dedup.config import NearConfig
 from curation.dedup.curve import curve
 from labeling.simulation import LearningCurve
+from service.cleaning_sections import cleaning_sections
 from service.curves import CONTROL, newest_rehearsal
 from service.differences import MISSING, SHARED, Runs, differences, excerpt
 from service.pages.charts import Chart, Series, line_chart
@@ -74,6 +75,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
         environment()
         .get_template("report.html")
         .render(
+            **cleaning_sections(session, store, run),
             dataset=dataset,
             version=version,
             run=run,

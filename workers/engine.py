@@ -172,8 +172,20 @@ def renew(catalog: Catalog, mine: Claim, num_done: int, num_total: int) -> None:
             raise LostClaimError(f"run {mine.run_id} has ended")
 
 
-def commit(catalog: Catalog, mine: Claim, outcome: UnitResult) -> None:
+def commit(
+    catalog: Catalog,
+    mine: Claim,
+    outcome: UnitResult,
+    *,
+    num_done: int = 0,
+    num_total: int = 0,
+    peak_bytes: int | None = None,
+) -> None:
     """Commit a unit's results, its state and what follows from it, or nothing.
+
+    Parameters
+    ----------
+    num_done, num_total : its last progress. peak_bytes : the most resident memory that it took.
 
     Raises
     ------
@@ -181,7 +193,17 @@ def commit(catalog: Catalog, mine: Claim, outcome: UnitResult) -> None:
     """
     with catalog.write() as session:
         now = catalog.now(session)
-        _guarded(session, mine, state="done", result=outcome.result, finished_at=now, lease_until=None)
+        _guarded(
+            session,
+            mine,
+            state="done",
+            result=outcome.result,
+            finished_at=now,
+            lease_until=None,
+            num_done=num_done,
+            num_total=num_total,
+            peak_bytes=peak_bytes,
+        )
         for position, (kind, file) in enumerate(outcome.shards):
             session.add(
                 Shard(

@@ -12,6 +12,7 @@ from catalog.errors import ServiceError, TransientError
 from catalog.store import Store
 from workers import engine
 from workers.engine import Claim, LostClaimError
+from workers.memory import peak_bytes, reset_peak
 from workers.pipelines import PIPELINES
 from workers.stopping import STOPPING
 
@@ -104,8 +105,10 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     stage = PIPELINES[mine.run_kind].member.stages[mine.stage]
     try:
         with context.heartbeat():
+            reset_peak()
             outcome = stage.work(context)
-            engine.commit(catalog, mine, outcome)
+            done, total = context.num_done, context.num_total
+            engine.commit(catalog, mine, outcome, num_done=done, num_total=total, peak_bytes=peak_bytes())
     except LostClaimError as lost:
         log.warning("%s", lost)
         return "lost"

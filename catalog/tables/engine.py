@@ -62,6 +62,8 @@ class Unit(Base):
     num_done: Mapped[int] = mapped_column(BigInteger, default=0)
     num_total: Mapped[int] = mapped_column(BigInteger, default=0)
     """Progress inside the unit, in the stage's own counts (records, steps)."""
+    peak_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """The most resident memory that the worker had while it worked on this; null until it is done."""
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     reason: Mapped[str | None] = mapped_column(Text)
     ready_at: Mapped[datetime] = mapped_column(Moment)
