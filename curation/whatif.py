@@ -9,7 +9,7 @@ import polars as pl
 from catalog.errors import ConfigError, nearest
 from curation.dedup.resettle import resettle
 from curation.recipe import Recipe, recipe_from_canonical
-from curation.verdicts import rule_verdicts
+from curation.verdicts import rule_reasons
 
 SIDES = ("minimum", "maximum")
 OTHER_KEYS = ("languages", "min_language_confidence", "near.threshold", "near")
@@ -96,7 +96,7 @@ def decide(
     reason : of each record without ``of``, in order, null where it stays.
     pairs : as of ``resettle``.
     """
-    reason = rule_verdicts(measured, recipe)["reason"]
+    reason = rule_reasons(measured, recipe)
     found = pl.DataFrame()
     if recipe.exact or recipe.near is not None:
         quality = pl.when(pl.col("of").is_not_null()).then(float("inf")).otherwise(reason.is_null().cast(pl.Float64))
