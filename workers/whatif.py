@@ -174,6 +174,18 @@ def _left_otherwise(session: Session, stored: Stored, records: pl.DataFrame) -> 
     return records.select("id").join(left, on="id", how="left", maintain_order="left")["reason"]
 
 
+def _sources(store: Store, stored: Stored) -> pl.Series:
+    """Where each record came from: what its source field says, else its file."""
+    found = []
+    for entry in stored.shards:
+        named = pl.repeat(entry["source"], entry["data"]["num_rows"], dtype=pl.String, eager=True)
+        if "origin" in entry:
+            origin = store.read_frame(StoredFile.from_json(entry["origin"]))["origin"]
+            named = pl.select(pl.coalesce(origin, named)).to_series()
+        found.append(named)
+    return pl.concat(found).alias("source")
+
+
 def _samples(store: Store, stored: Stored, verdicts: pl.DataFrame, number: int) -> Iterator[dict[str, Any]]:
     """The first records of each rule and direction, with their texts: few shards are read for them."""
     before, after = pl.col("before"), pl.col("after")
@@ -241,11 +253,10 @@ def what_if(
     after, _ = decide(measured, pairs, changed, within=stored.within)
     own = measured.filter(pl.col("of").is_null()).select("id", "shard", "language")
     others = _left_otherwise(session, stored, own)
-    sources = pl.Series("source", [one["source"] for one in stored.shards], dtype=pl.String)
     verdicts = own.with_columns(
         before=pl.coalesce(before, others),
         after=pl.coalesce(after, others),
-        source=sources.gather(own["shard"]),
+        source=_sources(store, stored),
     )
     found = compare(verdicts, ("source", "language"))
     kept = (run.result or {})["kept"]
