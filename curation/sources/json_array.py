@@ -149,10 +149,12 @@ class _Elements:
                     # Too long to be a row: what lies within it need not be held.
                     self._at, dropped = at, True
                 if len(self._buffer) - at > self._limit:
-                    return self._lost("a string does not end within the longest row that is read")
+                    self.problem = "a string does not end within the longest row that is read"
+                    return None
                 at -= self._at
                 if not self._more():
-                    return self._lost("the array does not end (half-written?)")
+                    self.problem = "the array does not end (half-written?)"
+                    return None
                 continue
             at = token.end()
             if token[0] in "[{":
@@ -160,11 +162,9 @@ class _Elements:
             elif token[0] in "]}" and depth:
                 depth -= 1
             elif token[0] == "}":
-                return self._lost("a bracket closes that was not opened")
+                self.problem = "a bracket closes that was not opened"
+                return None
             elif depth == 0 and token[0] in "],":
                 text, last = self._buffer[self._at : token.start()].rstrip(_BLANK), token[0] == "]"
                 self._at = token.start() if last else at
                 return (None if dropped or len(text) > self._limit else text), last
-
-    def _lost(self, problem: str) -> None:
-        self.problem = problem

@@ -40,11 +40,12 @@ def put(row: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _inner(row: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
-    inner: Any = row
+    inner = row
     for key in path:
-        inner = inner.get(key)
-        if not isinstance(inner, dict):
+        found = inner.get(key)
+        if not isinstance(found, dict):
             return None
+        inner = found
     return inner
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import polars as pl
 import pytest
 
@@ -9,8 +10,6 @@ from catalog.errors import ConfigError, DataError
 from curation.sources import read_batches
 from curation.sources.folders import parts_of
 from curation.sources.mapping import Mapping, load_mapping
-
-datasets = pytest.importorskip("datasets")
 
 
 def texts(part) -> list[str]:
