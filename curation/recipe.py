@@ -23,7 +23,12 @@ from curation.rules import RULES
 from curation.rules.bounds import Bounds
 
 _SUFFIXES = (".yaml", ".yml")
-PURPOSES = {"short-text": "tweets, messages, tickets in any language", "web-text": "English web pages"}
+PURPOSES = {
+    "short-text": "tweets, messages, tickets in any language",
+    "web-text": "English web pages",
+    "classification": "labelled texts to train a classifier on, in any language",
+    "instruction": "conversations and prompts with answers, in any language",
+}
 """What each preset is for, in a few words."""
 
 
@@ -119,6 +124,12 @@ def preset_names() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _presets().iterdir() if path.name.endswith(".yaml"))
 
 
+def preset_text(name: str) -> str:
+    """The file of a preset, with its comments."""
+    text: str = (_presets() / f"{name}.yaml").read_text("utf-8")
+    return text
+
+
 def advised_presets(dataset: str, *, but: str | None = None) -> str:
     """The commands that clean a dataset by a preset, with what each is for, as the end of an advice.
 
@@ -145,7 +156,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     ConfigError : not YAML, an unknown key, rule, encoder or part (with the nearest known), or a value out of range.
     """
     if name_or_path in preset_names():
-        text, origin = (_presets() / f"{name_or_path}.yaml").read_text("utf-8"), name_or_path
+        text, origin = preset_text(name_or_path), name_or_path
     elif name_or_path.endswith(_SUFFIXES) and Path(name_or_path).is_file():
         text, origin = _read(Path(name_or_path)), name_or_path
     else:
@@ -153,7 +164,7 @@ def load_recipe(name_or_path: str) -> Recipe:
             f"no recipe {name_or_path!r}; {nearest(name_or_path, preset_names())}, or the path of a .yaml file"
         )
     try:
-        return _parse(yaml.load(text, Loader=StrictLoader))  # noqa: S506 - a SafeLoader
+        return parse_recipe(yaml.load(text, Loader=StrictLoader))  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {origin}: not YAML ({error})") from error
     except ConfigError as error:
@@ -181,7 +192,7 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
             )
     plain = {key: value for key, value in canonical.items() if key != "versions"}
     bounds = {name: {"minimum": one["minimum"], "maximum": one["maximum"]} for name, one in rules.items()}
-    return _parse({**plain, "rules": bounds})
+    return parse_recipe({**plain, "rules": bounds})
 
 
 def _presets() -> Any:
@@ -212,7 +223,13 @@ def _known(registry: Registry[Any], name: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def _parse(given: Any) -> Recipe:
+def parse_recipe(given: Any) -> Recipe:
+    """A recipe from what YAML gave.
+
+    Raises
+    ------
+    ConfigError : see ``load_recipe``.
+    """
     if not isinstance(given, dict):
         raise ConfigError(f"a recipe is a mapping of keys to values, not {type(given).__name__}")
     known = {one.name for one in fields(Recipe)}

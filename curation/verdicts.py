@@ -4,6 +4,7 @@ import polars as pl
 
 from curation.recipe import Recipe
 from curation.rules import Bounds, judge
+from curation.rules.judging import first_failed
 
 LANGUAGE = "language"
 
@@ -19,6 +20,24 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     -------
     ``kept`` bool, ``reason`` (first rule that failed, or null), ``failed`` (all of them), in the order of the rows.
     """
+    values, bounds = _values(measured, recipe)
+    if not bounds:
+        # A recipe may be duplicates alone: then nothing fails, and there is no value whose rows could be counted.
+        return measured.select(
+            kept=pl.lit(value=True), reason=pl.lit(None, pl.String), failed=pl.lit([], pl.List(pl.String)), id="id"
+        ).drop("id")
+    return judge(values, bounds)
+
+
+def rule_reasons(measured: pl.DataFrame, recipe: Recipe) -> pl.Series:
+    """The ``reason`` of ``rule_verdicts`` alone, for many records at once."""
+    values, bounds = _values(measured, recipe)
+    # Without bounds there is no column whose rows could be counted.
+    return first_failed(values if bounds else measured, bounds)
+
+
+def _values(measured: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, dict[str, Bounds]]:
+    """A column for everything that is judged, and its bounds, in the order in which failures are reported."""
     bounds: dict[str, Bounds] = dict(recipe.rules)
     columns = [pl.col(name) for name in bounds]
     if recipe.languages:
@@ -30,9 +49,4 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
         )
         columns.append(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE))
         bounds[LANGUAGE] = Bounds(minimum=None, maximum=0.0)
-    if not bounds:
-        # A recipe may be duplicates alone: then nothing fails, and there is no value whose rows could be counted.
-        return measured.select(
-            kept=pl.lit(value=True), reason=pl.lit(None, pl.String), failed=pl.lit([], pl.List(pl.String)), id="id"
-        ).drop("id")
-    return judge(measured.select(columns), bounds)
+    return measured.select(columns), bounds

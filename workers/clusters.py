@@ -18,7 +18,7 @@ from curation.dedup.whatif import Outcome, near_outcome
 from workers import manifests
 from workers.index import rolled_back
 
-KINDS = ("clean", "dedup")
+KINDS = ("clean", "what_if", "dedup")
 ALL_KINDS = ("exact", "near", "semantic")
 EXPORT_ROWS = 100_000
 CLUSTER_SCHEMA = {

@@ -18,7 +18,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_D
 _CACHE = tempfile.TemporaryDirectory()
 os.environ["HF_HOME"] = _CACHE.name
 
-from datasets import load_from_disk  # type: ignore[import-not-found] # noqa: E402
+from datasets import load_from_disk  # noqa: E402
 from text_dedup.minhash import main as command  # type: ignore[import-not-found] # noqa: E402
 
 

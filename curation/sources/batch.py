@@ -5,11 +5,14 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from catalog.errors import nearest
+from catalog.errors import ConfigError, nearest
+from curation.sources.conversations import TurnsError, contents, rendered, style_of
+from curation.sources.nested import has, names, take
 from curation.sources.refusal import SourceRefusedError
 
 PROBED_ROWS = 1_000
@@ -28,9 +31,15 @@ REJECTED_SCHEMA = {"line": pl.Int64, "reason": pl.String, "detail": pl.String}
 
 @dataclass(frozen=True, kw_only=True)
 class Suffixes:
-    """Config of a reader: the file suffixes that choose it."""
+    """Config of a reader: the file suffixes that choose it.
+
+    Parameters
+    ----------
+    unpacks : whether the reader takes a compressed file as it is, to unpack its parts itself.
+    """
 
     suffixes: tuple[str, ...] = ()
+    unpacks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +48,10 @@ class ReadOptions:
 
     Parameters
     ----------
-    text_column : name of the column (or JSON key) that holds the text.
+    text_column : name of the column (or JSON key, ``a.b.c`` of a nested one) that holds the text.
     label_column : name of the column that holds the label, or None; a row without it has no label.
+    turns : style of the conversations that the rows are, or None; see ``curation.sources.conversations``. The text is
+        then what was said in all turns, which stay in the other columns too.
     format : a reader's name, or None to choose it by the file's suffix.
     encoding : of line-based files; any whose line feed is the byte 0x0A, e.g. ``latin-1`` or ``cp949``.
     max_line_bytes : a longer row is rejected, in bytes.
@@ -51,6 +62,7 @@ class ReadOptions:
 
     text_column: str
     label_column: str | None = None
+    turns: str | None = None
     format: str | None = None
     encoding: str = "utf-8"
     max_line_bytes: int = 16 * 2**20
@@ -64,6 +76,11 @@ class ReadOptions:
             raise ValueError("text_column='' must name a column")
         if self.label_column == self.text_column:
             raise ValueError(f"label_column={self.label_column!r} is the text column too; name another or none")
+        if self.turns is not None:
+            try:
+                style_of(self.turns)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
         for name in ("max_line_bytes", "batch_rows", "batch_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -155,8 +172,11 @@ def _finite(value: Any) -> Any:
 def to_row(parsed: Parsed, options: ReadOptions) -> Row | Rejected:
     """Make a record of a parsed row, or say why it cannot be one."""
     line, values = parsed
-    text = values.pop(options.text_column, None)
-    label = values.pop(options.label_column, None) if options.label_column is not None else None
+    label = take(values, options.label_column) if options.label_column is not None else None
+    try:
+        text = take(values, options.text_column) if options.turns is None else _said(values, options.turns)
+    except TurnsError as error:
+        return Rejected(line, error.reason, str(error))
     if text is None:
         return Rejected(line, "missing_text", f"no value for {options.text_column!r}")
     if not isinstance(text, str):
@@ -183,6 +203,16 @@ def to_row(parsed: Parsed, options: ReadOptions) -> Row | Rejected:
     return Row(line, text, label, fields)
 
 
+def _said(values: dict[str, Any], turns: str) -> str:
+    return rendered(contents(values, style_of(turns)))
+
+
+def _has_text(values: dict[str, Any], options: ReadOptions) -> bool:
+    if options.turns is None:
+        return has(values, options.text_column)
+    return style_of(options.turns).columns[0] in values
+
+
 def _has_nul(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_has_nul(key) or _has_nul(one) for key, one in value.items())
@@ -204,9 +234,9 @@ def checked(items: Iterator[Parsed | Rejected], options: ReadOptions, path: str)
     for item in items:
         if isinstance(item, Parsed) and probing:
             num_parsed += 1
-            probing = options.text_column not in item.values
+            probing = not _has_text(item.values, options)
             if probing and len(columns) < PROBED_ROWS:
-                columns.update(dict.fromkeys(key[:_NAME_CHARS] for key in list(item.values)[:PROBED_ROWS]))
+                columns.update(dict.fromkeys(key[:_NAME_CHARS] for key in islice(names(item.values), PROBED_ROWS)))
         row = to_row(item, options) if isinstance(item, Parsed) else item
         if probing and isinstance(row, Rejected):
             pending.append(row)
@@ -230,10 +260,16 @@ def checked(items: Iterator[Parsed | Rejected], options: ReadOptions, path: str)
 def _refuse_missing(columns: dict[str, None], num_parsed: int, options: ReadOptions, path: str) -> None:
     if num_parsed == 0:
         return
+    wanted, remedy = options.text_column, "Name the text column"
+    if options.turns is not None:
+        wanted, remedy = (
+            style_of(options.turns).columns[0],
+            f"Name the style of the conversations, not {options.turns!r}",
+        )
     raise SourceRefusedError(
         "missing_column",
-        f"{path}: none of the first {num_parsed} rows has the text column {options.text_column!r}; "
-        f"{nearest(options.text_column, columns)}. Name the text column",
+        f"{path}: none of the first {num_parsed} rows has the text column {wanted!r}; "
+        f"{nearest(wanted, columns)}. {remedy}",
     )
 
 

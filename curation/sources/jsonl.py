@@ -28,14 +28,14 @@ def read_jsonl(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed | 
         if data is None:
             yield Rejected(number, "line_too_long", f"{num_bytes} bytes; at most {options.max_line_bytes} are read")
         elif data.strip():
-            yield _parse(number, data, options.encoding)
+            try:
+                yield parse_object(number, data.decode(options.encoding))
+            except UnicodeDecodeError as error:
+                yield undecodable(number, options.encoding, error)
 
 
-def _parse(number: int, data: bytes, encoding: str) -> Parsed | Rejected:
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        return undecodable(number, encoding, error)
+def parse_object(number: int, text: str) -> Parsed | Rejected:
+    """The row of one JSON object, or why it is none."""
     if "\0" in text:
         return Rejected(number, "nul_character", "a raw U+0000 in the line")
     try:
@@ -48,14 +48,20 @@ def _parse(number: int, data: bytes, encoding: str) -> Parsed | Rejected:
     if too_deep:
         return Rejected(number, "invalid_json", f"nested deeper than {MAX_DEPTH}")
     if not isinstance(value, dict):
-        return Rejected(number, "not_an_object", f"a line must hold one object, not {type(value).__name__}")
+        return Rejected(number, "not_an_object", f"a row must be one object, not {type(value).__name__}")
     return Parsed(number, value)
 
 
 def undecodable(number: int, encoding: str, error: UnicodeDecodeError) -> Rejected:
     """The rejection of a line whose bytes are not in the file's encoding."""
-    reason = "invalid_utf8" if encoding.lower().replace("-", "") == "utf8" else "invalid_encoding"
-    return Rejected(number, reason, f"byte {error.start + 1} of the line is not {encoding}: {error.reason}")
+    return Rejected(
+        number, undecodable_reason(encoding), f"byte {error.start + 1} of the line is not {encoding}: {error.reason}"
+    )
+
+
+def undecodable_reason(encoding: str) -> str:
+    """The stable code of such a rejection."""
+    return "invalid_utf8" if encoding.lower().replace("-", "") == "utf8" else "invalid_encoding"
 
 
 def _depth(value: Any) -> int:

@@ -1,25 +1,29 @@
 """Opening a source: what kind of file it is, and its bytes after decompression."""
 
 import io
+import lzma
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
 from catalog.errors import NotFoundError
 from curation.sources.refusal import SourceRefusedError
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+COMPRESSIONS = {".bz2": "bz2", ".gz": "gzip", ".xz": "xz", ".zst": "zstd"}
+MAGIC = {"bz2": b"BZh", "gzip": b"\x1f\x8b", "xz": b"\xfd7zXZ\x00", "zstd": b"\x28\xb5\x2f\xfd"}
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-ARCHIVES = {b"PK\x03\x04": "a zip archive", b"\xfd7zXZ\x00": "an xz file", b"BZh": "a bzip2 file"}
+ARCHIVES = {b"PK\x03\x04": "a zip archive"}
 
 FREE_BYTES = 64 * 2**20
 """Output below which no decompression ratio is suspicious."""
+
+XZ_MEMORY_BYTES = 128 * 2**20
+"""Memory that unpacking xz may need: twice what its highest preset takes."""
 
 _CHUNK_BYTES = 2**20
 
@@ -50,7 +54,7 @@ def split_suffixes(path: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def opened(path: str, max_ratio: float) -> Iterator[OpenedSource]:
+def opened(path: str, max_ratio: float, *, packed: bool = False) -> Iterator[OpenedSource]:
     """Open a file for parsing, refusing what can never be read.
 
     A compressed file is decompressed once in full before the first byte is handed out, so that a half-written one or a
@@ -60,6 +64,7 @@ def opened(path: str, max_ratio: float) -> Iterator[OpenedSource]:
     ----------
     path : a local file.
     max_ratio : output bytes allowed per byte on disk, once the output passes 64 MiB.
+    packed : hand out the bytes as they lie on disk, for a reader that unpacks them part by part.
 
     Raises
     ------
@@ -67,9 +72,9 @@ def opened(path: str, max_ratio: float) -> Iterator[OpenedSource]:
     SourceRefusedError : a folder, an empty file, an archive, UTF-16, a truncated or corrupt stream, a bomb.
     """
     size_bytes, compression = inspect(path)
-    if compression is None:
+    if compression is None or packed:
         with Path(path).open("rb") as plain:
-            yield OpenedSource(path=path, stream=plain, size_bytes=size_bytes, compression=None)
+            yield OpenedSource(path=path, stream=plain, size_bytes=size_bytes, compression=compression)
         return
     _check_whole(path, compression, size_bytes, max_ratio)
     with _decompressed(path, compression) as stream:
@@ -121,8 +126,53 @@ def _refuse_utf16(path: str, head: bytes) -> None:
 
 @contextmanager
 def _decompressed(path: str, compression: str) -> Iterator[BinaryIO]:
+    if compression == "xz":
+        # Arrow has no xz; Python's reader bounds no memory, so the decompressor is ours.
+        with Path(path).open("rb") as packed:
+            yield cast(BinaryIO, io.BufferedReader(Unxz(packed), _CHUNK_BYTES))
+        return
     with pa.OSFile(path, "rb") as raw, pa.CompressedInputStream(raw, compression) as stream:
         yield cast(BinaryIO, io.BufferedReader(stream, _CHUNK_BYTES))
+
+
+class Unxz(io.RawIOBase):
+    """The bytes of an xz file, whose dictionary may need ``XZ_MEMORY_BYTES``; one stream after another.
+
+    Raises
+    ------
+    OSError, lzma.LZMAError : while reading, where the file ends in the middle, is damaged, or needs more memory.
+    """
+
+    def __init__(self, packed: BinaryIO) -> None:
+        self._packed = packed
+        self._begin()
+
+    def _begin(self) -> None:
+        self._decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; 0 at the end of the last stream."""
+        while True:
+            if self._decompressor.eof:
+                # Streams may be padded with zeros to a multiple of four bytes.
+                rest = self._decompressor.unused_data.lstrip(b"\0") or self._packed.read(_CHUNK_BYTES).lstrip(b"\0")
+                if not rest:
+                    return 0
+                self._begin()
+            elif self._decompressor.needs_input:
+                rest = self._packed.read(_CHUNK_BYTES)
+                if not rest:
+                    raise OSError("truncated xz stream")
+            else:
+                rest = b""
+            data = self._decompressor.decompress(rest, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
 
 
 def _check_whole(path: str, compression: str, size_bytes: int, max_ratio: float) -> None:
@@ -138,7 +188,7 @@ def _check_whole(path: str, compression: str, size_bytes: int, max_ratio: float)
                         f"{path} ({size_bytes} bytes) unpacks to more than {allowed} bytes, over {max_ratio:g} times "
                         "its size; if it is genuine, decompress it first",
                     )
-    except OSError as error:
+    except (OSError, EOFError, lzma.LZMAError) as error:
         reason = "truncated" if "runcated" in str(error) else "corrupt"
         what = "ends in the middle (half-written?)" if reason == "truncated" else "is damaged"
         raise SourceRefusedError(reason, f"{path}: the {compression} data {what}; write the file again") from error

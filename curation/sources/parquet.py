@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.sources import READERS
 from curation.sources.batch import Parsed, ReadOptions, Rejected, Suffixes
+from curation.sources.columnar import SLICE_ROWS, check_names, class_names, plain_rows, string_columns
 from curation.sources.opening import FREE_BYTES, OpenedSource
 from curation.sources.refusal import SourceRefusedError
 
@@ -17,8 +16,6 @@ MAGIC = b"PAR1"
 
 PAGE_RATIO = 10
 """How much more than a stream Parquet may unpack to: its dictionary pages repeat a value for a few bits."""
-
-_SLICE_ROWS = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ def read_parquet(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed 
     """
     _check_magic(source)
     try:
-        strings = _string_columns(pq.read_schema(source.path))
+        strings = string_columns(pq.read_schema(source.path))
         file = pq.ParquetFile(
             source.path,
             read_dictionary=strings,
@@ -48,11 +45,9 @@ def read_parquet(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed 
             page_checksum_verification=True,
         )
         _check_footer(file, source, options)
-        line = 1
-        for batch in file.iter_batches(batch_size=_SLICE_ROWS, use_threads=False):
-            for part in _parts(batch):
-                yield from _values(part, line)
-                line += part.num_rows
+        yield from plain_rows(
+            file.iter_batches(batch_size=SLICE_ROWS, use_threads=False), class_names(file.schema_arrow)
+        )
     except (pa.ArrowException, OSError) as error:
         raise SourceRefusedError("corrupt", f"{source.path}: damaged Parquet ({error}); write it again") from error
 
@@ -82,53 +77,4 @@ def _check_footer(file: pq.ParquetFile, source: OpenedSource, options: ReadOptio
             f"{source.path} ({source.size_bytes} bytes) declares {declared} bytes of pages, more than {allowed}; "
             "if it is genuine, write it again with smaller row groups",
         )
-    names = file.schema_arrow.names
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SourceRefusedError("duplicate_column", f"{source.path} has two columns named {twice[0]!r}; rename one")
-
-
-def _string_columns(schema: pa.Schema) -> list[str]:
-    return [column.name for column in schema if _is_text(column.type)]
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    types = pa.types
-    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    return any(check(kind) for check in checks)
-
-
-def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Cut a batch so that its strings, written out, stay near 64 MiB.
-
-    A dictionary page can repeat one long value in every row for a few bits, which no footer declares.
-    """
-    repeated = [pa.types.is_dictionary(column.type) and _is_text(column.type.value_type) for column in batch.columns]
-    widest = [
-        pc.max(pc.binary_length(column.dictionary)).as_py() or 0
-        for column, is_repeated in zip(batch.columns, repeated, strict=True)
-        if is_repeated
-    ]
-    rows = min(_SLICE_ROWS, max(1, FREE_BYTES // max(1, sum(widest))))
-    for start in range(0, batch.num_rows, rows):
-        part = batch.slice(start, rows)
-        columns = [
-            column.dictionary_decode() if is_repeated else column
-            for column, is_repeated in zip(part.columns, repeated, strict=True)
-        ]
-        yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-
-
-def _values(batch: pa.RecordBatch, first: int) -> Iterator[Parsed | Rejected]:
-    """Rows as plain values. Arrow does not check UTF-8 when it reads, so a bad string shows only here."""
-    try:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-    except UnicodeDecodeError:
-        for offset in range(batch.num_rows):
-            try:
-                yield Parsed(first + offset, batch.slice(offset, 1).to_pylist()[0])
-            except UnicodeDecodeError as error:
-                yield Rejected(first + offset, "invalid_utf8", f"a column is not UTF-8: {error.reason}")
-        return
-    for offset, row in enumerate(rows):
-        yield Parsed(first + offset, row)
+    check_names(file.schema_arrow, source.path)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from catalog.errors import nearest
+from catalog.registry import Member
 from curation.sources import READERS, Reader
 from curation.sources.batch import Batch, ReadOptions, batched, checked
 from curation.sources.opening import COMPRESSIONS, inspect, opened, split_suffixes
@@ -16,11 +17,11 @@ def read_batches(path: str, options: ReadOptions) -> Iterator[Batch]:
     reading: it is in ``Batch.rejected`` with one of these reasons: ``invalid_json``, ``not_an_object``,
     ``missing_text``, ``empty_text``, ``text_not_string``, ``label_not_scalar``, ``invalid_fields``, ``invalid_utf8``,
     ``invalid_encoding``, ``nul_character``, ``lone_surrogate``, ``line_too_long``, ``ragged_row``, ``unclosed_quote``,
-    ``invalid_csv``.
+    ``invalid_csv``, ``turns_not_list``, ``invalid_turn``, ``damaged_record``, ``no_main_text``.
 
     Parameters
     ----------
-    path : a local file; gzip and zstd are recognised by name and by their first bytes.
+    path : a local file; bzip2, gzip, xz and zstd are recognised by name and by their first bytes.
     options : columns, format, bounds.
 
     Raises
@@ -30,15 +31,15 @@ def read_batches(path: str, options: ReadOptions) -> Iterator[Batch]:
         changing file can surface after the first batches: commit nothing before the last one.
     """
     inspect(path)
-    reader = _reader(path, options)
-    with opened(path, options.max_ratio) as source:
-        yield from batched(checked(reader(source, options), options, path), options)
+    member = _reader(path, options)
+    with opened(path, options.max_ratio, packed=member.config().unpacks) as source:
+        yield from batched(checked(member.member(source, options), options, path), options)
 
 
-def _reader(path: str, options: ReadOptions) -> Reader:
+def _reader(path: str, options: ReadOptions) -> Member[Reader]:
     if options.format is not None:
-        return READERS[options.format].member
-    by_suffix = {suffix: member.member for member in READERS.load().values() for suffix in member.config().suffixes}
+        return READERS[options.format]
+    by_suffix = {suffix: member for member in READERS.load().values() for suffix in member.config().suffixes}
     suffix, _ = split_suffixes(path)
     if suffix in by_suffix:
         return by_suffix[suffix]

@@ -10,7 +10,8 @@ class SourceRefusedError(DataError):
     ----------
     reason : stable code, stored with the source: ``not_a_file``, ``unreadable``, ``empty_file``, ``unknown_format``,
         ``wrong_compression``, ``truncated``, ``corrupt``, ``decompression_bomb``, ``wrong_encoding``, ``not_parquet``,
-        ``duplicate_column``, ``header_too_long`` or ``missing_column``.
+        ``not_arrow``, ``not_an_array``, ``not_warc``, ``missing_package``, ``duplicate_column``, ``header_too_long`` or
+        ``missing_column``.
     message : what is wrong with which file, and the remedy.
     """
 

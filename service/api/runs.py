@@ -9,6 +9,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, NotFoundError
+from catalog.store import Store
 from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run, Unit
 from service.api.access import Catalogued, Curator, PageSize
@@ -55,6 +56,17 @@ class RunPage(BaseModel):
 
     items: list[RunOut]
     next: str | None
+
+
+class WhatIfRequest(BaseModel):
+    """Thresholds to try on what a cleaning run measured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: list[str] = Field(
+        min_length=1, max_length=100, description="KEY=VALUE of the recipe, e.g. word_count.minimum=30, near=off"
+    )
+    samples: int = Field(default=3, ge=0, le=20, description="texts shown for each rule and direction")
 
 
 class UnitOut(BaseModel):
@@ -137,6 +149,37 @@ def list_units(catalog: Catalogued, _who: Curator, run_id: str) -> UnitList:
         if session.get(Run, run_id) is None:
             raise _no_run(run_id)
         return UnitList(items=units_of(session, run_id))
+
+
+@router.post("/{run_id}/what-if", summary="Ask who would stay under other thresholds")
+def ask_what_if(catalog: Catalogued, _who: Curator, run_id: str, request: WhatIfRequest) -> dict[str, Any]:
+    """Who would return and leave, by rule, source and language, with samples; nothing is changed."""
+    from workers.whatif import find_judging, what_if
+
+    with catalog.read() as session:
+        run = find_judging(session, run_id)
+        return what_if(session, Store.of(catalog.settings), run, request.settings, samples=request.samples)
+
+
+@router.post("/{run_id}/what-if/versions", status_code=202, summary="Make a what-if a version")
+def publish_what_if(
+    catalog: Catalogued, who: Curator, run_id: str, request: WhatIfRequest, response: Response
+) -> RunStarted:
+    """Accept a run that publishes what other thresholds leave; ``Location`` says where to watch it."""
+    from workers.pipelines.what_if import submit_what_if
+
+    made, _ = submit_what_if(catalog, run=run_id, settings=request.settings, requested_by=who.name)
+    with catalog.write() as session:
+        audit(
+            session,
+            now=catalog.now(session),
+            actor=who.user_id,
+            action="run.requested",
+            target=f"run:{made}",
+            detail={"kind": "what_if", "of": run_id, "settings": request.settings},
+        )
+    response.headers["Location"] = f"/api/v1/runs/{made}"
+    return RunStarted(run_id=made)
 
 
 def progress_of(session: Session, run_id: str, now: datetime) -> dict[str, Any]:

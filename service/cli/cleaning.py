@@ -6,10 +6,13 @@ import typer
 from sqlalchemy import func, select
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
+from curation.recipe import preset_names
+from curation.sources.conversations import STYLES
 from service.cli.output import (
     AsJson,
     byte_progress,
@@ -39,28 +42,52 @@ def add(app: typer.Typer) -> None:
 
 
 def ingest(
-    files: Annotated[list[str], typer.Argument(help="JSONL, CSV, TSV, Parquet or text files, also .gz and .zst.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="JSONL, JSON, CSV, TSV, Parquet, Arrow, text, HTML or WARC files, also .gz, .zst, .bz2 and .xz; or "
+            "folders of datasets as Hugging Face libraries write them."
+        ),
+    ],
     *,
     dataset: Annotated[str, typer.Option(help="Name of the dataset; made if it does not exist.")],
-    text: Annotated[str, typer.Option(help="Column that holds the text.")] = "text",
-    label: Annotated[str | None, typer.Option(help="Column that holds a label, if there is one.")] = None,
-    encoding: Annotated[str, typer.Option(help="Of JSONL, CSV and text files, e.g. latin-1 or cp949.")] = "utf-8",
+    text: Annotated[
+        str | None,
+        typer.Option("--text", "--text-field", help="Column of the text, a.b of a nested one; default text."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", "--label-field", help="Column that holds a label, if there is one.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source-field", help="Column that says where a record came from, e.g. url or site.")
+    ] = None,
+    turns: Annotated[
+        str | None, typer.Option(help=f"The rows are conversations in this style: {', '.join(STYLES)}.")
+    ] = None,
+    mapping: Annotated[str | None, typer.Option(help="YAML file that says all this instead of the options.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Reader of the files, where their suffix does not tell.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of JSON, CSV and text files, e.g. latin-1 or cp949; default utf-8.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Read files into a dataset. Bad rows are set aside with file, line and reason; the rest goes in."""
+    from curation.sources.mapping import Mapping, load_mapping
     from workers.pipelines.ingest import submit_ingest
 
+    options = {
+        "text": text, "label": label, "source": source, "turns": turns, "format": format_, "encoding": encoding,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    if mapping is not None and given:
+        raise ConfigError(f"--mapping says all of it; put {', '.join(given)} into {mapping}, or leave it out")
+    asked_mapping = load_mapping(mapping) if mapping is not None else Mapping(**given)
+    label = asked_mapping.label
     catalog = workspace()
     with byte_progress("hashing", as_json=json) as on_hash:
-        asked = submit_ingest(
-            catalog,
-            dataset=dataset,
-            paths=files,
-            text_column=text,
-            label_column=label,
-            encoding=encoding,
-            on_hash=on_hash,
-        )
+        asked = submit_ingest(catalog, dataset=dataset, paths=files, mapping=asked_mapping, on_hash=on_hash)
     for name, reason in asked.skipped.items():
         say(f"{name}: {reason}; skipped", as_json=json)
     for name, other in asked.others.items():
@@ -144,7 +171,7 @@ def rejected(
 def clean(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     *,
-    recipe: Annotated[str, typer.Option(help="Preset (short-text, web-text) or YAML file.")],
+    recipe: Annotated[str, typer.Option(help=f"Preset ({', '.join(preset_names())}) or YAML file.")],
     against: Annotated[
         list[str] | None,
         typer.Option(

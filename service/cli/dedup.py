@@ -348,60 +348,6 @@ def show_curve(
 app.command("semantic")(semantic)
 
 
-def what_if(
-    dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned or deduplicated.")],
-    *,
-    threshold: Annotated[list[float], typer.Option(help="Jaccard threshold to try; may be given several times.")],
-    json: AsJson = False,
-) -> None:
-    """Say what other thresholds would have removed as near-duplicates, from the stored pairs, without a new run."""
-    for value in threshold:
-        if not 0 < value <= 1:
-            raise ConfigError(f"threshold={value} must lie in (0, 1]; 0.8 is usual")
-    catalog = workspace()
-    store = Store.of(catalog.settings)
-    with catalog.read() as session:
-        found = reading.newest_run(session, manifests.find_dataset(session, dataset), measured=True)
-        given = found.config["recipe"]["near"]
-        asked = sorted({*threshold, given["threshold"]})
-        outcomes = reading.what_if(session, store, found, asked)
-        run_id = found.id
-    near = NearConfig(bands=given["bands"], rows=given["rows"])
-    rows = [
-        {
-            "threshold": one.threshold,
-            "removed": one.removed,
-            "clusters": one.clusters,
-            "biggest": one.biggest,
-            "found_at_threshold": round(near.recall(one.threshold), 4),
-            "of_the_run": one.threshold == given["threshold"],
-        }
-        for one in outcomes
-    ]
-    if json:
-        emit_json({"run": run_id, "thresholds": rows})
-        return
-    header = ("threshold", "near duplicates", "clusters", "biggest", "found by theory", "")
-    emit_table(
-        f"from the pairs of run {run_id[:8]}",
-        header,
-        [
-            (
-                row["threshold"],
-                row["removed"],
-                row["clusters"],
-                row["biggest"],
-                f"{row['found_at_threshold']:.1%}",
-                "the run's own" if row["of_the_run"] else "",
-            )
-            for row in rows
-        ],
-    )
-    if min(threshold) < given["threshold"]:
-        say("below the run's own threshold fewer pairs were measured: the figures there are lower bounds")
-
-
 def add(root: typer.Typer) -> None:
     """Register this module's commands."""
     root.add_typer(app, name="dedup")
-    root.command("what-if")(what_if)

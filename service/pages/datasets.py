@@ -14,6 +14,7 @@ from catalog.tables.engine import Run
 from service.api.access import Catalogued, Curator
 from service.api.datasets import dataset_named
 from service.pages.rendering import render
+from workers.whatif import JUDGING
 
 router = APIRouter(prefix="/datasets", include_in_schema=False)
 
@@ -32,7 +33,7 @@ class Funnel:
 
 def last_funnel(session: Session, dataset_id: str) -> Funnel | None:
     """The funnel of the dataset's last finished cleaning, from the verdicts themselves; None when there is none."""
-    query = select(Run).where(Run.dataset_id == dataset_id, Run.kind == "clean", Run.state == "done")
+    query = select(Run).where(Run.dataset_id == dataset_id, Run.kind.in_(JUDGING), Run.state == "done")
     run = session.scalar(query.order_by(Run.created_at.desc(), Run.id.desc()).limit(1))
     if run is None:
         return None

@@ -230,7 +230,7 @@ def test_option_out_of_range_exits_with_two_and_says_what_works(winnow: Winnow) 
         ("dedup", "tickets", "--threshold", "1.3"): "threshold=1.3 must lie in (0, 1]; 0.8 is usual",
         ("dedup", "curve", "--threshold", "nan"): "threshold=nan must lie in (0, 1]",
         ("what-if", "tickets", "--threshold", "1.3"): "threshold=1.3 must lie in (0, 1]; 0.8 is usual",
-        ("what-if", "tickets"): "Missing option '--threshold'",
+        ("what-if", "tickets"): "give --set KEY=VALUE",
         ("dedup", "tickets", "--bands", "200", "--rows", "8"): (
             "bands=200 times rows=8 need 1600 permutations, at most 1024 are drawn; with 8 rows, bands=128 works"
         ),

@@ -1,5 +1,6 @@
 """``winnow ingest`` and ``winnow rejected``: every format, and what becomes of bad files and bad rows."""
 
+import bz2
 import contextlib
 import csv
 import gzip
@@ -19,6 +20,7 @@ from catalog.database import Catalog
 from catalog.settings import Settings
 from tests.cli.command import TIMEOUT_SECONDS, Winnow
 from tests.cli.conftest import Prepared
+from tests.cli.test_misuse import refusals
 from workers.pipelines.ingest import submit_ingest
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -235,3 +237,41 @@ def test_other_columns_than_the_dataset_was_made_with_are_refused(prepared: Prep
     done = prepared.winnow("ingest", path, "--dataset", "tickets", "--text", "text")
     assert done.code == 2
     assert "--text body --label queue" in done.err
+
+
+def test_conversations_and_nested_columns_go_in_and_out_again(winnow: Winnow, tmp_path: Path) -> None:
+    talks = [
+        {"conversations": [{"from": "human", "value": f"질문 {n}"}, {"from": "gpt", "value": "답"}]} for n in range(3)
+    ]
+    rows = [{"body": {"text": f"글 {n}"}, "site": "가.kr"} for n in range(3)]
+    for name, given in (("talks", talks), ("nested", rows)):
+        lines = "".join(json.dumps(row) + "\n" for row in given)
+        (tmp_path / f"{name}.data").write_bytes(bz2.compress(lines.encode()))
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text("text: body.text\nsource: site\nformat: jsonl\n")
+    talking = ["--dataset", "talks", "--turns", "sharegpt", "--format", "jsonl"]
+    assert winnow.ok("ingest", tmp_path / "talks.data", *talking)["records"] == 3
+    assert winnow.ok("ingest", tmp_path / "nested.data", "--dataset", "nested", "--mapping", mapping)["records"] == 3
+    assert winnow.ok("explain", "talks", "talks.data:2")["text"] == "질문 1\n\n답"
+    written = winnow.ok("export", "talks", "--output", tmp_path / "out.jsonl", "--plain")
+    assert (written["format"], written["records"]) == ("jsonl", 3)
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == talks
+    winnow.ok("export", "nested", "--output", tmp_path / "folder")
+    assert (tmp_path / "folder" / "train" / "data-00000-of-00001.arrow").exists()
+    refused = {
+        ("ingest", "x", "--dataset", "d", "--mapping", str(mapping), "--text", "a"): "--mapping says all of it",
+        ("ingest", "x", "--dataset", "d", "--turns", "sharegtp"): "did you mean 'sharegpt'",
+        ("ingest", str(tmp_path), "--dataset", "d"): "is no dataset folder",
+        ("ingest", str(tmp_path / "talks.data"), "--dataset", "talks"): "was made with --turns sharegpt",
+        ("export", "nested", "--output", str(tmp_path / "folder")): "exists; remove it",
+        ("export", "nested", "--output", str(tmp_path / "none" / "a.csv")): "does not exist; make it",
+        (
+            "export",
+            "nested",
+            "--output",
+            str(tmp_path / "a.csv"),
+            "--records",
+            "dropped",
+        ): "no record of it has a verdict",
+    }
+    assert refusals(winnow, refused) == []

@@ -28,14 +28,33 @@ def as_parquet(texts):
     return out.getvalue()
 
 
+def as_arrow(texts):
+    out, table = io.BytesIO(), pa.table({"text": texts})
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def as_warc(texts):
+    """Texts of a WET file."""
+    bodies = [text.encode() for text in texts]
+    heads = [f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {len(body)}\r\n\r\n".encode() for body in bodies]
+    return b"".join(head + body + b"\r\n\r\n" for head, body in zip(heads, bodies, strict=True))
+
+
 WRITERS = {
+    "arrow": as_arrow,
     "csv": as_csv,
+    "json": lambda texts: json.dumps([{"text": text} for text in texts]).encode(),
     "jsonl": lambda texts: "".join(json.dumps({"text": text}) + "\n" for text in texts).encode(),
     "parquet": as_parquet,
     "text": lambda texts: "".join(text + "\n" for text in texts).encode(),
+    "warc": as_warc,
     "tsv": lambda texts: "".join(text + "\n" for text in ["text", *texts]).encode(),
 }
 SUFFIXES = [(name, suffix) for name in sorted(READERS.load()) for suffix in READERS[name].config().suffixes]
+ONE_A_FILE = {"html"}
+"""Readers that make one record of a file, and not of what stands in it as it is: see ``test_web_sources``."""
 
 
 def read(path: Path, **options) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
@@ -49,7 +68,7 @@ def test_no_suffix_is_claimed_twice_and_every_reader_has_one():
     assert all(issubclass(READERS[name].config, Suffixes) for name in READERS)
 
 
-@pytest.mark.parametrize(("name", "suffix"), SUFFIXES)
+@pytest.mark.parametrize(("name", "suffix"), [one for one in SUFFIXES if one[0] not in ONE_A_FILE])
 def test_reader_gives_back_the_texts_in_file_order(tmp_path, name, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(WRITERS[name](TEXTS))
@@ -60,7 +79,7 @@ def test_reader_gives_back_the_texts_in_file_order(tmp_path, name, suffix):
     assert rejected.height == 0
 
 
-@pytest.mark.parametrize("name", sorted(READERS.load()))
+@pytest.mark.parametrize("name", sorted(set(READERS.load()) - ONE_A_FILE))
 def test_batches_are_the_same_every_time(tmp_path, name):
     path = tmp_path / "a.data"
     path.write_bytes(WRITERS[name](TEXTS * 50))

@@ -148,7 +148,7 @@ def test_another_encoding_is_read_when_named(tmp_path: Path) -> None:
 def test_wrong_asking_is_refused_before_anything_exists(tmp_path: Path) -> None:
     catalog = make_catalog(tmp_path / "home")
     path = write_rows(tmp_path / "a.jsonl", sentences(20, seed=1))
-    with pytest.raises(DataError, match=r"is a folder; give its files, e\.g\. .*\*\.jsonl\.gz"):
+    with pytest.raises(DataError, match=r"is no dataset folder: .* give files, e\.g\. .*\*\.jsonl\.gz"):
         ingest(catalog, [str(tmp_path)])
     with pytest.raises(DataError, match="does not exist"):
         ingest(catalog, [str(tmp_path / "none.jsonl")])

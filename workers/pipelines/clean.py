@@ -136,7 +136,7 @@ def _count(unit: UnitContext) -> UnitResult:
     )
 
 
-def _score(unit: UnitContext) -> UnitResult:
+def score(unit: UnitContext) -> UnitResult:
     """Raw difficulty of every record of one shard, and embeddings of those that stay."""
     recipe = recipe_of(unit)
     index = unit.claim.payload["index"]
@@ -297,18 +297,16 @@ def _publish(unit: UnitContext) -> UnitResult:
     )
 
 
-PIPELINES.register("clean")(
-    Pipeline(
-        stages=(
-            Stage(name="measure", plan=dedup.plan_measure, work=_measure),
-            Stage(name="count", plan=single, work=_count),
-            *dedup.STAGES,
-            *substring.STAGES,
-            Stage(name="score", plan=_text_plan, work=_score),
-            *semantic.STAGES,
-            Stage(name="rank", plan=single, work=_rank),
-            Stage(name="judge", plan=_text_plan, work=_judge),
-            Stage(name="publish", plan=single, work=_publish),
-        )
-    )
+STAGES = (
+    Stage(name="measure", plan=dedup.plan_measure, work=_measure),
+    Stage(name="count", plan=single, work=_count),
+    *dedup.STAGES,
+    *substring.STAGES,
+    Stage(name="score", plan=_text_plan, work=score),
+    *semantic.STAGES,
+    Stage(name="rank", plan=single, work=_rank),
+    Stage(name="judge", plan=_text_plan, work=_judge),
+    Stage(name="publish", plan=single, work=_publish),
 )
+
+PIPELINES.register("clean")(Pipeline(stages=STAGES))

@@ -13,10 +13,20 @@ from catalog.store import StoredFile
 from catalog.tables.datasets import Source
 from catalog.tables.engine import Unit
 from curation.records import content_of, hash_words, record_ids
+from curation.sources.mapping import Mapping
+from curation.sources.nested import json_path
 from workers import manifests
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.numbering import Numbering
+
+
+def mapping_of(config: dict[str, Any]) -> Mapping:
+    """Which columns are what, for a run of ingest."""
+    if "mapping" in config:
+        return Mapping(**config["mapping"])
+    # Runs of before there was the key may still be going on.
+    return Mapping(text=config["text_column"], label=config["label_column"], encoding=config["encoding"])
 
 
 def identify(unit: UnitContext) -> UnitResult:
@@ -81,15 +91,32 @@ def _identified(
                 id=ids, text="text", label="label", fields="fields", source=pl.lit(source["name"]), line="line"
             )
             stored = unit.store.write_frame(named, "text")
-            yield {
+            entry = {
                 "data": stored.to_json(),
                 "source": source["name"],
                 "sha256": source["sha256"],
                 "position": positions[source["sha256"]],
             }
+            yield entry | _told(unit, source, frame)
             positions[source["sha256"]] += 1
             done += frame.height
             unit.progress(done, num_new)
+
+
+def _told(unit: UnitContext, source: dict[str, Any], frame: pl.DataFrame) -> dict[str, Any]:
+    """What of the files' schema a shard's readers need: split, style of turns, and a column of origins of its own.
+
+    Left out where there is nothing to tell, so that a manifest has the bytes that it always had.
+    """
+    mapping = mapping_of(unit.claim.config)
+    told: dict[str, Any] = {
+        key: value for key, value in (("split", source.get("split")), ("turns", mapping.turns)) if value
+    }
+    if mapping.source is not None:
+        fields = pl.when(pl.col("fields") != "").then("fields")
+        origin = frame.select(origin=fields.str.json_path_match(json_path(mapping.source)))
+        told["origin"] = unit.store.write_frame(origin, "origin").to_json()
+    return told
 
 
 def _settle(unit: UnitContext, sources: list[dict[str, Any]]) -> Callable[[Session, datetime], None]:

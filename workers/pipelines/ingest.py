@@ -7,8 +7,8 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +25,15 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Quarantined, Source
 from catalog.tables.engine import Run, Unit
 from curation.records import content_hash
-from curation.sources import ReadOptions, SourceRefusedError, read_batches
+from curation.sources import SourceRefusedError, read_batches
+from curation.sources.conversations import STYLES
+from curation.sources.folders import parts_of
+from curation.sources.mapping import Mapping
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
-from workers.pipelines.identify import identify
+from workers.pipelines.identify import identify, mapping_of
 
 HASH_BLOCK_BYTES = 2**20
 
@@ -70,8 +73,6 @@ def check_paths(paths: list[str]) -> list[Path]:
     checked = []
     for given in paths:
         path = Path(given)
-        if path.is_dir():
-            raise DataError(f"{given} is a folder; give its files, e.g. {path / '*.jsonl.gz'}")
         if not path.exists():
             raise DataError(f"{given} does not exist; check the path (a shell leaves an unmatched * as it is)")
         if not os.access(path, os.R_OK):
@@ -85,9 +86,10 @@ def submit_ingest(
     *,
     dataset: str,
     paths: list[str],
-    text_column: str,
-    label_column: str | None,
+    text_column: str | None = None,
+    label_column: str | None = None,
     encoding: str = "utf-8",
+    mapping: Mapping | None = None,
     requested_by: str | None = None,
     on_hash: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Asked:
@@ -98,6 +100,9 @@ def submit_ingest(
 
     Parameters
     ----------
+    paths : files, and folders of datasets as Hugging Face libraries write them.
+    text_column, label_column, encoding : a mapping in short, where none is given.
+    mapping : which columns are what.
     on_hash : told the bytes hashed so far and the bytes of all files, block by block.
 
     Raises
@@ -105,21 +110,18 @@ def submit_ingest(
     DataError : a path cannot be read. ConfigError : the columns differ from those the dataset was made with.
     """
     check_name(dataset)
-    try:
-        ReadOptions(text_column=text_column, label_column=label_column, encoding=encoding)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    mapping = mapping or Mapping(text=text_column, label=label_column, encoding=encoding)
     given, skipped = _distinct(paths, on_hash)
     with catalog.write() as session:
         # Of two requests for one file the second must see what the first asked for.
         one_at_a_time(session, f"dataset {dataset}")
         now = catalog.now(session)
-        found = _dataset(session, dataset, text_column, label_column, now)
+        found = _dataset(session, dataset, mapping, now)
         present = _present(session, found)
         skipped |= {one["name"]: f"these bytes are in {dataset!r} already" for one in given if one["sha256"] in present}
         new = [one for one in given if one["sha256"] not in present]
         # Two runs over one file would both publish its records. The run that was asked for exactly this is no other.
-        same = session.scalar(select(Run.state).where(Run.idempotency_key == _key(session, found, encoding, new)))
+        same = session.scalar(select(Run.state).where(Run.idempotency_key == _key(session, found, mapping, new)))
         reading = {} if same == "running" else _being_read(session, found)
         others = {one["name"]: reading[one["sha256"]] for one in new if one["sha256"] in reading}
         new = [one for one in new if one["sha256"] not in reading]
@@ -131,8 +133,8 @@ def submit_ingest(
             kind="ingest",
             dataset_id=found.id,
             version_id=None,
-            config={"sources": new, "text_column": text_column, "label_column": label_column, "encoding": encoding},
-            idempotency_key=_key(session, found, encoding, new),
+            config={"sources": new, "mapping": asdict(mapping)},
+            idempotency_key=_key(session, found, mapping, new),
             requested_by=requested_by,
         )
         if state in ("new", "resumed"):
@@ -142,7 +144,8 @@ def submit_ingest(
 
 def _distinct(paths: list[str], on_hash: Callable[[int, int], None]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The files by name, of equal ones that with the smallest name; and the names of the others with a reason each."""
-    files = [(os.path.normpath(given), path) for given, path in zip(paths, check_paths(paths), strict=True)]
+    splits = dict(_expanded(paths))
+    files = [(os.path.normpath(given), path) for given, path in zip(splits, check_paths(list(splits)), strict=True)]
     total = sum(path.stat().st_size for _, path in files)
     done = 0
 
@@ -159,9 +162,25 @@ def _distinct(paths: list[str], on_hash: Callable[[int, int], None]) -> tuple[li
     for sha256, equal in hashed.items():
         name, *rest = sorted(equal)
         path = equal[name]
-        given.append({"name": name, "sha256": sha256, "path": str(path.absolute()), "size_bytes": path.stat().st_size})
+        one = {"name": name, "sha256": sha256, "path": str(path.absolute()), "size_bytes": path.stat().st_size}
+        split = next((split for given, split in splits.items() if os.path.normpath(given) == name), None)
+        given.append(one | ({"split": split} if split else {}))
         skipped |= dict.fromkeys(rest, f"the same bytes as {name}")
     return sorted(given, key=lambda one: (one["name"], one["sha256"])), skipped
+
+
+def _expanded(paths: list[str]) -> Iterator[tuple[str, str | None]]:
+    """Files by name, those of a dataset folder with their split.
+
+    Raises
+    ------
+    DataError : a folder is no dataset folder.
+    """
+    for given in paths:
+        if Path(given).is_dir():
+            yield from ((str(path), split) for path, split in parts_of(Path(given)))
+        else:
+            yield given, None
 
 
 def _present(session: Session, dataset: Dataset) -> set[str]:
@@ -179,9 +198,9 @@ def _being_read(session: Session, dataset: Dataset) -> dict[str, str]:
     return {row.sha256: row.id for row in rows}
 
 
-def _key(session: Session, dataset: Dataset, encoding: str, sources: list[dict[str, Any]]) -> str:
+def _key(session: Session, dataset: Dataset, mapping: Mapping, sources: list[dict[str, Any]]) -> str:
     files = [(one["name"], one["sha256"]) for one in sources]
-    return _unrefused_key(session, runs.digest({"ingest": dataset.id, "encoding": encoding, "files": files}))
+    return _unrefused_key(session, runs.digest({"ingest": dataset.id, "mapping": asdict(mapping), "files": files}))
 
 
 def _unrefused_key(session: Session, key: str) -> str:
@@ -208,7 +227,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def _dataset(session: Session, name: str, text_column: str, label_column: str | None, now: datetime) -> Dataset:
+def _dataset(session: Session, name: str, mapping: Mapping, now: datetime) -> Dataset:
+    text_column, label_column = mapping.text_column, mapping.label
     found = session.scalars(select(Dataset).where(Dataset.name == name)).one_or_none()
     if found is None:
         found = Dataset(id=new_id(), name=name, text_column=text_column, label_column=label_column, created_at=now)
@@ -234,7 +254,9 @@ def _is_empty(session: Session, dataset: Dataset) -> bool:
 
 
 def _columns(text_column: str, label_column: str | None) -> str:
-    return f"--text {text_column} {'and no --label' if label_column is None else f'--label {label_column}'}"
+    turns = next((name for name, style in STYLES.items() if style.name == text_column), None)
+    text = f"--text {text_column}" if turns is None else f"--turns {turns}"
+    return f"{text} {'and no --label' if label_column is None else f'--label {label_column}'}"
 
 
 def _adopt_sources(session: Session, run: Run, sources: list[dict[str, Any]]) -> None:
@@ -311,10 +333,7 @@ class _Parsed:
 
 
 def _read_shards(unit: UnitContext, path: Path, settings: Settings) -> _Parsed:
-    options = ReadOptions(
-        text_column=unit.claim.config["text_column"],
-        label_column=unit.claim.config["label_column"],
-        encoding=unit.claim.config["encoding"],
+    options = mapping_of(unit.claim.config).options(
         max_line_bytes=settings.max_line_bytes,
         batch_rows=settings.shard_rows,
         batch_bytes=settings.shard_bytes,
