@@ -18,6 +18,7 @@ from curation.dedup.config import NearConfig
 from curation.dedup.semantic_step import SemanticStep
 from curation.dedup.substring import SubstringConfig
 from curation.difficulty import DIFFICULTY
+from curation.edits import EDITS
 from curation.encoders import ENCODERS, advised_encoders
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
@@ -34,6 +35,7 @@ class Recipe:
     Parameters
     ----------
     name, version : of the recipe; raise the version when a threshold changes.
+    edit : registered edits, which change texts in this order before anything is measured.
     rules : rule name to bounds, in the order in which failures are reported.
     languages : ISO 639 codes that are kept; empty keeps all.
     min_language_confidence : probability from which another language counts as identified, in [0, 1].
@@ -47,6 +49,7 @@ class Recipe:
 
     name: str
     version: int = 1
+    edit: tuple[str, ...] = ()
     rules: Mapping[str, Bounds] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
     min_language_confidence: float = 0.0
@@ -73,6 +76,10 @@ class Recipe:
             raise ConfigError(f"exact={self.exact!r} must be true or false")
         for name in self.rules:
             _known(RULES, name)
+        if len(set(self.edit)) < len(self.edit):
+            raise ConfigError(f"edit={list(self.edit)!r} must name each edit once")
+        for name in self.edit:
+            _known(EDITS, name)
         _known(ENCODERS, self.encoder)
         if self.semantic is not None and not ENCODERS[self.encoder].config().knows_meaning:
             raise ConfigError(
@@ -89,13 +96,14 @@ class Recipe:
         Rules carry their position: a JSON database does not keep the order of keys.
         """
         rules = {
-            name: {"position": position, "version": RULES[name].version, **_floats(bounds)}
+            name: {"position": position, "version": RULES[name].version, **options_of(bounds)}
             for position, (name, bounds) in enumerate(self.rules.items())
         }
         versions = {name: DIFFICULTY[name].version for name in self.difficulty}
         return {
             "name": self.name,
             "version": self.version,
+            "edit": list(self.edit),
             "rules": rules,
             "languages": list(self.languages),
             "min_language_confidence": float(self.min_language_confidence),
@@ -105,7 +113,11 @@ class Recipe:
             "semantic": None if self.semantic is None else self.semantic.canonical(),
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
-            "versions": {"encoder": ENCODERS[self.encoder].version, "difficulty": versions},
+            "versions": {
+                "encoder": ENCODERS[self.encoder].version,
+                "difficulty": versions,
+                "edit": {name: EDITS[name].version for name in self.edit},
+            },
         }
 
     def digest(self) -> str:
@@ -172,6 +184,8 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
     versions = canonical["versions"]
     members: list[tuple[Registry[Any], str, int]] = [(RULES, name, one["version"]) for name, one in rules.items()]
     members += [(ENCODERS, canonical["encoder"], versions["encoder"])]
+    # Stored before there were edits: none.
+    members += [(EDITS, name, version) for name, version in versions.get("edit", {}).items()]
     members += [(DIFFICULTY, name, version) for name, version in versions["difficulty"].items()]
     for registry, name, version in members:
         if _known(registry, name).version != version:
@@ -180,7 +194,10 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
                 "start a new run"
             )
     plain = {key: value for key, value in canonical.items() if key != "versions"}
-    bounds = {name: {"minimum": one["minimum"], "maximum": one["maximum"]} for name, one in rules.items()}
+    bounds = {
+        name: {key: value for key, value in one.items() if key not in ("position", "version")}
+        for name, one in rules.items()
+    }
     return _parse({**plain, "rules": bounds})
 
 
@@ -188,11 +205,11 @@ def _presets() -> Any:
     return resources.files("curation") / "recipes"
 
 
-def _floats(bounds: Bounds) -> dict[str, float | None]:
-    """Bounds as floats, so that 50 and 50.0 have one digest."""
+def options_of(bounds: Bounds) -> dict[str, Any]:
+    """A rule's config as plain values; bounds as floats, so that 50 and 50.0 have one digest."""
     return {
-        "minimum": None if bounds.minimum is None else float(bounds.minimum),
-        "maximum": None if bounds.maximum is None else float(bounds.maximum),
+        key: float(value) if key in ("minimum", "maximum") and value is not None else value
+        for key, value in asdict(bounds).items()
     }
 
 
@@ -226,7 +243,7 @@ def _parse(given: Any) -> Recipe:
     values["near"] = _near(given.get("near"))
     values["substring"] = _substring(given.get("substring"))
     values["semantic"] = _semantic(given.get("semantic"))
-    for key in ("languages", "difficulty"):
+    for key in ("edit", "languages", "difficulty"):
         if key in given:
             values[key] = _names(key, given[key])
     return Recipe(**values)

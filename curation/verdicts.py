@@ -6,6 +6,8 @@ from curation.recipe import Recipe
 from curation.rules import Bounds, judge
 
 LANGUAGE = "language"
+EMPTIED = "edited_away"
+"""Why a record leaves of which an edit left nothing."""
 
 
 def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
@@ -13,7 +15,8 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
 
     Parameters
     ----------
-    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``.
+    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``, with edits
+        ``num_chars``.
 
     Returns
     -------
@@ -21,6 +24,9 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     """
     bounds: dict[str, Bounds] = dict(recipe.rules)
     columns = [pl.col(name) for name in bounds]
+    if recipe.edit:
+        columns.append((pl.col("num_chars") == 0).cast(pl.Float64).alias(EMPTIED))
+        bounds[EMPTIED] = Bounds(maximum=0.0)
     if recipe.languages:
         # A text whose language is unsure is not dropped for it: only a confident other language is.
         other = (
