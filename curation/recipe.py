@@ -22,6 +22,8 @@ from curation.edits import EDITS
 from curation.encoders import ENCODERS, advised_encoders
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
+from curation.rules.listed_words import ListedWords
+from curation.rules.word_lists import list_names, read_words
 
 _SUFFIXES = (".yaml", ".yml")
 PURPOSES = {"short-text": "tweets, messages, tickets in any language", "web-text": "English web pages"}
@@ -165,7 +167,7 @@ def load_recipe(name_or_path: str) -> Recipe:
             f"no recipe {name_or_path!r}; {nearest(name_or_path, preset_names())}, or the path of a .yaml file"
         )
     try:
-        return _parse(yaml.load(text, Loader=StrictLoader))  # noqa: S506 - a SafeLoader
+        return _parse(yaml.load(text, Loader=StrictLoader), Path(origin).parent)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {origin}: not YAML ({error})") from error
     except ConfigError as error:
@@ -229,7 +231,7 @@ def _known(registry: Registry[Any], name: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def _parse(given: Any) -> Recipe:
+def _parse(given: Any, folder: Path = Path()) -> Recipe:
     if not isinstance(given, dict):
         raise ConfigError(f"a recipe is a mapping of keys to values, not {type(given).__name__}")
     known = {one.name for one in fields(Recipe)}
@@ -239,7 +241,7 @@ def _parse(given: Any) -> Recipe:
     if "name" not in given:
         raise ConfigError("the key 'name' is missing; give the recipe a name")
     values = dict(given)
-    values["rules"] = _rules(given.get("rules"))
+    values["rules"] = _rules(given.get("rules"), folder)
     values["near"] = _near(given.get("near"))
     values["substring"] = _substring(given.get("substring"))
     values["semantic"] = _semantic(given.get("semantic"))
@@ -249,8 +251,8 @@ def _parse(given: Any) -> Recipe:
     return Recipe(**values)
 
 
-def _rules(given: Any) -> dict[str, Bounds]:
-    """Bounds by rule. A side that is left out is the published one; null opens it."""
+def _rules(given: Any, folder: Path) -> dict[str, Bounds]:
+    """Bounds by rule. A side that is left out is the published one; null opens it. Word lists are read in."""
     if given is None:
         return {}
     if not isinstance(given, dict):
@@ -260,8 +262,26 @@ def _rules(given: Any) -> dict[str, Bounds]:
         member = _known(RULES, name)
         if not (bounds is None or isinstance(bounds, dict)):
             raise ConfigError(f"{name}={bounds!r} must be bounds such as {{minimum: 1, maximum: 2}}")
-        rules[name] = member.configured({str(key): value for key, value in (bounds or {}).items()})
+        options = {str(key): value for key, value in (bounds or {}).items()}
+        lists = issubclass(member.config, ListedWords)
+        if lists and "files" in options:
+            options["words"] = [*options.get("words", ()), *_read_lists(name, options.pop("files"), folder)]
+        rules[name] = member.configured(options)
+        if lists and not getattr(rules[name], "words", ()):
+            raise ConfigError(f"{name} has no words; give words, lists ({', '.join(list_names())}) or files")
     return rules
+
+
+def _read_lists(rule: str, given: Any, folder: Path) -> list[str]:
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ConfigError(f"{rule}: files={given!r} must be a list of paths, seen from the recipe's folder")
+    found = []
+    for path in (folder / one for one in given):
+        try:
+            found += read_words(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{rule}: the word list {path} cannot be read as UTF-8: {error}") from error
+    return found
 
 
 def _near(given: Any) -> NearConfig | None:
