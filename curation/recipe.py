@@ -18,9 +18,12 @@ from curation.dedup.config import NearConfig
 from curation.dedup.semantic_step import SemanticStep
 from curation.dedup.substring import SubstringConfig
 from curation.difficulty import DIFFICULTY
+from curation.edits import EDITS
 from curation.encoders import ENCODERS, advised_encoders
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
+from curation.rules.listed_words import ListedWords
+from curation.rules.word_lists import list_names, read_words
 
 _SUFFIXES = (".yaml", ".yml")
 PURPOSES = {
@@ -39,6 +42,7 @@ class Recipe:
     Parameters
     ----------
     name, version : of the recipe; raise the version when a threshold changes.
+    edit : registered edits, which change texts in this order before anything is measured.
     rules : rule name to bounds, in the order in which failures are reported.
     languages : ISO 639 codes that are kept; empty keeps all.
     min_language_confidence : probability from which another language counts as identified, in [0, 1].
@@ -52,6 +56,7 @@ class Recipe:
 
     name: str
     version: int = 1
+    edit: tuple[str, ...] = ()
     rules: Mapping[str, Bounds] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
     min_language_confidence: float = 0.0
@@ -78,6 +83,10 @@ class Recipe:
             raise ConfigError(f"exact={self.exact!r} must be true or false")
         for name in self.rules:
             _known(RULES, name)
+        if len(set(self.edit)) < len(self.edit):
+            raise ConfigError(f"edit={list(self.edit)!r} must name each edit once")
+        for name in self.edit:
+            _known(EDITS, name)
         _known(ENCODERS, self.encoder)
         if self.semantic is not None and not ENCODERS[self.encoder].config().knows_meaning:
             raise ConfigError(
@@ -94,13 +103,14 @@ class Recipe:
         Rules carry their position: a JSON database does not keep the order of keys.
         """
         rules = {
-            name: {"position": position, "version": RULES[name].version, **_floats(bounds)}
+            name: {"position": position, "version": RULES[name].version, **options_of(bounds)}
             for position, (name, bounds) in enumerate(self.rules.items())
         }
         versions = {name: DIFFICULTY[name].version for name in self.difficulty}
         return {
             "name": self.name,
             "version": self.version,
+            "edit": list(self.edit),
             "rules": rules,
             "languages": list(self.languages),
             "min_language_confidence": float(self.min_language_confidence),
@@ -110,7 +120,11 @@ class Recipe:
             "semantic": None if self.semantic is None else self.semantic.canonical(),
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
-            "versions": {"encoder": ENCODERS[self.encoder].version, "difficulty": versions},
+            "versions": {
+                "encoder": ENCODERS[self.encoder].version,
+                "difficulty": versions,
+                "edit": {name: EDITS[name].version for name in self.edit},
+            },
         }
 
     def digest(self) -> str:
@@ -164,7 +178,7 @@ def load_recipe(name_or_path: str) -> Recipe:
             f"no recipe {name_or_path!r}; {nearest(name_or_path, preset_names())}, or the path of a .yaml file"
         )
     try:
-        return parse_recipe(yaml.load(text, Loader=StrictLoader))  # noqa: S506 - a SafeLoader
+        return parse_recipe(yaml.load(text, Loader=StrictLoader), Path(origin).parent)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {origin}: not YAML ({error})") from error
     except ConfigError as error:
@@ -183,6 +197,8 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
     versions = canonical["versions"]
     members: list[tuple[Registry[Any], str, int]] = [(RULES, name, one["version"]) for name, one in rules.items()]
     members += [(ENCODERS, canonical["encoder"], versions["encoder"])]
+    # Stored before there were edits: none.
+    members += [(EDITS, name, version) for name, version in versions.get("edit", {}).items()]
     members += [(DIFFICULTY, name, version) for name, version in versions["difficulty"].items()]
     for registry, name, version in members:
         if _known(registry, name).version != version:
@@ -191,7 +207,10 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
                 "start a new run"
             )
     plain = {key: value for key, value in canonical.items() if key != "versions"}
-    bounds = {name: {"minimum": one["minimum"], "maximum": one["maximum"]} for name, one in rules.items()}
+    bounds = {
+        name: {key: value for key, value in one.items() if key not in ("position", "version")}
+        for name, one in rules.items()
+    }
     return parse_recipe({**plain, "rules": bounds})
 
 
@@ -199,11 +218,11 @@ def _presets() -> Any:
     return resources.files("curation") / "recipes"
 
 
-def _floats(bounds: Bounds) -> dict[str, float | None]:
-    """Bounds as floats, so that 50 and 50.0 have one digest."""
+def options_of(bounds: Bounds) -> dict[str, Any]:
+    """A rule's config as plain values; bounds as floats, so that 50 and 50.0 have one digest."""
     return {
-        "minimum": None if bounds.minimum is None else float(bounds.minimum),
-        "maximum": None if bounds.maximum is None else float(bounds.maximum),
+        key: float(value) if key in ("minimum", "maximum") and value is not None else value
+        for key, value in asdict(bounds).items()
     }
 
 
@@ -223,8 +242,12 @@ def _known(registry: Registry[Any], name: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
-def parse_recipe(given: Any) -> Recipe:
+def parse_recipe(given: Any, folder: Path = Path()) -> Recipe:
     """A recipe from what YAML gave.
+
+    Parameters
+    ----------
+    folder : that the paths in it are relative to.
 
     Raises
     ------
@@ -239,18 +262,18 @@ def parse_recipe(given: Any) -> Recipe:
     if "name" not in given:
         raise ConfigError("the key 'name' is missing; give the recipe a name")
     values = dict(given)
-    values["rules"] = _rules(given.get("rules"))
+    values["rules"] = _rules(given.get("rules"), folder)
     values["near"] = _near(given.get("near"))
     values["substring"] = _substring(given.get("substring"))
     values["semantic"] = _semantic(given.get("semantic"))
-    for key in ("languages", "difficulty"):
+    for key in ("edit", "languages", "difficulty"):
         if key in given:
             values[key] = _names(key, given[key])
     return Recipe(**values)
 
 
-def _rules(given: Any) -> dict[str, Bounds]:
-    """Bounds by rule. A side that is left out is the published one; null opens it."""
+def _rules(given: Any, folder: Path) -> dict[str, Bounds]:
+    """Bounds by rule. A side that is left out is the published one; null opens it. Word lists are read in."""
     if given is None:
         return {}
     if not isinstance(given, dict):
@@ -260,8 +283,26 @@ def _rules(given: Any) -> dict[str, Bounds]:
         member = _known(RULES, name)
         if not (bounds is None or isinstance(bounds, dict)):
             raise ConfigError(f"{name}={bounds!r} must be bounds such as {{minimum: 1, maximum: 2}}")
-        rules[name] = member.configured({str(key): value for key, value in (bounds or {}).items()})
+        options = {str(key): value for key, value in (bounds or {}).items()}
+        lists = issubclass(member.config, ListedWords)
+        if lists and "files" in options:
+            options["words"] = [*options.get("words", ()), *_read_lists(name, options.pop("files"), folder)]
+        rules[name] = member.configured(options)
+        if lists and not getattr(rules[name], "words", ()):
+            raise ConfigError(f"{name} has no words; give words, lists ({', '.join(list_names())}) or files")
     return rules
+
+
+def _read_lists(rule: str, given: Any, folder: Path) -> list[str]:
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ConfigError(f"{rule}: files={given!r} must be a list of paths, seen from the recipe's folder")
+    found = []
+    for path in (folder / one for one in given):
+        try:
+            found += read_words(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{rule}: the word list {path} cannot be read as UTF-8: {error}") from error
+    return found
 
 
 def _near(given: Any) -> NearConfig | None:

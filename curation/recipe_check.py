@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,12 +17,13 @@ from curation.rules import RULES
 MAX_PROBLEMS = 50
 
 
-def problems(text: str) -> list[str]:
+def problems(text: str, folder: Path = Path()) -> list[str]:
     """Every reason for which a recipe is refused, each as ``load_recipe`` would give it if it were the only one.
 
     Parameters
     ----------
     text : YAML.
+    folder : that the paths in it are relative to.
     """
     try:
         given = yaml.load(text, Loader=StrictLoader)  # noqa: S506 - a SafeLoader
@@ -29,20 +31,20 @@ def problems(text: str) -> list[str]:
         return [f"not YAML: {error}" if isinstance(error, yaml.YAMLError) else str(error)]
     found: list[str] = []
     while len(found) < MAX_PROBLEMS:
-        problem = _problem(given)
+        problem = _problem(given, folder)
         if problem is None:
             return found
         found.append(problem)
-        repaired = _without_cause(given, problem)
+        repaired = _without_cause(given, problem, folder)
         if repaired is None:
             return found
         given = repaired
     return found
 
 
-def _problem(given: Any) -> str | None:
+def _problem(given: Any, folder: Path) -> str | None:
     try:
-        parse_recipe(given)
+        parse_recipe(given, folder)
     except ConfigError as error:
         return str(error)
     except (TypeError, AttributeError) as error:
@@ -50,7 +52,7 @@ def _problem(given: Any) -> str | None:
     return None
 
 
-def _without_cause(given: Any, problem: str) -> Any:
+def _without_cause(given: Any, problem: str, folder: Path) -> Any:
     """The recipe without the smallest part that lets the problem go; None where there is no such part."""
     if not isinstance(given, dict):
         return None
@@ -64,7 +66,7 @@ def _without_cause(given: Any, problem: str) -> Any:
         del inner[path[-1]]
         if path == ("name",):
             candidate["name"] = "unnamed"
-        if _problem(candidate) != problem:
+        if _problem(candidate, folder) != problem:
             return candidate
     return None
 

@@ -7,6 +7,8 @@ from curation.rules import Bounds, judge
 from curation.rules.judging import first_failed
 
 LANGUAGE = "language"
+EMPTIED = "edited_away"
+"""Why a record leaves of which an edit left nothing."""
 
 
 def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
@@ -14,7 +16,8 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
 
     Parameters
     ----------
-    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``.
+    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``, with edits
+        ``num_chars``.
 
     Returns
     -------
@@ -40,6 +43,9 @@ def _values(measured: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, dict[
     """A column for everything that is judged, and its bounds, in the order in which failures are reported."""
     bounds: dict[str, Bounds] = dict(recipe.rules)
     columns = [pl.col(name) for name in bounds]
+    if recipe.edit:
+        columns.append((pl.col("num_chars") == 0).cast(pl.Float64).alias(EMPTIED))
+        bounds[EMPTIED] = Bounds(maximum=0.0)
     if recipe.languages:
         # A text whose language is unsure is not dropped for it: only a confident other language is.
         other = (

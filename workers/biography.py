@@ -15,7 +15,7 @@ from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run
 from curation.recipe import advised_presets
 from labeling import queue as queues
-from workers import manifests, passages
+from workers import edits, manifests, passages
 
 MIN_PREFIX = 6
 PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.Int64}
@@ -23,7 +23,7 @@ PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.I
 
 
 def biography(session: Session, store: Store, dataset: Dataset, record: str) -> dict[str, Any]:
-    """Origin, values against thresholds, duplicates, repeated passages, scores and labels of one record.
+    """Origin, edits, values against thresholds, duplicates, repeated passages, scores and labels of one record.
 
     Passages are those that the judging run found, else those of the newest run that looked for any, else None.
 
@@ -49,7 +49,12 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
     curated = manifests.latest_version(session, dataset.id, "curated")
     run = session.get(Run, curated.run_id) if curated is not None else None
     finder = run if run is not None and passages.looked(run) else passages.newest_run(session, dataset)
-    story["passages"] = finder and passages.passages_of(session, store, finder, found["id"], found["text"])
+    story["edits"] = edits.changes_of(session, store, run, found["id"]) if run is not None else []
+    if finder is not None:
+        text = edits.text_as_judged(session, store, finder, found["id"], found["text"])
+        story["passages"] = passages.passages_of(session, store, finder, found["id"], text)
+    else:
+        story["passages"] = None
     if run is None:
         return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
     return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}
@@ -140,7 +145,12 @@ def _judgement(session: Session, store: Store, run: Run, record_id: str) -> dict
         "reason": verdict.reason,
         "failed": verdict.failed,
         "rules": rules,
-        "language": {"code": verdict.measured.get("language"), "confidence": verdict.measured.get("confidence")},
+        "language": {
+            "code": verdict.measured.get("language"),
+            "confidence": verdict.measured.get("confidence"),
+            "other": verdict.measured.get("other_language"),
+            "other_ratio": verdict.measured.get("other_language_ratio"),
+        },
         "duplicate_of": keeper and _pair(keeper),
         "keeper_left_for": keeper and _left_for(session, run.id, keeper["keeper_id"]),
         "duplicates": [_pair(one) for one in left if one["keeper_id"] == record_id],

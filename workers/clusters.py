@@ -16,6 +16,7 @@ from curation.dedup.near import PAIR_SCHEMA
 from curation.dedup.update import left_alone
 from curation.dedup.whatif import Outcome, near_outcome
 from workers import manifests
+from workers.edits import edited_files
 from workers.index import rolled_back
 
 KINDS = ("clean", "what_if", "dedup")
@@ -135,14 +136,18 @@ def what_if(session: Session, store: Store, run: Run, thresholds: list[float]) -
 
 
 def texts_of(session: Session, store: Store, run: Run, ids: set[str]) -> dict[str, dict[str, Any]]:
-    """Text, file and line of records, by id; ``DATASET:RECORD`` for one of another dataset."""
+    """Text as the run judged it, file and line of records, by id; ``DATASET:RECORD`` for one of another dataset."""
     found: dict[str, dict[str, Any]] = {}
+    edited = edited_files(session, run.id)
+    place = -1
     for prefix, version in _versions(session, run):
         wanted = [one.removeprefix(prefix) for one in ids if one.startswith(prefix) and (prefix or ":" not in one)]
-        if not wanted:
-            continue
         for entry in manifests.read(store, version)["shards"]:
-            frame = store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text", "source", "line"])
+            place += 1
+            if not wanted:
+                continue
+            file = edited.get(place, StoredFile.from_json(entry["data"]))
+            frame = store.read_frame(file, ["id", "text", "source", "line"])
             for row in frame.filter(pl.col("id").is_in(wanted)).to_dicts():
                 found[prefix + row["id"]] = row
     return found

@@ -1,34 +1,21 @@
 """Gopher: English stop words."""
 
-from dataclasses import dataclass
-
 import polars as pl
 
 from curation.rules import RULES
-from curation.rules.bounds import Bounds
-
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopWordCount(Bounds):
-    """Bounds of the number of distinct stop words."""
-
-    minimum: float | None = 2.0
+from curation.rules.bounds import bounded
+from curation.rules.columns import column
 
 
-@RULES.register("stop_word_count", StopWordCount)
-def stop_word_count(text: pl.Expr) -> pl.Expr:
+@RULES.register("stop_word_count", bounded(minimum=2.0))
+def stop_word_count(_text: pl.Expr) -> pl.Expr:
     """Number of distinct English stop words in a text, case ignored.
 
     Null unless most of its letters are Latin: the rule asks for English. Other Latin-script languages are measured and
-    fail, so use it in recipes that keep English only.
+    fail, so use it in recipes that keep English only. ``korean_ending_count`` is for Korean.
 
     References
     ----------
     Rae et al. (2021), appendix A.1.1: at least two of the, be, to, of, and, that, have, with.
     """
-    latin = text.str.count_matches(r"\p{Latin}").cast(pl.Float64)
-    letters = text.str.count_matches(r"\p{Alphabetic}").cast(pl.Float64)
-    found = [text.str.contains(rf"(?i)\b{word}\b").cast(pl.Float64) for word in STOP_WORDS]
-    return pl.when(latin * 2 > letters).then(pl.sum_horizontal(found))
+    return pl.when(column("latin") * 2 > column("letters")).then(column("stop_words"))

@@ -13,6 +13,7 @@ from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
 from curation.recipe import preset_names
 from curation.sources.conversations import STYLES
+from service.cli.edits import explain_edits, tell_edits
 from service.cli.output import (
     AsJson,
     byte_progress,
@@ -206,6 +207,7 @@ def clean(
         found = result["passages"]
         say(f"{found['passages']:,} repeated passages in {found['records']:,} records: {outcome(found)}")
     tell_semantic(result.get("semantic"))
+    tell_edits(result.get("edits"))
     if 10 * result["kept"] < result["records"]:
         say(_few_stay(dataset, result))
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
@@ -264,6 +266,7 @@ def explain(
         return
     because = f" by {story['reason']}" if story["reason"] else ""
     show(f"verdict  {story['verdict']}{because} (recipe {story['recipe']}, run {story['run'][:8]})")
+    explain_edits(story["edits"])
     _explain_rules(story)
     _explain_duplicates(story)
     explain_passages(story["passages"])
@@ -291,7 +294,9 @@ def _explain_rules(story: dict[str, Any]) -> None:
     emit_table("rules", ("rule", "measured", "minimum", "maximum", ""), rows)
     language = story["language"]
     if language["code"]:
-        show(f"language {language['code']} ({language['confidence']:.2f})")
+        others = language["other"]
+        mixed = f", {language['other_ratio']:.0%} of it in others, mostly {others}" if others else ""
+        show(f"language {language['code']} ({language['confidence']:.2f}){mixed}")
 
 
 def similarity(pair: dict[str, Any]) -> str:

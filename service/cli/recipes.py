@@ -74,7 +74,7 @@ def check(
 ) -> None:
     """Say what a recipe would do and what it needs that is missing here; or everything that is wrong with it."""
     if file not in preset_names() and Path(file).is_file():
-        found = recipe_check.problems(_read(file))
+        found = recipe_check.problems(_read(file), Path(file).parent)
         if found:
             listed = "\n".join(f"  {one}" for one in found)
             raise ConfigError(f"recipe {file} has {len(found)} problem{'s' if len(found) > 1 else ''}:\n{listed}")

@@ -2,6 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import polars as pl
+
 from curation.language import identify
 
 SAMPLES = {
@@ -15,18 +17,18 @@ SAMPLES = {
 
 
 def test_languages_are_identified_with_confidence():
-    found = identify(list(SAMPLES.values()))
+    found = identify(pl.Series(list(SAMPLES.values())))
     assert found["language"].to_list() == list(SAMPLES)
     assert found["confidence"].is_between(0.9, 1).all()
 
 
 def test_text_without_letters_has_no_language():
-    assert identify(["12 34!", "👍🏽", "", "..."]).rows() == [(None, None)] * 4
+    assert identify(pl.Series(["12 34!", "👍🏽", "", "..."])).rows() == [(None, None, None, None)] * 4
 
 
 def test_answer_is_the_same_alone_among_others_and_from_threads():
-    texts = list(SAMPLES.values()) * 20
+    texts = pl.Series(list(SAMPLES.values()) * 20)
     expected = identify(texts)
     with ThreadPoolExecutor(4) as pool:
         assert all(one.equals(expected) for one in pool.map(identify, [texts] * 4))
-    assert [identify([text]).row(0) for text in texts[:6]] == expected.rows()[:6]
+    assert [identify(pl.Series([text])).row(0) for text in texts[:6]] == expected.rows()[:6]

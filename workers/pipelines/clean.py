@@ -1,8 +1,7 @@
 """Clean: a raw version and a recipe in, a verdict for every record and a curated version out.
 
-measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` → score (a shard) → those of
-``semantic`` → rank (all) →
-judge (a shard) → publish (all)
+edit (a shard) → measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` →
+score (a shard) → those of ``semantic`` → rank (all) → judge (a shard) → publish (all)
 
 Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
 """
@@ -24,11 +23,11 @@ from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, 
 from curation.language import identify
 from curation.recipe import Recipe
 from curation.rules import measure
-from curation.verdicts import LANGUAGE, rule_verdicts
+from curation.verdicts import EMPTIED, LANGUAGE, rule_verdicts
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, semantic, single, substring
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, edit, semantic, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
 from workers.pipelines.embeddings import check_encoder, embed
 from workers.pipelines.outputs import entries, outputs
@@ -100,14 +99,15 @@ def _measure(unit: UnitContext) -> UnitResult:
     entry = all_shards(unit)[unit.claim.payload["index"]]
     frame = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
     unit.progress(0, frame.height)
-    values = measure(frame["text"], list(recipe.rules))
+    language = identify(frame["text"])
     unit.check()
-    language = identify(frame["text"].to_list())
     unit.progress(frame.height // 2, frame.height)
+    values = measure(frame["text"], recipe.rules, languages=language)
+    unit.check()
     out = pl.concat(
         [
             frame.select("id", num_chars=pl.col("text").str.len_chars().cast(pl.Int64)),
-            language,
+            language.drop(values.columns, strict=False),
             pl.DataFrame({"exact_hash": exact_hash(frame["text"])}),
             values,
         ],
@@ -247,8 +247,8 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
     """
     counted = select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
     first: dict[str | None, int] = {row[0]: row[1] for row in session.execute(counted)}
-    languages = [LANGUAGE] if recipe["languages"] else []
-    names = [*ordered_rules(recipe), *languages, EXACT, NEAR, substring.REPEATED, SEMANTIC]
+    others = [EMPTIED] * bool(recipe.get("edit")) + [LANGUAGE] * bool(recipe["languages"])
+    names = [*ordered_rules(recipe), *others, EXACT, NEAR, substring.REPEATED, SEMANTIC]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 
 
@@ -287,7 +287,8 @@ def _publish(unit: UnitContext) -> UnitResult:
         "clusters": num_clusters,
         "duplicates": num_duplicates,
         "semantic": by_meaning,
-    } | substring.summary(unit)
+    }
+    summary |= substring.summary(unit) | edit.summary(unit)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "curated", curated)
     return UnitResult(
         result=summary,
@@ -298,6 +299,7 @@ def _publish(unit: UnitContext) -> UnitResult:
 
 
 STAGES = (
+    *edit.STAGES,
     Stage(name="measure", plan=dedup.plan_measure, work=_measure),
     Stage(name="count", plan=single, work=_count),
     *dedup.STAGES,

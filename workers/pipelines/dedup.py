@@ -42,6 +42,7 @@ from curation.dedup.stages import (
 from curation.recipe import Recipe, recipe_from_canonical
 from curation.verdicts import rule_verdicts
 from workers import manifests
+from workers.edits import edited_files
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.index import link_arrays
@@ -155,6 +156,14 @@ def _scope(unit: UnitContext) -> dict[str, Any]:
 
 
 def all_shards(unit: UnitContext) -> list[dict[str, Any]]:
+    """``ingested_shards``, each with the texts that the recipe's edits left."""
+    shards = ingested_shards(unit)
+    with unit.catalog.read() as session:
+        edited = edited_files(session, unit.claim.run_id)
+    return [one | ({"data": edited[place].to_json()} if place in edited else {}) for place, one in enumerate(shards)]
+
+
+def ingested_shards(unit: UnitContext) -> list[dict[str, Any]]:
     """The shards of the run's version, then those of the versions it is compared with, marked by their dataset."""
     shards = entries(unit)
     for other in _scope(unit)["against"]:
