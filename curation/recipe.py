@@ -19,6 +19,8 @@ from curation.dedup.semantic_step import SemanticStep
 from curation.dedup.substring import SubstringConfig
 from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS, advised_encoders
+from curation.pii import KINDS
+from curation.pii.step import PiiStep
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
 
@@ -40,6 +42,7 @@ class Recipe:
     exact : whether exact duplicates leave.
     near : how near-duplicates are found, or None to keep them.
     substring : which repeated passages are found and what becomes of them, or None to look for none.
+    pii : which personal data is looked for and what becomes of it, or None to look for none.
     semantic : how semantic duplicates are found and what is done with them, or None; it needs an encoder of meaning.
     encoder : registered encoder of the embeddings.
     difficulty : registered difficulty parts, at least one.
@@ -53,6 +56,7 @@ class Recipe:
     exact: bool = True
     near: NearConfig | None = None
     substring: SubstringConfig | None = None
+    pii: PiiStep | None = None
     semantic: SemanticStep | None = None
     encoder: str = "hashing"
     difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
@@ -102,6 +106,7 @@ class Recipe:
             "exact": self.exact,
             "near": None if self.near is None else {**asdict(self.near), "threshold": float(self.near.threshold)},
             "substring": None if self.substring is None else asdict(self.substring),
+            "pii": None if self.pii is None else self.pii.canonical(),
             "semantic": None if self.semantic is None else self.semantic.canonical(),
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
@@ -173,6 +178,8 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
     members: list[tuple[Registry[Any], str, int]] = [(RULES, name, one["version"]) for name, one in rules.items()]
     members += [(ENCODERS, canonical["encoder"], versions["encoder"])]
     members += [(DIFFICULTY, name, version) for name, version in versions["difficulty"].items()]
+    pii = canonical.get("pii")
+    members += [(KINDS, name, one["version"]) for name, one in (pii or {"kinds": {}})["kinds"].items()]
     for registry, name, version in members:
         if _known(registry, name).version != version:
             raise ConfigError(
@@ -181,7 +188,7 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
             )
     plain = {key: value for key, value in canonical.items() if key != "versions"}
     bounds = {name: {"minimum": one["minimum"], "maximum": one["maximum"]} for name, one in rules.items()}
-    return _parse({**plain, "rules": bounds})
+    return _parse({**plain, "rules": bounds, "pii": pii and PiiStep.of_canonical(pii)})
 
 
 def _presets() -> Any:
@@ -225,6 +232,7 @@ def _parse(given: Any) -> Recipe:
     values["rules"] = _rules(given.get("rules"))
     values["near"] = _near(given.get("near"))
     values["substring"] = _substring(given.get("substring"))
+    values["pii"] = _pii(given.get("pii"))
     values["semantic"] = _semantic(given.get("semantic"))
     for key in ("languages", "difficulty"):
         if key in given:
@@ -267,6 +275,17 @@ def _substring(given: Any) -> SubstringConfig | None:
         return SubstringConfig.configured({str(key): value for key, value in given.items()})
     except ConfigError as error:
         raise ConfigError(f"substring: {error}") from error
+
+
+def _pii(given: Any) -> PiiStep | None:
+    if given is None or isinstance(given, PiiStep):
+        return given
+    if not isinstance(given, dict):
+        raise ConfigError(f"pii={given!r} must map options to values, or be null to look for no personal data")
+    try:
+        return PiiStep.configured(given)
+    except ConfigError as error:
+        raise ConfigError(f"pii: {error}") from error
 
 
 def _semantic(given: Any) -> SemanticStep | None:

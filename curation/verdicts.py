@@ -9,11 +9,12 @@ LANGUAGE = "language"
 
 
 def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Judge every record by every rule.
+    """Judge every record by every rule, its language and the personal data in it.
 
     Parameters
     ----------
-    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``.
+    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``, and a count for
+        each kind of personal data whose count is bounded.
 
     Returns
     -------
@@ -30,6 +31,9 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
         )
         columns.append(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE))
         bounds[LANGUAGE] = Bounds(minimum=None, maximum=0.0)
+    if recipe.pii is not None:
+        bounds |= recipe.pii.bounds()
+        columns += [pl.col(name).cast(pl.Float64) for name in recipe.pii.bounds()]
     if not bounds:
         # A recipe may be duplicates alone: then nothing fails, and there is no value whose rows could be counted.
         return measured.select(

@@ -15,7 +15,7 @@ from catalog.tables.engine import Run
 from curation.dedup.near import PAIR_SCHEMA
 from curation.dedup.update import left_alone
 from curation.dedup.whatif import Outcome, near_outcome
-from workers import manifests
+from workers import manifests, pii
 from workers.index import rolled_back
 
 KINDS = ("clean", "dedup")
@@ -135,8 +135,12 @@ def what_if(session: Session, store: Store, run: Run, thresholds: list[float]) -
 
 
 def texts_of(session: Session, store: Store, run: Run, ids: set[str]) -> dict[str, dict[str, Any]]:
-    """Text, file and line of records, by id; ``DATASET:RECORD`` for one of another dataset."""
+    """Text, file and line of records, by id; ``DATASET:RECORD`` for one of another dataset.
+
+    Personal data that the run found in its own records is masked: what it found is told, its texts are shown.
+    """
     found: dict[str, dict[str, Any]] = {}
+    spans = pii.spans_of(session, store, run, ids)
     for prefix, version in _versions(session, run):
         wanted = [one.removeprefix(prefix) for one in ids if one.startswith(prefix) and (prefix or ":" not in one)]
         if not wanted:
@@ -144,7 +148,8 @@ def texts_of(session: Session, store: Store, run: Run, ids: set[str]) -> dict[st
         for entry in manifests.read(store, version)["shards"]:
             frame = store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text", "source", "line"])
             for row in frame.filter(pl.col("id").is_in(wanted)).to_dicts():
-                found[prefix + row["id"]] = row
+                own = spans.get(prefix + row["id"], [])
+                found[prefix + row["id"]] = row | {"text": pii.hide(row["text"], own)}
     return found
 
 

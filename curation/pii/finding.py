@@ -18,7 +18,13 @@ SPAN_SCHEMA = {
     "checksum": pl.Boolean,
 }
 MIN_CONFIDENCE = 0.5
-_WIDE = {0xFF10 + one: ord("0") + one for one in range(10)} | {0xFF20: "@", 0xFF0E: ".", 0xFF0D: "-", 0xFF0B: "+", 0x3000: " "}
+_WIDE = {0xFF10 + one: ord("0") + one for one in range(10)} | {
+    0xFF20: "@",
+    0xFF0E: ".",
+    0xFF0D: "-",
+    0xFF0B: "+",
+    0x3000: " ",
+}
 _NO_DIGIT = re.compile("[^0-9]+")
 _HAS_WIDE = "[０-９＠]"
 
@@ -91,7 +97,11 @@ def _candidates(texts: pl.Series, pattern: str) -> tuple[np.ndarray, np.ndarray,
     lengths = tiles.explode(empty_as_null=False).str.len_chars().to_numpy().astype(np.int64)
     matched = some.str.extract_all(pattern).explode(empty_as_null=False).str.len_chars().to_numpy().astype(np.int64)
     ends = np.cumsum(lengths)
-    before = np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)] if len(counts) else ends
+    before = (
+        np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)]
+        if len(counts)
+        else ends
+    )
     ends = ends - np.repeat(before, counts)
     return np.repeat(rows.to_numpy(), counts), ends - matched, ends
 

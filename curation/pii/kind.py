@@ -57,6 +57,7 @@ class Kind:
     pseudonym : 32 bytes of a keyed hash, and the value → what stands for it; None writes ``<TAG_letters>``. The kind must
         not find it again.
     keep_first, keep_last : letters and digits that masking leaves.
+    hides_signs : masking leaves no other signs either, as of passwords.
     default : whether a recipe that names no kinds looks for it.
     """
 
@@ -70,4 +71,5 @@ class Kind:
     pseudonym: Callable[[bytes, str], str] | None = None
     keep_first: int = 0
     keep_last: int = 0
+    hides_signs: bool = False
     default: bool = True

@@ -2,7 +2,7 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
@@ -29,6 +29,8 @@ def masked(kind: Kind, value: str) -> str:
     >>> masked(KINDS["payment_card"].member, "4111 1111 1111 1111")
     '**** **** **** 1111'
     """
+    if kind.hides_signs:
+        return MASK * len(value)
     number = sum(one.isalnum() for one in value)
     left = number >= _READABLE * (kind.keep_first + kind.keep_last)
     first, last = (kind.keep_first, number - kind.keep_last) if left else (0, number)
@@ -38,6 +40,20 @@ def masked(kind: Kind, value: str) -> str:
         place += one.isalnum()
         shown.append(MASK if hidden else one)
     return "".join(shown)
+
+
+def hidden(text: str, spans: Iterable[tuple[str, int, int]]) -> str:
+    """A text with its values masked, so that it can be shown: same length, same places.
+
+    Parameters
+    ----------
+    spans : kind, start and end of each value, none overlapping.
+    """
+    parts, at = [], 0
+    for name, start, end in sorted(spans, key=lambda one: one[1]):
+        parts += [text[at:start], masked(KINDS[name].member, text[start:end])]
+        at = end
+    return "".join([*parts, text[at:]])
 
 
 def pseudonym(name: str, kind: Kind, value: str, key: bytes) -> str:

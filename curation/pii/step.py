@@ -38,7 +38,9 @@ class KindStep:
         ):
             raise ConfigError(f"maximum={self.maximum!r} must be a whole number from 0, or null for any number")
         if self.action == "drop" and self.maximum:
-            raise ConfigError(f"maximum={self.maximum} contradicts action drop, by which one value is enough; leave it out")
+            raise ConfigError(
+                f"maximum={self.maximum} contradicts action drop, by which one value is enough; leave it out"
+            )
 
     @property
     def most(self) -> int | None:

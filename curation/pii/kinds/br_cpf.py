@@ -8,7 +8,9 @@ from curation.pii.checksums import digits_of, weighted
 from curation.pii.kind import Found, Kind
 from curation.pii.surroundings import NUMBERS, Words, inside
 
-_SHAPE = re.compile(r"(?<![0-9A-Za-z_.+\-/])(?:[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}|[0-9]{11})(?![0-9A-Za-z_\-/]|[.,][0-9])")
+_SHAPE = re.compile(
+    r"(?<![0-9A-Za-z_.+\-/])(?:[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}|[0-9]{11})(?![0-9A-Za-z_\-/]|[.,][0-9])"
+)
 _WORDS = Words("cpf cadastro", against=())
 
 

@@ -8,7 +8,9 @@ from curation.pii.kind import Found, Kind, letters
 
 _NOBODYS = re.compile(r"\.(?:invalid|example|test|localhost)$", re.IGNORECASE)
 """Top-level domains that are nobody's (RFC 2606, section 2); our own pseudonyms end in the first."""
-_FILES = frozenset("png jpg jpeg gif svg webp bmp css js mjs ts tsx jsx json html htm xml txt pdf exe dll jar yml yaml".split())
+_FILES = frozenset(
+    "png jpg jpeg gif svg webp bmp css js mjs ts tsx jsx json html htm xml txt pdf exe dll jar yml yaml".split()
+)
 """Endings of files, none a top-level domain: ``logo@2x.png`` is no address."""
 
 
@@ -17,7 +19,14 @@ def _check(text: str, start: int, end: int) -> Iterator[Found]:
     local, _, domain = value.rpartition("@")
     start += len(local) - len(local.lstrip(".+-%'"))
     local = local.lstrip(".+-%'")
-    if not local or len(local) > 64 or len(domain) > 253 or ".." in local or local[-1] == "." or _NOBODYS.search(domain):
+    if (
+        not local
+        or len(local) > 64
+        or len(domain) > 253
+        or ".." in local
+        or local[-1] == "."
+        or _NOBODYS.search(domain)
+    ):
         return
     if domain.rpartition(".")[2].lower() in _FILES or (local.lower() == "git" and text[end : end + 1] in (":", "/")):
         return

@@ -9,7 +9,9 @@ from curation.pii.secrets import entropy
 
 _VALUE = re.compile(r"(?:['\"`]?[ \t]{0,3}(?:=>|:=|=|:)[ \t]{0,3}['\"`]?)(?P<value>[^\s'\"`,;&<>(){}\[\]]{8,500})")
 _PASSWORD = re.compile(r"pass|pwd|비밀번호|암호|暗証|密码|パスワード", re.IGNORECASE)
-_WORDLIKE = re.compile(r"[A-Za-z]+(?:[._\-][A-Za-z]+)*[0-9]{0,2}|[a-z]+(?:[A-Z][a-z]+)+[0-9]{0,2}|[./~]?/?(?:[\w.\-]+/)+[\w.\-]*|[0-9.,:\-/]+")
+_WORDLIKE = re.compile(
+    r"[A-Za-z]+(?:[._\-][A-Za-z]+)*[0-9]{0,2}|[a-z]+(?:[A-Z][a-z]+)+[0-9]{0,2}|[./~]?/?(?:[\w.\-]+/)+[\w.\-]*|[0-9.,:\-/]+"
+)
 """Names, paths, calls and dates: what code assigns to such a name when it is no secret."""
 _BITS, _PASSWORD_BITS = 3.5, 2.5
 """Bits a character from which a value counts as drawn by lot: 20 hex digits drawn so have 3.4 on average, 20 of base64
@@ -42,5 +44,6 @@ KINDS.register("secret")(
         ),
         check=_check,
         canonical=str,
+        hides_signs=True,
     )
 )

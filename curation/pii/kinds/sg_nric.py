@@ -6,7 +6,13 @@ from curation.pii import KINDS
 from curation.pii.checksums import weighted
 from curation.pii.kind import Found, Kind
 
-_LETTERS = {"S": (0, "JZIHGFEDCBA"), "T": (4, "JZIHGFEDCBA"), "F": (0, "XWUTRQPNMLK"), "G": (4, "XWUTRQPNMLK"), "M": (3, "XWUTRQPNJLK")}
+_LETTERS = {
+    "S": (0, "JZIHGFEDCBA"),
+    "T": (4, "JZIHGFEDCBA"),
+    "F": (0, "XWUTRQPNMLK"),
+    "G": (4, "XWUTRQPNMLK"),
+    "M": (3, "XWUTRQPNJLK"),
+}
 """Offset and check letters by the first letter: citizens of both centuries, foreigners of both, foreigners since 2022."""
 
 
@@ -19,6 +25,4 @@ def _check(text: str, start: int, end: int) -> Iterator[Found]:
         yield Found(start, end, 0.9, checksum=True)
 
 
-KINDS.register("sg_nric")(
-    Kind(tag="SG_NRIC", pattern=r"(?-u:\b[STFGM][0-9]{7}[A-Z]\b)", check=_check, keep_last=4)
-)
+KINDS.register("sg_nric")(Kind(tag="SG_NRIC", pattern=r"(?-u:\b[STFGM][0-9]{7}[A-Z]\b)", check=_check, keep_last=4))

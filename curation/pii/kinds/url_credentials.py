@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from curation.pii import KINDS
 from curation.pii.kind import Found, Kind
 
-_PLACEHOLDERS = frozenset("pass password passwd pwd secret token repo mypass mypassword yourpassword x-oauth-basic".split())
+_PLACEHOLDERS = frozenset(
+    "pass password passwd pwd secret token repo mypass mypassword yourpassword x-oauth-basic".split()
+)
 
 
 def _check(text: str, start: int, end: int) -> Iterator[Found]:
@@ -23,5 +25,6 @@ KINDS.register("url_credentials")(
         pattern=r"(?-u:\b[A-Za-z][A-Za-z0-9+.\-]{1,15}://)[^\s/:@<>\"'|\[\]]{1,100}:[^\s/@<>\"'|\[\]]{1,200}@",
         check=_check,
         canonical=str,
+        hides_signs=True,
     )
 )

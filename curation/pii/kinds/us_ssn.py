@@ -8,7 +8,9 @@ from curation.pii.checksums import digits_of
 from curation.pii.kind import Found, Kind
 from curation.pii.surroundings import NUMBERS, Words, inside
 
-_SHAPE = re.compile(r"(?<![0-9A-Za-z_.+\-/])(?:[0-9]{3}([ \-\u2010-\u2013])[0-9]{2}\1[0-9]{4}|[0-9]{9})(?![0-9A-Za-z_\-/]|[.,][0-9])")
+_SHAPE = re.compile(
+    r"(?<![0-9A-Za-z_.+\-/])(?:[0-9]{3}([ \-\u2010-\u2013])[0-9]{2}\1[0-9]{4}|[0-9]{9})(?![0-9A-Za-z_\-/]|[.,][0-9])"
+)
 _WORDS = Words("ssn ssns social security soc taxpayer")
 _NOBODYS = frozenset({"078051120", "219099999", "123456789"})
 """Of a wallet's insert and of a pamphlet, which many have copied; and what people type."""
