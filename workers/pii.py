@@ -42,8 +42,8 @@ def require_run(session: Session, dataset: Dataset) -> Run:
     found = next((run for run in session.scalars(query.order_by(Run.finished_at.desc(), Run.id)) if looked(run)), None)
     if found is None:
         raise NotFoundError(
-            f"no recipe with the key 'pii' has cleaned {dataset.name!r} yet; write `pii: {{action: report}}` into one and "
-            f"run `winnow clean {dataset.name} --recipe FILE`, or look without a run: `winnow pii {dataset.name}`"
+            f"no recipe with the key 'pii' has cleaned {dataset.name!r} yet; write `pii: {{action: report}}` into one "
+            f"and run `winnow clean {dataset.name} --recipe FILE`, or look without a run: `winnow pii {dataset.name}`"
         )
     return found
 
@@ -80,7 +80,7 @@ def _shown(kind: str, value: str, *, clear: bool) -> str:
 
 
 def export_rows(session: Session, store: Store, run: Run) -> Iterator[pl.DataFrame]:
-    """Every value that a run found, masked, with its record's file and line, as ``EXPORT_SCHEMA``, a shard at a time."""
+    """Every value that a run found, masked, with its record's file and line, as ``EXPORT_SCHEMA``, shard by shard."""
     kinds = run.config["recipe"]["pii"]["kinds"]
     shards = manifests.read(store, session.get_one(Version, run.version_id))["shards"]
     for entry, file in zip(shards, manifests.run_files(session, run.id, SPANS), strict=True):

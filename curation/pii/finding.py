@@ -56,8 +56,8 @@ def find_spans(
 
     Returns
     -------
-    columns of ``SPAN_SCHEMA`` by row and start; ``start`` and ``end`` count code points, the end excluded. Spans of a row
-    do not overlap and depend on its text alone.
+    columns of ``SPAN_SCHEMA`` by row and start; ``start`` and ``end`` count code points, the end excluded. Spans
+    of a row do not overlap and depend on its text alone.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def _read(texts: pl.Series, name: str, kind: Kind, least: float) -> Iterable[Spa
 def _without_overlap(found: Sequence[Span]) -> list[Span]:
     best_first = sorted(found, key=lambda one: (one[0], -one[4], one[2] - one[3], one[2], one[1]))
     kept: list[Span] = []
-    row, of_row = -1, []
+    row, of_row = -1, list[Span]()
     for one in best_first:
         if one[0] != row:
             kept += of_row

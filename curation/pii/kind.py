@@ -8,10 +8,10 @@ from typing import NamedTuple
 class Found(NamedTuple):
     """One value in a text.
 
-    ``start`` and ``end`` count characters (code points), the end excluded. ``confidence`` in (0, 1] is our judgement,
-    not a probability that was fitted: 0.9 and more where a check digit, a prefix or a structure leaves little doubt, 0.5 to
-    0.9 for a shape or a word beside it that makes the case, less for a shape alone. ``checksum`` says whether a check
-    digit held; None where the kind has none.
+    ``start`` and ``end`` count characters (code points), the end excluded. ``confidence`` in (0, 1] is our
+    judgement, not a fitted probability: 0.9 and more where a check digit, a prefix or a structure leaves little doubt,
+    0.5 to 0.9 for a shape or a word beside it that makes the case, less for a shape alone. ``checksum`` says whether a
+    check digit held; None where the kind has none.
     """
 
     start: int
@@ -54,8 +54,8 @@ class Kind:
     read : instead of pattern and check.
     require : raises ConfigError where the kind needs a package that is not installed.
     canonical : equal for values that are the same.
-    pseudonym : 32 bytes of a keyed hash, and the value → what stands for it; None writes ``<TAG_letters>``. The kind must
-        not find it again.
+    pseudonym : 32 bytes of a keyed hash, and the value → what stands for it; None writes ``<TAG_letters>``. The
+        kind must not find it again.
     keep_first, keep_last : letters and digits that masking leaves.
     hides_signs : masking leaves no other signs either, as of passwords.
     default : whether a recipe that names no kinds looks for it.

@@ -75,8 +75,8 @@ class PiiStep:
     def configured(cls, given: Mapping[str, Any]) -> "PiiStep":
         """Build the step from the keys ``action`` (of all kinds that are not named), ``kinds`` and ``min_confidence``.
 
-        A kind's value is an action, ``ignore``, or ``{action: …, maximum: …}``. Kinds that need a model are looked for only
-        where they are named.
+        A kind's value is an action, ``ignore``, or ``{action: …, maximum: …}``. Kinds that need a model are looked for
+        only where they are named.
 
         Raises
         ------

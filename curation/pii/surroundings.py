@@ -1,7 +1,7 @@
 """Candidate patterns that kinds share, and the words before a candidate that make the case for it or against it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 SEPARATOR = r"[ .\-/\u00a0\u2010-\u2013]"
 """Between groups of digits, for ``re``: space, full stop, hyphens and dashes, stroke."""
@@ -11,13 +11,15 @@ REACH, REACH_AGAINST = 40, 20
 """Characters before a candidate in which a word for it counts, about half a line, and one against it."""
 
 NUMBER_NAMES = (
-    "order invoice isbn issn ean upc doi tracking shipment parcel serial sku reference ref ticket case account acct version"
-    " ver build lot model part patent coordinates latitude longitude receipt transaction id 주문 운송장 송장 계좌 접수"
-    " 관리번호 등록번호 사업자 우편 버전 품번 영수증 거래번호 예약번호 일련번호 注文 伝票 订单 快递 运单 訂單"
-).split()
+    "order invoice isbn issn ean upc doi tracking shipment parcel serial sku reference ref ticket case account acct"
+    " version ver build lot model part patent coordinates latitude longitude receipt transaction id zip postcode 주문"
+    " 운송장 송장 계좌 접수 관리번호 등록번호 사업자 우편 버전 품번 영수증 거래번호 예약번호 일련번호 注文 伝票 订单"
+    " 快递 运单 訂單"
+)
 """Names of numbers that belong to a thing: they speak against a number of a person."""
 
 
+_NUMBER = re.compile(r"[0-9]{3,}|[0-9]+(?:\.[0-9]+)+")
 _LATIN = re.compile("[a-z]+")
 
 
@@ -27,15 +29,18 @@ class Words:
     Words in Latin letters stand alone, others may be within a compound.
     """
 
-    def __init__(self, words: str, against: Sequence[str] = NUMBER_NAMES) -> None:
+    def __init__(self, words: str, against: str = NUMBER_NAMES) -> None:
         own = words.split()
-        says = {one: -1 for one in against} | {one: 1 for one in own}
+        says = dict.fromkeys(against.split(), -1) | dict.fromkeys(own, 1)
         self._latin = {word: said for word, said in says.items() if _LATIN.fullmatch(word)}
         self._others = tuple((word, said) for word, said in says.items() if word not in self._latin)
 
     def before(self, text: str, start: int) -> int:
         """1 where the nearest word before ``start`` speaks for the kind, -1 against it, 0 where there is none."""
         window = text[max(0, start - REACH) : start].lower()
+        # A word speaks for the number that follows it, not for the one behind that.
+        for other in _NUMBER.finditer(window):
+            window = " " * other.end() + window[other.end() :]
         far = len(window) - REACH_AGAINST
         nearest, decision = -1, 0
         for one in _LATIN.finditer(window):

@@ -1,10 +1,8 @@
 """``winnow dedup``: find duplicates within a dataset or against others, look at them, take them away."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
 import typer
 from typer.core import TyperGroup
 

@@ -225,7 +225,7 @@ def export(
     output: Annotated[Path | None, typer.Option(help="Parquet file; default DATASET-pii.parquet here.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Write every value that the newest run found, masked, with its record, place, confidence and action, as Parquet."""
+    """Write every value that the newest run found, masked, with record, place, confidence and action, as Parquet."""
     catalog = workspace()
     path = output or Path(f"{dataset}-pii.parquet")
     with aside(path, "pii.parquet") as file, catalog.read() as session:

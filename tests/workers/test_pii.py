@@ -1,5 +1,6 @@
 """Personal data through the engine: counted, located, replaced, a reason to leave; never stored or told in clear."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +16,7 @@ from curation.dedup.substring import SubstringConfig
 from curation.pii.finding import find_spans
 from curation.pii.step import PiiStep
 from curation.recipe import Recipe
+from service.cli import pii as command
 from service.report import render_report
 from tests.workers.building import drain
 from tests.workers.test_dedup import NEAR, ingest
@@ -127,3 +129,25 @@ def test_another_key_is_another_run_and_no_key_is_refused(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="WINNOW_PII_KEY"):
         clean(without, tmp_path, {"action": "hash"}, bodies)
     without.close()
+
+
+def test_looking_through_a_dataset_counts_and_shows_nothing_in_clear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    ingest(catalog, tmp_path, "tickets", BODIES)
+    catalog.close()
+    monkeypatch.setenv("WINNOW_HOME", str(tmp_path / "home"))
+    command.run("tickets", json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["records"], found["kinds"]["payment_card"]["records"]) == (len(BODIES), 1)
+    assert found["kinds"]["payment_card"]["samples"] == ["**** **** **** 1111"]
+    command.run("tickets")
+    command.check(f"my card {CARD}", action="mask")
+    shown = capsys.readouterr().out
+    assert "my card **** **** **** 1111" in shown
+    assert [value for value in (EMAIL, PHONE, CARD, ADDRESS) if value in shown] == []
+    command.check(f"my card {CARD}", clear=True)
+    assert CARD in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--file"):
+        command.check(None)

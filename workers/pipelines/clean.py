@@ -1,7 +1,7 @@
 """Clean: a raw version and a recipe in, a verdict for every record and a curated version out.
 
-measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` → redact (a shard, where personal data
-is replaced) → score (a shard) → those of ``semantic`` → rank (all) → judge (a shard) → publish (all)
+measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` → redact (a shard, where personal
+data is replaced) → score (a shard) → those of ``semantic`` → rank (all) → judge (a shard) → publish (all)
 
 Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
 """
@@ -258,7 +258,7 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
 
 
 def _publish(unit: UnitContext) -> UnitResult:
-    """The curated version: text shards, as they are, cut or with personal data replaced, beside each the ids that stay, difficulty and vectors."""
+    """The curated version: text shards as they are by now, beside each the ids that stay, difficulty and vectors."""
     recipe = unit.claim.config["recipe"]
     shards = entries(unit)
     selections, embeddings = outputs(unit, "rank", "selection"), outputs(unit, "score", "embedding")

@@ -2,9 +2,9 @@
 
 What is found in a record as it was ingested is in the run's ``pii_spans`` shards: kind and place, never the value.
 Duplicates and repeated passages are judged on that text too: comparing with other datasets, and with what a
-deduplication index remembers, needs the same text on both sides, and which records are the same must not depend on what is
-written in place of a number. So replacing is last, just before the vectors are made: neither they nor the curated version
-hold what was replaced. Records that become equal only by it are counted, and stay.
+deduplication index remembers, needs the same text on both sides, and which records are the same must not depend on what
+is written in place of a number. So replacing is last, just before the vectors are made: neither they nor the curated
+version hold what was replaced. Records that become equal only by it are counted, and stay.
 """
 
 from dataclasses import dataclass, field
@@ -66,7 +66,8 @@ def _key(settings: Settings, step: PiiStep) -> bytes:
         return b""
     if settings.pii_key is None:
         raise ConfigError(
-            f"pii action hash needs a secret of at least 16 characters; set {ENV_PREFIX}PII_KEY, the same for every worker"
+            f"pii action hash needs a secret of at least 16 characters; set {ENV_PREFIX}PII_KEY, "
+            "the same for every worker"
         )
     return settings.pii_key.get_secret_value().encode()
 

@@ -11,7 +11,7 @@ from curation.pii.surroundings import NUMBERS, Words, inside
 _SHAPE = re.compile(
     r"(?<![0-9A-Za-z_.+\-/])(?:[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}|[0-9]{11})(?![0-9A-Za-z_\-/]|[.,][0-9])"
 )
-_WORDS = Words("cpf cadastro", against=())
+_WORDS = Words("cpf cadastro", against="")
 
 
 def _check(text: str, start: int, end: int) -> Iterator[Found]:

@@ -9,7 +9,32 @@ from curation.pii.kind import Found, Kind, letters
 _NOBODYS = re.compile(r"\.(?:invalid|example|test|localhost)$", re.IGNORECASE)
 """Top-level domains that are nobody's (RFC 2606, section 2); our own pseudonyms end in the first."""
 _FILES = frozenset(
-    "png jpg jpeg gif svg webp bmp css js mjs ts tsx jsx json html htm xml txt pdf exe dll jar yml yaml".split()
+    [
+        "png",
+        "jpg",
+        "jpeg",
+        "gif",
+        "svg",
+        "webp",
+        "bmp",
+        "css",
+        "js",
+        "mjs",
+        "ts",
+        "tsx",
+        "jsx",
+        "json",
+        "html",
+        "htm",
+        "xml",
+        "txt",
+        "pdf",
+        "exe",
+        "dll",
+        "jar",
+        "yml",
+        "yaml",
+    ]
 )
 """Endings of files, none a top-level domain: ``logo@2x.png`` is no address."""
 

@@ -7,11 +7,11 @@ from curation.pii.checksums import digits_of
 from curation.pii.kind import Found, Kind, plain
 from curation.pii.surroundings import Words
 
-_WORDS = Words("dni nie nif documento identidad cif", against=())
+_WORDS = Words("dni nie nif documento identidad cif", against="")
 
 
 def _check(text: str, start: int, end: int) -> Iterator[Found]:
-    """Eight digits, or X, Y, Z for 0, 1, 2 and seven, and the letter of the number modulo 23 (Ministerio del Interior)."""
+    """Eight digits, or X, Y, Z for 0, 1, 2 and seven, and the letter of the number modulo 23 (Interior Ministry)."""
     if start and text[start - 1] in ("/", ".", "-", "_"):
         return
     value = plain(text[start:end])

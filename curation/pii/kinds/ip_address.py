@@ -30,9 +30,9 @@ _SPECIAL = tuple(
 ``is_global`` changed between patch releases."""
 _UNICAST = IPv6Network("2000::/3")
 _WORDS = Words(
-    "ip ipv4 ipv6 address addr host server client login logged from peer gateway dns ping traceroute 아이피 주소 서버 접속"
-    " アドレス 地址 服务器",
-    against="version ver v release build firmware section chapter oid driver revision rev 버전 版本 バージョン".split(),
+    "ip ipv4 ipv6 address addr host server client login logged from peer gateway dns ping traceroute 아이피 주소"
+    " 서버 접속 アドレス 地址 服务器",
+    against="version ver v release build firmware section chapter oid driver revision rev 버전 版本 バージョン",
 )
 _SMALL = 20
 """Four numbers all below it look like a version or the number of a section."""
@@ -41,7 +41,7 @@ _SMALL = 20
 def _check(text: str, start: int, end: int) -> Iterator[Found]:
     value = text[start:end]
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if before[-1:] in (".", ":", "-", "_") or before[-1:].isalnum() and before[-1:].isascii():
+    if before[-1:] in (".", ":", "-", "_") or (before[-1:].isalnum() and before[-1:].isascii()):
         return
     if re.match(r"[\w:]|[.\-][0-9A-Za-z:]", after, re.ASCII):
         return

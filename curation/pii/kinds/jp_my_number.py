@@ -9,7 +9,7 @@ from curation.pii.kind import Found, Kind
 from curation.pii.surroundings import NUMBERS, Words, inside
 
 _SHAPE = re.compile(r"(?<![0-9A-Za-z_.+\-/])[0-9]{4}([ \-]?)[0-9]{4}\1[0-9]{4}(?![ \-]?[0-9]|[A-Za-z_])")
-_WORDS = Words("マイナンバー 個人番号 mynumber", against=())
+_WORDS = Words("マイナンバー 個人番号 mynumber", against="")
 
 
 def _check(text: str, start: int, end: int) -> Iterator[Found]:

@@ -8,7 +8,7 @@ from curation.pii.kind import Found, Kind
 from curation.pii.surroundings import NUMBERS, Words, inside
 
 _SHAPE = re.compile(r"(?<![0-9A-Za-z_.+\-/])(?:1[1-9]|2[0-68])-[0-9]{2}-[0-9]{6}-[0-9]{2}(?![0-9A-Za-z_\-/]|[.,][0-9])")
-_WORDS = Words("면허 운전면허 면허번호 licence license driver", against=())
+_WORDS = Words("면허 운전면허 면허번호 licence license driver", against="")
 
 
 def _check(text: str, start: int, end: int) -> Iterator[Found]:

@@ -13,7 +13,7 @@ _SHAPES = re.compile(
     r"|[0-9]{4}([ \-])[0-9]{6}\2[0-9]{4,5}|[0-9]{6}[ \-][0-9]{13}|[0-9]{12,19})(?![0-9A-Za-z_\-]|[.,][0-9])"
 )
 _WORDS = Words(
-    "card cards credit debit visa mastercard amex cc pan maestro discover diners jcb unionpay carte tarjeta karte cartão"
+    "card cards credit debit visa mastercard amex cc pan maestro discover diners jcb carte tarjeta karte cartão"
     " 카드 신용카드 체크카드 カード 信用卡 银行卡 卡号 บัตร"
 )
 _NETWORKS: tuple[tuple[str, frozenset[int], bool], ...] = (

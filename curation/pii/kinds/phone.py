@@ -9,12 +9,10 @@ from curation.pii.kind import Found, Kind
 from curation.pii.surroundings import NUMBERS, SEPARATOR, Words, inside
 
 _S = SEPARATOR
-_TWO_DIGITS = frozenset(
-    "20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 53 54 55 56 57 58 60 61 62 63 64 65 66 81 82 84 86 90 91"
-    " 92 93 94 95 98".split()
-)
+_TWO_DIGITS = re.compile("2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]")
 _THREE_DIGITS = re.compile(
-    r"2(?:1[12368]|[2346]\d|5[0-8]|9[01789])|3(?:5|7|8[01235-79])|42[013]|50\d|59\d|6(?:7[02-9]|8\d|9[0-2])|800|808|85[02356]|87[08]|88[01268]|96[0-8]|97[0-79]|979|99[2-68]"
+    r"2(?:1[12368]|[2346]\d|5[0-8]|9[01789])|3(?:[57]\d|8[0-35-79])|42[013]|50\d|59\d|6(?:7[02-9]|8\d|9[0-2])|800|808"
+    r"|85[02356]|87[08]|88[01268]|96[0-8]|97[0-79]|99[2-68]"
 )
 """Country calling codes of ITU-T E.164 (list of assigned codes); +999, which our pseudonyms have, is nobody's."""
 _NATIONAL = {
@@ -34,35 +32,40 @@ _KOREAN = re.compile(
 )
 """Mobile, Seoul, provinces, premium and internet, personal numbers, with the 0 and no signs between."""
 _EXTENSION = r"(?:[ ,]{0,2}(?:x|ext\.?|내선)[ ]?[0-9]{1,6}(?![0-9]))?"
-_LEFT = r"(?<![0-9A-Za-z_+($€£¥₩%])(?<![0-9][.,\-/])"
+_LEFT = r"(?<![0-9A-Za-z_+(#$€£¥₩%])(?<![0-9][.,\-/])"
 _RIGHT = r"(?![0-9A-Za-z_%]|[.,:\-/][0-9])"
 _SHAPES = (
     re.compile(
-        rf"(?<![0-9A-Za-z_+])\(?(?:\+|(?<![/.:\-])00[ ]?)\(?(?P<code>[1-9])(?:{_S}?\(?[0-9]{{1,12}}\)?){{1,7}}{_EXTENSION}{_RIGHT}"
+        rf"(?<![0-9A-Za-z_+])\(?(?:\+|(?<![/.:#\-])00[ ]?)\(?[1-9](?:{_S}?\(?[0-9]{{1,12}}\)?){{1,7}}"
+        rf"{_EXTENSION}{_RIGHT}"
     ),
     re.compile(rf"{_LEFT}\(?0[0-9]{{1,3}}\)?{_S}?[0-9]{{3,4}}{_S}?[0-9]{{4}}{_RIGHT}"),
     re.compile(
-        rf"{_LEFT}(?:1{_S})?(?:\([2-9][0-9]{{2}}\)[ ]?|[2-9][0-9]{{2}}{_S})[2-9][0-9]{{2}}{_S}[0-9]{{4}}{_EXTENSION}{_RIGHT}"
+        rf"{_LEFT}(?:1{_S})?(?:\([2-9][0-9]{{2}}\)[ ]?|[2-9][0-9]{{2}}{_S})[2-9][0-9]{{2}}{_S}[0-9]{{4}}"
+        rf"{_EXTENSION}{_RIGHT}"
     ),
     re.compile(
-        rf"{_LEFT}(?:\(0[1-9][0-9]{{0,3}}\)[ ]?|0[1-9][0-9]{{0,3}}{_S})(?:[0-9]{{2,7}}{_S}?){{0,4}}[0-9]{{2,7}}{_EXTENSION}{_RIGHT}"
+        rf"{_LEFT}(?:\(0[1-9][0-9]{{0,3}}\)[ ]?|0[1-9][0-9]{{0,3}}{_S})(?:[0-9]{{2,7}}{_S}?){{0,4}}[0-9]{{2,7}}"
+        rf"{_EXTENSION}{_RIGHT}"
     ),
     re.compile(rf"{_LEFT}\((?!19|20[0-9]{{2}})[0-9]{{2,4}}\)[ ]?[0-9]{{3,4}}[ \-][0-9]{{3,4}}{_RIGHT}"),
     re.compile(
-        rf"{_LEFT}(?:\([0-9]{{1,5}}\)[ ]?|[0-9]{{1,5}}{_S})?(?:[0-9]{{2,11}}{_S}){{0,4}}[0-9]{{2,12}}{_EXTENSION}{_RIGHT}"
+        rf"{_LEFT}(?:\([0-9]{{1,5}}\)[ ]?|[0-9]{{1,5}}{_S})?(?:[0-9]{{2,11}}{_S}){{0,4}}[0-9]{{2,12}}"
+        rf"{_EXTENSION}{_RIGHT}"
     ),
 )
 _INTERNATIONAL, _KR, _NANP, _TRUNK, _PARENTHESES, _ANY = range(len(_SHAPES))
 _DATE = re.compile(
-    r"\(?(?:[0-3]?[0-9]([.\-/ ])[01]?[0-9]\1(?:(?:19|20)[0-9]{2}(?![0-9])|[0-9]{2}(?![0-9]|\1[0-9]))|(?:19|20)[0-9]{2}([.\-/ ]?)[01][0-9]\2[0-3][0-9]"
+    r"\(?(?:[0-3]?[0-9]([.\-/ ])[01]?[0-9]\1(?:(?:19|20)[0-9]{2}(?![0-9])|[0-9]{2}(?![0-9]|\1[0-9]))"
+    r"|(?:19|20)[0-9]{2}([.\-/ ]?)[01][0-9]\2[0-3][0-9]"
     r"|[0-1]?[0-9]([.\-/])[0-3]?[0-9]\3(?:19|20)[0-9]{2}(?![0-9]))"
 )
 _DECIMAL = re.compile(r"\+?[0-9]+\.[0-9]+")
 _ZIP = re.compile(r"[0-9]{5}-[0-9]{4}")
 _WORDS = Words(
-    "phone telephone tel call mobile cell fax whatsapp viber hotline dial sms contact desk téléphone telefon teléfono telefone"
-    " telefono handy móvil celular portable cellulare 전화 전화번호 연락처 연락 휴대폰 핸드폰 휴대전화 팩스 문의 대표번호 ☎ 📞 📱"
-    " 電話 携帯 ファックス 电话 手机 联系 传真 โทร เบอร์ телефон тел"
+    "phone telephone tel call mobile cell fax whatsapp viber hotline dial sms contact desk téléphone telefon teléfono"
+    " telefone telefono handy móvil celular portable cellulare 전화 전화번호 연락처 연락 휴대폰 핸드폰 휴대전화 팩스"
+    " 문의 대표번호 ☎ 📞 📱 電話 携帯 ファックス 电话 手机 联系 传真 โทร เบอร์ телефон тел"
 )
 
 _LABEL = re.compile(r"[ \-,]{0,2}\(?(?:office|fax|mobile|cell|main|home|work|desk|direct|tel)\b", re.IGNORECASE)
@@ -72,7 +75,7 @@ _LABEL = re.compile(r"[ \-,]{0,2}\(?(?:office|fax|mobile|cell|main|home|work|des
 def _starts_with_country(digits: str) -> tuple[str, bool]:
     """The calling code, and whether what follows has a length that it can have."""
     for code in (digits[:1], digits[:2], digits[:3]):
-        known = code in ("1", "7") or code in _TWO_DIGITS or (len(code) == 3 and _THREE_DIGITS.fullmatch(code))
+        known = code in ("1", "7") or _TWO_DIGITS.fullmatch(code) or (len(code) == 3 and _THREE_DIGITS.fullmatch(code))
         if known:
             fewest, most = _NATIONAL.get(code, (5, 12))
             national = digits[len(code) :]
@@ -92,7 +95,10 @@ def _judge(text: str, match: re.Match[str], shape: int) -> float:
         code, fits = _starts_with_country(digits if plus else digits[2:])
         if not code or not fits:
             return 0.0
-        return 0.9 if plus else 0.7 if not value.strip().isdigit() else 0.4
+        if plus:
+            return 0.9
+        said = _WORDS.before(text, match.start())
+        return 0.0 if said < 0 or _ZIP.fullmatch(value) else 0.7 if said or not value.isdigit() else 0.4
     if _DATE.match(value) or len(set(digits)) < 3:
         return 0.0
     said = 1 if _LABEL.match(text, match.end()) else _WORDS.before(text, match.start())
@@ -105,11 +111,16 @@ def _judge(text: str, match: re.Match[str], shape: int) -> float:
         base = 0.6
     elif shape == _PARENTHESES:
         base = 0.55
+    elif shape == _ANY and said == 0 and re.fullmatch(r"0[1-9][0-9]{8,9}", value):
+        return 0.5
     elif 7 <= len(digits) <= 15 and (separated or len(digits) >= 8):
         return 0.65 if said > 0 else 0.2
     else:
         return 0.0
-    return min(0.95, base + 0.15) if said > 0 else base if said == 0 else base - 0.3
+    if said < 0:
+        # The name of another number beside it: only a mobile's prefix stands up to that.
+        return base - (0.3 if digits.startswith("01") else 0.45)
+    return min(0.95, base + 0.15) if said else base
 
 
 def _check(text: str, start: int, end: int) -> Iterator[Found]:
@@ -119,9 +130,22 @@ def _check(text: str, start: int, end: int) -> Iterator[Found]:
     for number, shape in enumerate(_SHAPES):
         for match in inside(shape, text, start, end):
             confidence = _judge(text, match, number)
+            if number == _INTERNATIONAL and not confidence:
+                # Another number may stand right behind it.
+                match, confidence = _shortened(text, match)
             if confidence:
                 first = match.start() + (match[0].startswith("(") and ")" not in match[0])
                 yield Found(first, match.start() + len(match[0].rstrip()), round(confidence, 2))
+
+
+def _shortened(text: str, match: re.Match[str]) -> tuple[re.Match[str], float]:
+    """The longest beginning of an international number, by its groups, that can be one."""
+    for end in sorted((match.start() + one.start() for one in re.finditer(_S, match[0])), reverse=True):
+        shorter = _SHAPES[_INTERNATIONAL].fullmatch(text, match.start(), end)
+        confidence = _judge(text, shorter, _INTERNATIONAL) if shorter else 0.0
+        if shorter and confidence:
+            return shorter, confidence
+    return match, 0.0
 
 
 def _canonical(value: str) -> str:

@@ -9,7 +9,7 @@ from curation.pii.kind import Found, Kind
 from curation.pii.surroundings import NUMBERS, Words, inside
 
 _SHAPE = re.compile(r"(?<![0-9A-Za-z_.+\-/])[0-9]{11}(?![0-9A-Za-z_\-/]|[.,][0-9])")
-_WORDS = Words("pesel", against=())
+_WORDS = Words("pesel", against="")
 _CENTURIES = (1900, 2000, 2100, 2200, 1800)
 """By twenties of the month."""
 

@@ -38,8 +38,9 @@ KINDS.register("secret")(
     Kind(
         tag="SECRET",
         pattern=(
-            r"(?i-u:(?:api|access|secret|private|auth|encryption|signing|account)[_ \-]?(?:key|token|secret)|secret|token|passwo?r?d"
-            r"|passphrase|\bpwd|client[_\-]?secret|credential)s?(?:[_\-](?i-u:key|token|id|value|access|hash))?['\"`]?[ \t]{0,3}(?:=>|:=|=|:)"
+            r"(?i-u:(?:api|access|secret|private|auth|encryption|signing|account)[_ \-]?(?:key|token|secret)|secret"
+            r"|token|passwo?r?d|passphrase|\bpwd|client[_\-]?secret|credential)s?"
+            r"(?:[_\-](?:key|token|id|value|access|hash))?['\"`]?[ \t]{0,3}(?:=>|:=|=|:)"
             r"|(?:비밀번호|암호|密码|パスワード)[ \t]{0,3}[:=：]"
         ),
         check=_check,

@@ -13,7 +13,7 @@ _LETTERS = {
     "G": (4, "XWUTRQPNMLK"),
     "M": (3, "XWUTRQPNJLK"),
 }
-"""Offset and check letters by the first letter: citizens of both centuries, foreigners of both, foreigners since 2022."""
+"""Offset and check letters by the first letter: citizens and foreigners of both centuries, foreigners since 2022."""
 
 
 def _check(text: str, start: int, end: int) -> Iterator[Found]:

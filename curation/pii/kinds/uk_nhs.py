@@ -18,7 +18,7 @@ def _check(text: str, start: int, end: int) -> Iterator[Found]:
         digits = digits_of(match[0])
         if (11 - weighted(digits[:9], range(10, 1, -1)) % 11) % 11 == int(digits[9]):
             said = _WORDS.before(text, match.start()) > 0
-            yield Found(match.start(), match.end(), 0.9 if said else 0.3, checksum=True)
+            yield Found(match.start(), match.end(), 0.97 if said else 0.3, checksum=True)
 
 
 KINDS.register("uk_nhs")(Kind(tag="UK_NHS", pattern=NUMBERS, num_digits=10, check=_check))

@@ -6,7 +6,19 @@ from curation.pii import KINDS
 from curation.pii.kind import Found, Kind
 
 _PLACEHOLDERS = frozenset(
-    "pass password passwd pwd secret token repo mypass mypassword yourpassword x-oauth-basic".split()
+    [
+        "pass",
+        "password",
+        "passwd",
+        "pwd",
+        "secret",
+        "token",
+        "repo",
+        "mypass",
+        "mypassword",
+        "yourpassword",
+        "x-oauth-basic",
+    ]
 )
 
 

@@ -8,7 +8,8 @@ from curation.pii.kind import Found, Kind
 from curation.pii.surroundings import NUMBERS, Words, inside
 
 _SHAPE = re.compile(
-    r"(?<![0-9A-Za-z_.+\-/])9[0-9]{2}([ \-]?)(?:5[0-9]|6[0-5]|7[0-9]|8[0-8]|9[0-24-9])\1[0-9]{4}(?![0-9A-Za-z_\-/]|[.,][0-9])"
+    r"(?<![0-9A-Za-z_.+\-/])9[0-9]{2}([ \-]?)(?:5[0-9]|6[0-5]|7[0-9]|8[0-8]|9[0-24-9])\1[0-9]{4}"
+    r"(?![0-9A-Za-z_\-/]|[.,][0-9])"
 )
 _WORDS = Words("itin taxpayer tin tax ssn")
 
