@@ -3,8 +3,9 @@
 On texts drawn by seed (`benchmarks/pii_texts.py`): English, Korean and code, with lookalikes in most. With ``--corpus``
 also on a file of presidio-research's form (``full_text`` and ``spans``), by presidio's own authors. A value is found
 where a span of its kind shares at least half of the longer of the two with it; ours count from the default confidence.
-Pooled figures are over the kinds both know, in English texts. presidio's default is to return whatever scores above 0;
-the score is taken that serves it best on these very texts (highest F1), which nobody could know beforehand.
+Pooled figures are over the kinds both know, in English texts. presidio's default is to return whatever scores above 0; for
+each of its kinds the score is taken that serves it best on these very texts (highest F1), which nobody could know
+beforehand. The rows of our kinds are over all texts, its rows over the English ones.
 Private addresses are a value to presidio and none to us: they count for and against nobody.
 
 Rates: texts of installed packages, one core; of presidio a part of them.
@@ -27,7 +28,7 @@ from benchmarks.pii_texts import Labelled, labelled
 from benchmarks.reporting import options_parser, report
 from curation.pii.finding import find_spans
 
-SEED = 1
+SEED = 2
 ENTITIES = {
     "EMAIL_ADDRESS": "email",
     "PHONE_NUMBER": "phone",
@@ -135,20 +136,17 @@ def compare(texts: Sequence[Labelled], folder: Path, *, with_peer: bool) -> dict
     if not with_peer:
         return figures
     theirs, _ = presidio(given, folder)
-    tried = {
-        least: judge(shared(one for one, score in theirs if score >= least), shared(truth), ignored) for least in SCORES
-    }
-    best = max(SCORES, key=lambda least: f1(tried[least]))
-    figures["presidio"] = tried[best] | {"score": best}
-    figures["presidio_default"] = tried[0.0]
-    figures["presidio_kinds"] = {
-        kind: judge(
-            [one for one, score in theirs if score >= best and one[1] == kind and one[0] not in korean],
-            [one for one in shared(truth) if one[1] == kind],
-            ignored,
-        )
-        for kind in sorted(ENTITIES.values())
-    }
+    figures["presidio_kinds"] = {}
+    chosen: list[Place] = []
+    for kind in sorted(ENTITIES.values()):
+        of_kind = [(one, score) for one, score in theirs if one[1] == kind and one[0] not in korean]
+        there = [one for one in shared(truth) if one[1] == kind]
+        tried = {least: judge([one for one, score in of_kind if score >= least], there, ignored) for least in SCORES}
+        best = max(SCORES, key=lambda least: f1(tried[least]))
+        figures["presidio_kinds"][kind] = tried[best] | {"score": best}
+        chosen += [one for one, score in of_kind if score >= best]
+    figures["presidio"] = judge(chosen, shared(truth), ignored)
+    figures["presidio_default"] = judge(shared(one for one, _ in theirs), shared(truth), ignored)
     for name in ("recall", "precision"):
         figures[f"{name}_vs_presidio"] = round(figures["ours"][name] / figures["presidio"][name], 3)
     return figures
@@ -173,7 +171,7 @@ def rates(quick: bool, folder: Path, *, with_peer: bool) -> dict[str, float]:  #
 
 def show(name: str, figures: dict[str, Any]) -> None:
     """A table for people."""
-    print(f"{name}: recall and precision, ours | presidio at its best score")
+    print(f"{name}: recall and precision, ours | presidio at its best scores")
     for kind, one in figures["kinds"].items():
         peer = figures.get("presidio_kinds", {}).get(kind)
         beside = f"{peer['recall']:>8.3f} {peer['precision']:>6.3f}" if peer else ""
@@ -194,7 +192,7 @@ def main() -> None:
         print(f"presidio cannot be installed: {reason}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        drawn = compare(labelled(1_000 if options.quick else 10_000, SEED), folder, with_peer=not reason)
+        drawn = compare(labelled(500 if options.quick else 4_000, SEED), folder, with_peer=not reason)
         show("drawn texts", drawn)
         real = compare(corpus(options.corpus), folder, with_peer=not reason) if options.corpus else None
         if real is not None:

@@ -77,11 +77,10 @@ def find_spans(
 
 
 def _folded(texts: pl.Series) -> pl.Series:
-    wide = texts.str.contains(_HAS_WIDE)
-    if not wide.any():
-        return texts
-    rows = wide.arg_true()
-    return texts.scatter(rows, [fold(one) for one in texts.gather(rows)]) if len(texts) else texts
+    # Two counts are cheaper than a search, and most texts of many sets are ASCII.
+    others = (texts.str.len_bytes() != texts.str.len_chars()).arg_true()
+    rows = others.filter(texts.gather(others).str.contains(_HAS_WIDE))
+    return texts.scatter(rows, [fold(one) for one in texts.gather(rows)]) if len(rows) else texts
 
 
 def _candidates(texts: pl.Series, pattern: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
