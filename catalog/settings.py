@@ -8,13 +8,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from catalog.errors import ConfigError, nearest
 
 ENV_PREFIX = "WINNOW_"
 CONFIG_NAME = "winnow.toml"
+SECRETS = ("pii_key",)
+"""Settings whose values no message may hold."""
 
 
 def default_home() -> Path:
@@ -47,6 +49,9 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(16 * 2**20, ge=1024, description="a longer line is quarantined, not read")
     dedup_rows: int = Field(
         250_000, ge=1, description="records a unit of deduplication holds at a time: memory against number of units"
+    )
+    pii_key: SecretStr | None = Field(
+        None, min_length=16, exclude=True, description="secret of the pseudonyms that the pii step's action hash writes"
     )
     token_days: int = Field(90, ge=1, description="days until a new token expires")
 
@@ -111,5 +116,7 @@ def load_settings(**given: Any) -> Settings:
             if one["type"] == "extra_forbidden":
                 problems.append(f"unknown setting {name!r}; {nearest(name, known)}")
             else:
-                problems.append(f"{name or 'settings'}={one['input']!r}: {one['msg']}" if name else one["msg"])
+                # A secret is named, never shown.
+                shown = name if name in SECRETS else f"{name}={one['input']!r}"
+                problems.append(f"{shown}: {one['msg']}" if name else one["msg"])
         raise ConfigError("; ".join(problems)) from error

@@ -20,6 +20,8 @@ from curation.dedup.substring import SubstringConfig
 from curation.difficulty import DIFFICULTY
 from curation.edits import EDITS
 from curation.encoders import ENCODERS, advised_encoders
+from curation.pii import KINDS
+from curation.pii.step import PiiStep
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
 from curation.rules.listed_words import ListedWords
@@ -49,6 +51,7 @@ class Recipe:
     exact : whether exact duplicates leave.
     near : how near-duplicates are found, or None to keep them.
     substring : which repeated passages are found and what becomes of them, or None to look for none.
+    pii : which personal data is looked for and what becomes of it, or None to look for none.
     semantic : how semantic duplicates are found and what is done with them, or None; it needs an encoder of meaning.
     encoder : registered encoder of the embeddings.
     difficulty : registered difficulty parts, at least one.
@@ -63,6 +66,7 @@ class Recipe:
     exact: bool = True
     near: NearConfig | None = None
     substring: SubstringConfig | None = None
+    pii: PiiStep | None = None
     semantic: SemanticStep | None = None
     encoder: str = "hashing"
     difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
@@ -117,6 +121,7 @@ class Recipe:
             "exact": self.exact,
             "near": None if self.near is None else {**asdict(self.near), "threshold": float(self.near.threshold)},
             "substring": None if self.substring is None else asdict(self.substring),
+            "pii": None if self.pii is None else self.pii.canonical(),
             "semantic": None if self.semantic is None else self.semantic.canonical(),
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
@@ -200,6 +205,8 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
     # Stored before there were edits: none.
     members += [(EDITS, name, version) for name, version in versions.get("edit", {}).items()]
     members += [(DIFFICULTY, name, version) for name, version in versions["difficulty"].items()]
+    pii = canonical.get("pii")
+    members += [(KINDS, name, one["version"]) for name, one in (pii or {"kinds": {}})["kinds"].items()]
     for registry, name, version in members:
         if _known(registry, name).version != version:
             raise ConfigError(
@@ -211,7 +218,7 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
         name: {key: value for key, value in one.items() if key not in ("position", "version")}
         for name, one in rules.items()
     }
-    return parse_recipe({**plain, "rules": bounds})
+    return parse_recipe({**plain, "rules": bounds, "pii": pii and PiiStep.of_canonical(pii)})
 
 
 def _presets() -> Any:
@@ -265,6 +272,7 @@ def parse_recipe(given: Any, folder: Path = Path()) -> Recipe:
     values["rules"] = _rules(given.get("rules"), folder)
     values["near"] = _near(given.get("near"))
     values["substring"] = _substring(given.get("substring"))
+    values["pii"] = _pii(given.get("pii"))
     values["semantic"] = _semantic(given.get("semantic"))
     for key in ("edit", "languages", "difficulty"):
         if key in given:
@@ -325,6 +333,17 @@ def _substring(given: Any) -> SubstringConfig | None:
         return SubstringConfig.configured({str(key): value for key, value in given.items()})
     except ConfigError as error:
         raise ConfigError(f"substring: {error}") from error
+
+
+def _pii(given: Any) -> PiiStep | None:
+    if given is None or isinstance(given, PiiStep):
+        return given
+    if not isinstance(given, dict):
+        raise ConfigError(f"pii={given!r} must map options to values, or be null to look for no personal data")
+    try:
+        return PiiStep.configured(given)
+    except ConfigError as error:
+        raise ConfigError(f"pii: {error}") from error
 
 
 def _semantic(given: Any) -> SemanticStep | None:

@@ -12,12 +12,12 @@ EMPTIED = "edited_away"
 
 
 def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
-    """Judge every record by every rule.
+    """Judge every record by every rule, its language and the personal data in it.
 
     Parameters
     ----------
     measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``, with edits
-        ``num_chars``.
+        ``num_chars``, and a count for each kind of personal data whose count is bounded.
 
     Returns
     -------
@@ -55,4 +55,7 @@ def _values(measured: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, dict[
         )
         columns.append(other.fill_null(value=False).cast(pl.Float64).alias(LANGUAGE))
         bounds[LANGUAGE] = Bounds(minimum=None, maximum=0.0)
+    if recipe.pii is not None:
+        bounds |= recipe.pii.bounds()
+        columns += [pl.col(name).cast(pl.Float64) for name in recipe.pii.bounds()]
     return measured.select(columns), bounds

@@ -87,7 +87,9 @@ class Supervisor:
             for name, value in self.settings.model_dump().items()
             if isinstance(value, bool)
         }
-        return {**os.environ, **given, **flags}
+        key = self.settings.pii_key
+        secrets = {} if key is None else {"WINNOW_PII_KEY": key.get_secret_value()}
+        return {**os.environ, **given, **flags, **secrets}
 
     def add_workers(self, count: int) -> None:
         """Start worker processes."""

@@ -15,20 +15,21 @@ from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run
 from curation.recipe import advised_presets
 from labeling import queue as queues
-from workers import edits, manifests, passages
+from workers import edits, manifests, passages, pii
 
 MIN_PREFIX = 6
 PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.Int64}
 """What not every kind of pair has."""
 
 
-def biography(session: Session, store: Store, dataset: Dataset, record: str) -> dict[str, Any]:
-    """Origin, edits, values against thresholds, duplicates, repeated passages, scores and labels of one record.
+def biography(session: Session, store: Store, dataset: Dataset, record: str, *, clear: bool = False) -> dict[str, Any]:
+    """Origin, edits, values against thresholds, personal data, duplicates, passages, scores and labels of one record.
 
     Passages are those that the judging run found, else those of the newest run that looked for any, else None.
 
     Parameters
     ----------
+    clear : whether personal data that the judging run found is shown as it is, not masked, in the text and beside it.
     record : a record id, a beginning of one of at least six characters that no other record shares, or ``FILE:LINE``.
 
     Raises
@@ -48,13 +49,23 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
     }
     curated = manifests.latest_version(session, dataset.id, "curated")
     run = session.get(Run, curated.run_id) if curated is not None else None
+    text = edits.text_as_judged(session, store, run, found["id"], found["text"]) if run is not None else found["text"]
+    if run is not None and pii.looked(run):
+        spans = pii.spans_of(session, store, run, {found["id"]}).get(found["id"], [])
+        story["pii"] = pii.told(run, text, spans, clear=clear)
+        story["text"] = text = text if clear else pii.hide(text, spans)
     finder = run if run is not None and passages.looked(run) else passages.newest_run(session, dataset)
     story["edits"] = edits.changes_of(session, store, run, found["id"]) if run is not None else []
-    if finder is not None:
+    hides = run is not None and pii.looked(run) and not clear
+    if finder is not None and (run is None or finder.id != run.id):
+        # Another run judged another text, where it had other edits.
         text = edits.text_as_judged(session, store, finder, found["id"], found["text"])
-        story["passages"] = passages.passages_of(session, store, finder, found["id"], text)
-    else:
-        story["passages"] = None
+        text = (pii.hide_anew(run, [text])[0] or "") if run is not None and hides else text
+    if run is not None and hides:
+        for side in ("before", "after"):
+            shown = pii.hide_anew(run, [one[side] for one in story["edits"]])
+            story["edits"] = [one | {side: text} for one, text in zip(story["edits"], shown, strict=True)]
+    story["passages"] = finder and passages.passages_of(session, store, finder, found["id"], text)
     if run is None:
         return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
     return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}

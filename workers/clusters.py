@@ -15,7 +15,7 @@ from catalog.tables.engine import Run
 from curation.dedup.near import PAIR_SCHEMA
 from curation.dedup.update import left_alone
 from curation.dedup.whatif import Outcome, near_outcome
-from workers import manifests
+from workers import manifests, pii
 from workers.edits import edited_files
 from workers.index import rolled_back
 
@@ -136,8 +136,12 @@ def what_if(session: Session, store: Store, run: Run, thresholds: list[float]) -
 
 
 def texts_of(session: Session, store: Store, run: Run, ids: set[str]) -> dict[str, dict[str, Any]]:
-    """Text as the run judged it, file and line of records, by id; ``DATASET:RECORD`` for one of another dataset."""
+    """Text as the run judged it, file and line of records, by id; ``DATASET:RECORD`` for one of another dataset.
+
+    Personal data that the run found in its own records is masked: what it found is told, its texts are shown.
+    """
     found: dict[str, dict[str, Any]] = {}
+    spans = pii.spans_of(session, store, run, ids)
     edited = edited_files(session, run.id)
     place = -1
     for prefix, version in _versions(session, run):
@@ -149,7 +153,8 @@ def texts_of(session: Session, store: Store, run: Run, ids: set[str]) -> dict[st
             file = edited.get(place, StoredFile.from_json(entry["data"]))
             frame = store.read_frame(file, ["id", "text", "source", "line"])
             for row in frame.filter(pl.col("id").is_in(wanted)).to_dicts():
-                found[prefix + row["id"]] = row
+                own = spans.get(prefix + row["id"], [])
+                found[prefix + row["id"]] = row | {"text": pii.hide(row["text"], own)}
     return found
 
 

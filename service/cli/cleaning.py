@@ -26,6 +26,7 @@ from service.cli.output import (
     workspace,
 )
 from service.cli.passages import explain_passages, outcome
+from service.cli.pii import explain_pii, tell_pii
 from service.cli.semantic import tell_semantic
 from workers import manifests
 from workers.biography import biography
@@ -206,6 +207,7 @@ def clean(
     if "passages" in result:
         found = result["passages"]
         say(f"{found['passages']:,} repeated passages in {found['records']:,} records: {outcome(found)}")
+    tell_pii(result.get("pii"))
     tell_semantic(result.get("semantic"))
     tell_edits(result.get("edits"))
     if 10 * result["kept"] < result["records"]:
@@ -246,13 +248,14 @@ def explain(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     record: Annotated[str, typer.Argument(help="Record id, or its first six characters, or FILE:LINE.")],
     *,
+    clear: Annotated[bool, typer.Option("--clear", help="Show personal data that was found, not masked.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Tell a record's whole story: origin, values against thresholds, duplicates, passages, scores, labels."""
+    """Tell a record's whole story: origin, values against thresholds, personal data, duplicates, scores, labels."""
     catalog = workspace()
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
-        story = biography(session, Store.of(catalog.settings), found, record)
+        story = biography(session, Store.of(catalog.settings), found, record, clear=clear)
     if json:
         emit_json(story)
         return
@@ -268,6 +271,7 @@ def explain(
     show(f"verdict  {story['verdict']}{because} (recipe {story['recipe']}, run {story['run'][:8]})")
     explain_edits(story["edits"])
     _explain_rules(story)
+    explain_pii(story.get("pii"))
     _explain_duplicates(story)
     explain_passages(story["passages"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))

@@ -1,21 +1,19 @@
 """``winnow dedup``: find duplicates within a dataset or against others, look at them, take them away."""
 
-import errno
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
 import typer
 from typer.core import TyperGroup
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError, TransientError
+from catalog.errors import ConfigError
 from catalog.store import Store
 from curation.dedup.config import PRESETS, NearConfig
 from curation.dedup.curve import curve
 from curation.recipe import Recipe
 from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.parquet import aside, write_parquet
 from service.cli.semantic import semantic, tell_funnel
 from workers import clusters as reading
 from workers import manifests, passages
@@ -272,31 +270,17 @@ def export(
     """Write every removed record with its keeper, both with text, file and line, as Parquet; or repeated passages."""
     catalog = workspace()
     path = output or Path(f"{dataset}-{'spans' if spans else 'clusters'}.parquet")
-    if path.is_dir():
-        raise ConfigError(f"--output {path} is a folder; give a file name, e.g. {path / 'clusters.parquet'}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"folder {path.parent} does not exist; make it, or write elsewhere with --output")
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        with catalog.read() as session:
-            of, store = manifests.find_dataset(session, dataset), Store.of(catalog.settings)
-            if spans:
-                rows = passages.span_rows(session, store, passages.require_run(session, of))
-                total, removed = _write_parquet(aside, rows, passages.EXPORT_SCHEMA)
-            else:
-                rows = reading.cluster_rows(session, store, reading.newest_run(session, of))
-                total, removed = _write_parquet(aside, rows, reading.CLUSTER_SCHEMA)
+    with aside(path, "clusters.parquet") as file, catalog.read() as session:
+        of, store = manifests.find_dataset(session, dataset), Store.of(catalog.settings)
+        if spans:
+            rows = passages.span_rows(session, store, passages.require_run(session, of))
+            total, removed = write_parquet(file, rows, passages.EXPORT_SCHEMA)
+        else:
+            rows = reading.cluster_rows(session, store, reading.newest_run(session, of))
+            total, removed = write_parquet(file, rows, reading.CLUSTER_SCHEMA)
         if not total:
             nothing = "no passage of {!r} stands twice" if spans else "no record of {!r} left as a duplicate"
             raise ConfigError(f"{nothing.format(dataset)}; there is nothing to export")
-        aside.replace(path)
-    except OSError as error:
-        # Of the file alone: the store has errors of its own.
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TransientError(f"no space left for {path}; free space, then run the same command") from error
-        raise ConfigError(f"--output {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
     if json:
         emit_json({"file": str(path), "rows": total})
         return
@@ -307,20 +291,6 @@ def export(
     say(f"{removed:,} removed records, each with its keeper in column 'cluster'")
     if removed < total:
         say(f"{total - removed:,} more that are only reported: column 'accepted' is false")
-
-
-def _write_parquet(path: Path, frames: Iterator[pl.DataFrame], columns: Any) -> tuple[int, int]:
-    """Write frames one after another; how many rows they had, and of how many what they tell of was accepted."""
-    import pyarrow.parquet as pq
-
-    schema, total = pl.DataFrame(schema=columns).to_arrow().schema, 0
-    accepted = 0
-    with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for frame in frames:
-            writer.write_table(frame.to_arrow())
-            total += frame.height
-            accepted += int(frame["accepted"].sum()) if "accepted" in columns else frame.height
-    return total, accepted
 
 
 @app.command("curve")

@@ -13,6 +13,7 @@ from catalog.settings import Settings
 from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS
 from curation.export import WRITERS
+from curation.pii import KINDS
 from curation.rules import RULES
 from curation.sources import READERS
 from labeling.strategies import STRATEGIES
@@ -29,7 +30,8 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, READERS, WRITERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
+    RULES, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES,
+    BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Clean: a raw version and a recipe in, a verdict for every record and a curated version out.
 
 edit (a shard) → measure (a shard) → count (all) → the stages of ``dedup`` → those of ``substring`` →
-score (a shard) → those of ``semantic`` → rank (all) → judge (a shard) → publish (all)
+redact (a shard, where personal data is replaced) → score (a shard) → those of ``semantic`` → rank (all) →
+judge (a shard) → publish (all)
 
 Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
 """
@@ -21,13 +22,14 @@ from catalog.tables.engine import Run
 from curation.dedup.exact import exact_hash
 from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
 from curation.language import identify
+from curation.pii.step import column
 from curation.recipe import Recipe
 from curation.rules import measure
 from curation.verdicts import EMPTIED, LANGUAGE, rule_verdicts
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, edit, semantic, single, substring
+from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, edit, pii, semantic, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
 from workers.pipelines.embeddings import check_encoder, embed
 from workers.pipelines.outputs import entries, outputs
@@ -61,9 +63,10 @@ def submit_clean(
     Raises
     ------
     NotFoundError : no such dataset, or nothing ingested. ConfigError : the recipe's encoder is not installed, or a
-        dataset is to be compared with itself.
+        dataset is to be compared with itself; or the recipe writes pseudonyms and there is no key.
     """
     check_encoder(recipe)
+    key = pii.check(catalog.settings, recipe)
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -73,7 +76,7 @@ def submit_clean(
             "recipe_hash": recipe.digest(),
             "manifest": version.manifest_sha256,
             "scope": scope,
-        }
+        } | key
         run, state = runs.submit(
             session,
             now=catalog.now(session),
@@ -104,22 +107,25 @@ def _measure(unit: UnitContext) -> UnitResult:
     unit.progress(frame.height // 2, frame.height)
     values = measure(frame["text"], recipe.rules, languages=language)
     unit.check()
+    personal = pii.measure(unit, frame, recipe, own="of" not in entry)
     out = pl.concat(
         [
             frame.select("id", num_chars=pl.col("text").str.len_chars().cast(pl.Int64)),
             language.drop(values.columns, strict=False),
             pl.DataFrame({"exact_hash": exact_hash(frame["text"])}),
             values,
+            personal.counts,
         ],
         how="horizontal",
     )
     tokens = count_tokens(frame["text"]).to_frame()
     unit.progress(frame.height, frame.height)
     return UnitResult(
-        result={"records": frame.height},
+        result={"records": frame.height} | personal.result,
         shards=[
             ("measured", unit.store.write_frame(out, "measured")),
             ("tokens", unit.store.write_frame(tokens, "tokens")),
+            *personal.shards,
         ],
     )
 
@@ -140,7 +146,7 @@ def score(unit: UnitContext) -> UnitResult:
     """Raw difficulty of every record of one shard, and embeddings of those that stay."""
     recipe = recipe_of(unit)
     index = unit.claim.payload["index"]
-    frame = unit.store.read_frame(substring.text_shard(unit, index), ["id", "text"])
+    frame = unit.store.read_frame(pii.text_shard(unit, index), ["id", "text"])
     measured = unit.store.read_frame(outputs(unit, "measure", "measured")[index])
     (counted,) = outputs(unit, "count", "corpus")
     corpus = TokenCounts.from_frame(unit.store.read_frame(counted))
@@ -209,7 +215,7 @@ def _judge(unit: UnitContext) -> UnitResult:
         reason=pl.coalesce("reason", "repeated"),
         failed=pl.concat_list("failed", "repeated").list.drop_nulls(),
     )
-    values = measured.drop("id", "exact_hash")
+    values = pii.without_empty(measured.drop("id", "exact_hash"))
     scores = scored.join(ranks, on="id", how="left", maintain_order="left").drop("id")
     failed = pl.struct("failed").struct.json_encode().str.slice(len('{"failed":')).str.head(-1)
     verdicts = frame.select(
@@ -248,19 +254,20 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
     counted = select(Verdict.reason, func.count()).where(Verdict.run_id == run_id).group_by(Verdict.reason)
     first: dict[str | None, int] = {row[0]: row[1] for row in session.execute(counted)}
     others = [EMPTIED] * bool(recipe.get("edit")) + [LANGUAGE] * bool(recipe["languages"])
-    names = [*ordered_rules(recipe), *others, EXACT, NEAR, substring.REPEATED, SEMANTIC]
+    personal = [column(name) for name, one in (recipe.get("pii") or {"kinds": {}})["kinds"].items() if pii.bounded(one)]
+    names = [*ordered_rules(recipe), *others, *sorted(personal), EXACT, NEAR, substring.REPEATED, SEMANTIC]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 
 
 def _publish(unit: UnitContext) -> UnitResult:
-    """The curated version: text shards, as they are or cut, beside each the ids that stay, difficulty and vectors."""
+    """The curated version: text shards as they are by now, beside each the ids that stay, difficulty and vectors."""
     recipe = unit.claim.config["recipe"]
     shards = entries(unit)
     selections, embeddings = outputs(unit, "rank", "selection"), outputs(unit, "score", "embedding")
     curated = [
         entry
         | {
-            "data": substring.text_shard(unit, index).to_json(),
+            "data": pii.text_shard(unit, index).to_json(),
             "selection": selection.to_json(),
             "embedding": embedding.to_json(),
         }
@@ -288,7 +295,7 @@ def _publish(unit: UnitContext) -> UnitResult:
         "duplicates": num_duplicates,
         "semantic": by_meaning,
     }
-    summary |= substring.summary(unit) | edit.summary(unit)
+    summary |= substring.summary(unit) | edit.summary(unit) | pii.summary(unit, selections)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "curated", curated)
     return UnitResult(
         result=summary,
@@ -304,6 +311,7 @@ STAGES = (
     Stage(name="count", plan=single, work=_count),
     *dedup.STAGES,
     *substring.STAGES,
+    *pii.STAGES,
     Stage(name="score", plan=_text_plan, work=score),
     *semantic.STAGES,
     Stage(name="rank", plan=single, work=_rank),

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from catalog.store import StoredFile
 from catalog.tables.engine import Run, Unit
 from curation.edits import CHANGES, apply, count_changes
-from workers.edits import KIND, STAGE
+from workers.edits import KIND, STAGE, measuring_run
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import Stage
@@ -62,8 +62,9 @@ def summary(unit: UnitContext) -> dict[str, Any]:
     """What was changed, under ``edits``: ``changed`` and ``emptied`` records, and ``counts`` by edit and reason."""
     if not unit.claim.config["recipe"].get("edit"):
         return {}
-    query = select(Unit.result).where(Unit.run_id == unit.claim.run_id, Unit.stage_name == STAGE)
     with unit.catalog.read() as session:
+        of_stage = (Unit.run_id == measuring_run(session, unit.claim.run_id), Unit.stage_name == STAGE)
+        query = select(Unit.result).where(*of_stage)
         results = [result or {} for result in session.scalars(query)]
     totals: dict[tuple[str, str], dict[str, Any]] = {}
     for one in (count for result in results for count in result["counts"]):

@@ -25,7 +25,7 @@ from curation.whatif import changed_recipe, decide
 from workers import manifests, runs, whatif
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, clean, dedup, single, substring
+from workers.pipelines import PIPELINES, Pipeline, Stage, clean, dedup, edit, pii, single, substring
 from workers.pipelines.dedup import PAIRS, REMOVED_SCHEMA, recipe_of
 from workers.pipelines.embeddings import embed
 from workers.pipelines.outputs import INHERITED, outputs, outputs_of
@@ -72,7 +72,8 @@ def submit_what_if(
             kind="what_if",
             dataset_id=asked.dataset_id,
             version_id=asked.version_id,
-            config=config | {"layout": stored.root.config["layout"]},
+            config=config
+            | {key: stored.root.config[key] for key in ("layout", "pii_key") if key in stored.root.config},
             idempotency_key=key,
             requested_by=requested_by,
         )
@@ -113,7 +114,7 @@ def _settle(unit: UnitContext) -> UnitResult:
 def _score(unit: UnitContext) -> UnitResult:
     """Scores and vectors of the run before, and vectors of those alone that stay now and did not then."""
     index, before = unit.claim.payload["index"], unit.claim.config["after"]
-    text = substring.text_shard(unit, index)
+    text = pii.text_shard(unit, index)
     if text.sha256 != _published(unit, before)[index]["data"]["sha256"]:
         # Cut differently than before, so that scores and vectors are of other texts.
         return clean.score(unit)
@@ -148,7 +149,7 @@ def _published(unit: UnitContext, run_id: str) -> list[dict[str, Any]]:
     return entries
 
 
-_MEASURING = {*INHERITED, *(stage.name for stage in dedup.STAGES)}
+_MEASURING = {*INHERITED, *(stage.name for stage in (*edit.STAGES, *dedup.STAGES))}
 _OWN = {"score": _score}
 
 PIPELINES.register("what_if")(
