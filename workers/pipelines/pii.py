@@ -1,11 +1,10 @@
 """Personal data in the clean pipeline: counted and located with everything else that is measured, replaced at the end.
 
-What is found in a record, as the recipe's edits left it, is in the run's ``pii_spans`` shards: kind and place, never the
-value.
-Duplicates and repeated passages are judged on that text too: comparing with other datasets, and with what a
-deduplication index remembers, needs the same text on both sides, and which records are the same must not depend on what
-is written in place of a number. So replacing is last, just before the vectors are made: neither they nor the curated
-version hold what was replaced. Records that become equal only by it are counted, and stay.
+What is found in a record, as the recipe's edits left it, is in the run's ``pii_spans`` shards: kind and place, never
+the value. Duplicates and repeated passages are judged on that text too: comparing with other datasets, and with what
+a deduplication index remembers, needs the same text on both sides, and which records are the same must not depend on
+what is written in place of a number. So replacing is last, just before the vectors are made: neither they nor the
+curated version hold what was replaced. Records that become equal only by it are counted, and stay.
 """
 
 from dataclasses import dataclass, field
