@@ -194,7 +194,7 @@ def test_bad_rows_are_set_aside_with_file_line_and_reason(winnow: Winnow, tmp_pa
 
 def test_bad_files_are_refused_whole_and_the_others_go_in(winnow: Winnow, tmp_path: Path) -> None:
     half, empty, column, unknown, good = (
-        tmp_path / name for name in ("half.jsonl.gz", "empty.csv", "column.csv", "array.json", "good.jsonl")
+        tmp_path / name for name in ("half.jsonl.gz", "empty.csv", "column.csv", "array.jsnl", "good.jsonl")
     )
     half.write_bytes(gzip.compress(lines("half"))[:-9])
     empty.touch()
@@ -258,10 +258,11 @@ def test_conversations_and_nested_columns_go_in_and_out_again(winnow: Winnow, tm
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == talks
     winnow.ok("export", "nested", "--output", tmp_path / "folder")
     assert (tmp_path / "folder" / "train" / "data-00000-of-00001.arrow").exists()
+    (tmp_path / "empty").mkdir()
     refused = {
         ("ingest", "x", "--dataset", "d", "--mapping", str(mapping), "--text", "a"): "--mapping says all of it",
         ("ingest", "x", "--dataset", "d", "--turns", "sharegtp"): "did you mean 'sharegpt'",
-        ("ingest", str(tmp_path), "--dataset", "d"): "is no dataset folder",
+        ("ingest", str(tmp_path / "empty"), "--dataset", "d"): "is no dataset folder",
         ("ingest", str(tmp_path / "talks.data"), "--dataset", "talks"): "was made with --turns sharegpt",
         ("export", "nested", "--output", str(tmp_path / "folder")): "exists; remove it",
         ("export", "nested", "--output", str(tmp_path / "none" / "a.csv")): "does not exist; make it",
