@@ -26,8 +26,17 @@ from curation.rules.listed_words import ListedWords
 from curation.rules.word_lists import list_names, read_words
 
 _SUFFIXES = (".yaml", ".yml")
-PURPOSES = {"short-text": "tweets, messages, tickets in any language", "web-text": "English web pages"}
+PURPOSES = {
+    "short-text": "tweets, messages, tickets in any language",
+    "web-text": "English web pages",
+    "korean-web": "Korean web pages",
+    "pretraining-fineweb": "English web pages as FineWeb had them",
+    "instruction": "instructions and answers in any language",
+    "classification": "labelled texts in any language",
+}
 """What each preset is for, in a few words."""
+ADVISED = ("short-text", "web-text", "korean-web")
+"""Those that are offered to somebody who has to choose one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +151,11 @@ def advised_presets(dataset: str, *, but: str | None = None) -> str:
 
     Examples
     --------
-    >>> advised_presets("tickets", but="web-text")
+    >>> advised_presets("tickets", but="web-text").split(" or ")[0]
     '`winnow clean tickets --recipe short-text` (tweets, messages, tickets in any language)'
     """
     return " or ".join(
-        f"`winnow clean {dataset} --recipe {name}` ({purpose})" for name, purpose in PURPOSES.items() if name != but
+        f"`winnow clean {dataset} --recipe {name}` ({PURPOSES[name]})" for name in ADVISED if name != but
     )
 
 

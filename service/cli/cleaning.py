@@ -145,7 +145,7 @@ def rejected(
 def clean(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     *,
-    recipe: Annotated[str, typer.Option(help="Preset (short-text, web-text) or YAML file.")],
+    recipe: Annotated[str, typer.Option(help="Preset, e.g. short-text, web-text, korean-web, or YAML file.")],
     against: Annotated[
         list[str] | None,
         typer.Option(
