@@ -31,10 +31,14 @@ _SUFFIXES = (".yaml", ".yml")
 PURPOSES = {
     "short-text": "tweets, messages, tickets in any language",
     "web-text": "English web pages",
-    "classification": "labelled texts to train a classifier on, in any language",
+    "korean-web": "Korean web pages",
+    "pretraining-fineweb": "English web pages as FineWeb had them",
     "instruction": "conversations and prompts with answers, in any language",
+    "classification": "labelled texts to train a classifier on, in any language",
 }
 """What each preset is for, in a few words."""
+ADVISED = ("short-text", "web-text", "korean-web")
+"""Those that are offered to somebody who has to choose one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +162,11 @@ def advised_presets(dataset: str, *, but: str | None = None) -> str:
 
     Examples
     --------
-    >>> advised_presets("tickets", but="web-text")
+    >>> advised_presets("tickets", but="web-text").split(" or ")[0]
     '`winnow clean tickets --recipe short-text` (tweets, messages, tickets in any language)'
     """
     return " or ".join(
-        f"`winnow clean {dataset} --recipe {name}` ({purpose})" for name, purpose in PURPOSES.items() if name != but
+        f"`winnow clean {dataset} --recipe {name}` ({PURPOSES[name]})" for name in ADVISED if name != but
     )
 
 

@@ -15,7 +15,7 @@ def _korean() -> pl.Expr:
     return (column("hangul") * 2 >= column("letters")) & (column("hangul") > 0)
 
 
-@RULES.register("korean_word_length", bounded(minimum=1.5, maximum=7.0))
+@RULES.register("korean_word_length", bounded(minimum=2.0, maximum=7.0))
 def korean_word_length(_text: pl.Expr) -> pl.Expr:
     """Mean length of the words between white space, in characters; null unless most letters are Hangul.
 
