@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from curation.dedup.semantic_step import SemanticStep
 from curation.dedup.substring import SubstringConfig
 from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS, advised_encoders
+from curation.quality import SCORERS
+from curation.quality.step import QualityStep, quality_steps
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
 
@@ -41,6 +43,7 @@ class Recipe:
     near : how near-duplicates are found, or None to keep them.
     substring : which repeated passages are found and what becomes of them, or None to look for none.
     semantic : how semantic duplicates are found and what is done with them, or None; it needs an encoder of meaning.
+    quality : scores by models, judged after the rules and stored with their values.
     encoder : registered encoder of the embeddings.
     difficulty : registered difficulty parts, at least one.
     """
@@ -54,6 +57,7 @@ class Recipe:
     near: NearConfig | None = None
     substring: SubstringConfig | None = None
     semantic: SemanticStep | None = None
+    quality: tuple[QualityStep, ...] = ()
     encoder: str = "hashing"
     difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
 
@@ -73,6 +77,7 @@ class Recipe:
             raise ConfigError(f"exact={self.exact!r} must be true or false")
         for name in self.rules:
             _known(RULES, name)
+        quality_steps(self.quality)
         _known(ENCODERS, self.encoder)
         if self.semantic is not None and not ENCODERS[self.encoder].config().knows_meaning:
             raise ConfigError(
@@ -86,12 +91,19 @@ class Recipe:
     def canonical(self) -> dict[str, Any]:
         """The recipe as plain JSON values, complete: defaults filled in, versions of all members.
 
-        Rules carry their position: a JSON database does not keep the order of keys.
+        Rules carry their position: a JSON database does not keep the order of keys. Quality scores stand among them, so
+        that whoever reads measured values and bounds need not know of models.
         """
         rules = {
             name: {"position": position, "version": RULES[name].version, **_floats(bounds)}
             for position, (name, bounds) in enumerate(self.rules.items())
         }
+        for position, step in enumerate(self.quality, len(rules)):
+            rules[step.column] = {
+                "position": position,
+                "version": SCORERS[step.scorer].version,
+                **_floats(step.bounds),
+            }
         versions = {name: DIFFICULTY[name].version for name in self.difficulty}
         return {
             "name": self.name,
@@ -103,6 +115,7 @@ class Recipe:
             "near": None if self.near is None else {**asdict(self.near), "threshold": float(self.near.threshold)},
             "substring": None if self.substring is None else asdict(self.substring),
             "semantic": None if self.semantic is None else self.semantic.canonical(),
+            "quality": [step.canonical() for step in self.quality],
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
             "versions": {"encoder": ENCODERS[self.encoder].version, "difficulty": versions},
@@ -168,9 +181,13 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
     ConfigError : it was written with other versions of its members than this release has: what it would decide now
         differs from what it decided then.
     """
-    rules = dict(sorted(canonical["rules"].items(), key=lambda item: item[1]["position"]))
+    quality = tuple(QualityStep.from_canonical(one, canonical["rules"]) for one in canonical.get("quality", ()))
+    scored = {step.column: step for step in quality}
+    ordered = sorted(canonical["rules"].items(), key=lambda item: item[1]["position"])
+    rules = {name: one for name, one in ordered if name not in scored}
     versions = canonical["versions"]
     members: list[tuple[Registry[Any], str, int]] = [(RULES, name, one["version"]) for name, one in rules.items()]
+    members += [(SCORERS, step.scorer, canonical["rules"][name]["version"]) for name, step in scored.items()]
     members += [(ENCODERS, canonical["encoder"], versions["encoder"])]
     members += [(DIFFICULTY, name, version) for name, version in versions["difficulty"].items()]
     for registry, name, version in members:
@@ -179,9 +196,9 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
                 f"{registry.kind} {name!r} was recorded at version {version} and is at {registry[name].version} now; "
                 "start a new run"
             )
-    plain = {key: value for key, value in canonical.items() if key != "versions"}
+    plain = {key: value for key, value in canonical.items() if key not in ("versions", "quality")}
     bounds = {name: {"minimum": one["minimum"], "maximum": one["maximum"]} for name, one in rules.items()}
-    return _parse({**plain, "rules": bounds})
+    return replace(_parse({**plain, "rules": bounds}), quality=quality)
 
 
 def _presets() -> Any:
@@ -226,6 +243,7 @@ def _parse(given: Any) -> Recipe:
     values["near"] = _near(given.get("near"))
     values["substring"] = _substring(given.get("substring"))
     values["semantic"] = _semantic(given.get("semantic"))
+    values["quality"] = quality_steps(given.get("quality"))
     for key in ("languages", "difficulty"):
         if key in given:
             values[key] = _names(key, given[key])

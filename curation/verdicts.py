@@ -13,13 +13,13 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
 
     Parameters
     ----------
-    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``.
+    measured : a column a rule and a quality score; with languages in the recipe also ``language`` and ``confidence``.
 
     Returns
     -------
     ``kept`` bool, ``reason`` (first rule that failed, or null), ``failed`` (all of them), in the order of the rows.
     """
-    bounds: dict[str, Bounds] = dict(recipe.rules)
+    bounds: dict[str, Bounds] = dict(recipe.rules) | {step.column: step.bounds for step in recipe.quality}
     columns = [pl.col(name) for name in bounds]
     if recipe.languages:
         # A text whose language is unsure is not dropped for it: only a confident other language is.

@@ -11,7 +11,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import ConfigError, ServiceError, nearest
-from service.cli import admin, cleaning, dedup, labels, passages, reports, running, teaching
+from service.cli import admin, cleaning, dedup, labels, passages, quality, reports, running, teaching
 from service.cli.output import complain, err, first_line
 
 INTERRUPTED = 130
@@ -49,6 +49,7 @@ def _home(
 for module in (admin, running, cleaning, dedup, passages, teaching, reports):
     module.add(app)
 app.add_typer(labels.app, name="label")
+app.add_typer(quality.app, name="quality")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ measure (a shard) → count (all) → the stages of ``dedup`` → those of ``sub
 ``semantic`` → rank (all) →
 judge (a shard) → publish (all)
 
-Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
+Everything, quality scores by models included, is measured whether or not a rule has failed already; thresholds only decide the verdict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,20 @@ from curation.language import identify
 from curation.recipe import Recipe
 from curation.rules import measure
 from curation.verdicts import LANGUAGE, rule_verdicts
-from workers import manifests, runs
+from workers import manifests, quality, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, semantic, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
-from workers.pipelines.embeddings import check_encoder, embed
+from workers.pipelines.embeddings import check_encoder, embed, vector_column
 from workers.pipelines.outputs import entries, outputs
 from workers.pipelines.semantic import all_duplicates_of, semantic_duplicates_of, semantic_summary
 
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
 SEMANTIC = "semantic_duplicate"
+VECTORS = "quality_vectors"
+"""Vectors of every record of a shard, where a quality score needed them."""
 
 
 def submit_clean(
@@ -61,10 +63,12 @@ def submit_clean(
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : the recipe's encoder is not installed, or a
-        dataset is to be compared with itself.
+    NotFoundError : no such dataset, nothing ingested, or no such quality model. ConfigError : the recipe's encoder is
+        not installed, or a dataset is to be compared with itself.
     """
     check_encoder(recipe)
+    with catalog.read() as session:
+        recipe = quality.pinned(session, recipe)
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -102,6 +106,7 @@ def _measure(unit: UnitContext) -> UnitResult:
     unit.progress(0, frame.height)
     values = measure(frame["text"], list(recipe.rules))
     unit.check()
+    scores, vectors = quality.score_texts(unit, recipe, frame["text"])
     language = identify(frame["text"].to_list())
     unit.progress(frame.height // 2, frame.height)
     out = pl.concat(
@@ -110,16 +115,19 @@ def _measure(unit: UnitContext) -> UnitResult:
             language,
             pl.DataFrame({"exact_hash": exact_hash(frame["text"])}),
             values,
+            scores,
         ],
         how="horizontal",
     )
     tokens = count_tokens(frame["text"]).to_frame()
+    known = [] if vectors is None else [(VECTORS, frame.select("id", vector=vector_column(vectors)))]
     unit.progress(frame.height, frame.height)
     return UnitResult(
         result={"records": frame.height},
         shards=[
             ("measured", unit.store.write_frame(out, "measured")),
             ("tokens", unit.store.write_frame(tokens, "tokens")),
+            *((kind, unit.store.write_frame(one, kind)) for kind, one in known),
         ],
     )
 
@@ -153,7 +161,9 @@ def _score(unit: UnitContext) -> UnitResult:
     scores = scores.with_columns(kept=kept)
     chosen = frame.filter(kept)
     unit.progress(0, chosen.height)
-    embedded = embed(unit, recipe.encoder, chosen)
+    embedded = _known_vectors(unit, index, chosen["id"])
+    if embedded is None:
+        embedded = embed(unit, recipe.encoder, chosen)
     return UnitResult(
         result={"records": frame.height, "kept": chosen.height},
         shards=[
@@ -161,6 +171,14 @@ def _score(unit: UnitContext) -> UnitResult:
             ("embedding", unit.store.write_frame(embedded, "embedding")),
         ],
     )
+
+
+def _known_vectors(unit: UnitContext, index: int, ids: pl.Series) -> pl.DataFrame | None:
+    """``id, vector`` of records of a shard where a quality score has embedded them and no text was cut since."""
+    files = outputs(unit, "measure", VECTORS)
+    if not files or substring.text_shard(unit, index) != StoredFile.from_json(entries(unit)[index]["data"]):
+        return None
+    return ids.to_frame().join(unit.store.read_frame(files[index]), on="id", how="left", maintain_order="left")
 
 
 def _rank(unit: UnitContext) -> UnitResult:
