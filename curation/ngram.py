@@ -1,245 +1,180 @@
-"""A small n-gram language model: how much a text surprises somebody who has read a reference.
+"""A language model of characters: counts of n-grams in hashed slots, hierarchical Dirichlet smoothing.
 
-Interpolated modified Kneser-Ney over hashed tokens, in numpy and numba. A token is a word (in scripts without spaces a
-character), or a character of any script; n-grams are 64-bit keys, so a model holds no text.
+Counts of parts of a corpus add up, memory is fixed whatever the corpus, and any script is text: a symbol is a code
+point. It is trained on the corpus itself or on a reference set, and tells how surprising a text is.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import polars as pl
 
-from catalog.errors import ConfigError, DataError, nearest
-from curation.dedup.index import pack, unpack
-from curation.ngram_kernels import extend_all, fill_table, surprise
-from curation.tokens import Ragged, hash_characters, hash_tokens, offsets_of
+from catalog.errors import DataError
 
-UNITS = ("character", "word")
-MAX_ORDER = 8
-MIN_TOKENS = 1_000
-_BEGINNING = np.uint64(0xB0_5B05_B05B_05B0)
-"""What stands in front of a text's first token."""
-_FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts where counts of counts give none (KenLM's ``--discount_fallback``)."""
-_VERSION = 1
-ROWS = 2_000
-"""Texts tokenised at a time."""
+ORDER = 5
+"""Longest n-gram: a character after at most four others."""
+NUM_SLOTS = 2**22
+CONCENTRATION = 4.0
+"""Weight of the shorter context against the longer one's counts, in observations."""
+ALPHABET = 2**17
+"""Characters that a context never seen is thought to be followed by: about the assigned code points of Unicode."""
+FRAME_SCHEMA = {"slot": pl.Int64, "count": pl.Int64}
 
-
-@dataclass(frozen=True, kw_only=True)
-class NgramConfig:
-    """What a model counts.
-
-    Parameters
-    ----------
-    unit : ``character`` (any script, sees spelling, needs little text) or ``word`` (sees word order).
-    order : tokens of the longest n-gram, 2 to 8.
-    """
-
-    unit: str = "word"
-    order: int = 3
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their range."""
-        if self.unit not in UNITS:
-            raise ConfigError(f"unit={self.unit!r}; {nearest(str(self.unit), UNITS)}")
-        if isinstance(self.order, bool) or not isinstance(self.order, int) or not 2 <= self.order <= MAX_ORDER:
-            raise ConfigError(f"order={self.order!r} must be a whole number from 2 to {MAX_ORDER}")
+_BEGIN, _END = np.uint64(0x110000), np.uint64(0x110001)
+_FOLLOWED = np.uint64(0x110002)
+"""Stands for any character: how often a context was followed at all."""
+_GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
+_compiled: Any = numba.njit(nogil=True, cache=True, boundscheck=False)
 
 
 @dataclass(frozen=True, eq=False)
-class NgramModel:
-    """Probabilities of the n-grams of a reference; made by ``fit_ngrams`` or ``from_bytes``.
+class NgramCounts:
+    """How often n-grams of 1 to 5 characters occur.
 
     Parameters
     ----------
-    config : what was counted.
-    keys, share, backoff : (m,) uint64, float32, float32: an n-gram's key, its own part of the probability of its last
-        token, and as a context the part that is left to the shorter one.
-    floor : probability that the empty context leaves to each token, seen or not.
-    num_tokens : of the reference.
+    counts : (5, 2**22) uint32, a row an order. N-grams that share a slot are counted together; a context's followers
+        are counted in the same row.
     """
 
-    config: NgramConfig
-    keys: np.ndarray
-    share: np.ndarray
-    backoff: np.ndarray
-    floor: float
-    num_tokens: int
-    table: np.ndarray
+    counts: np.ndarray
 
     @classmethod
-    def of(cls, config: NgramConfig, arrays: Mapping[str, np.ndarray], floor: float, num_tokens: int) -> "NgramModel":
-        """With its table of slots, half of which stay free at least."""
-        keys = arrays["keys"]
-        table = np.full(1 << max(4, (2 * len(keys) - 1).bit_length()), -1, dtype=np.int32)
-        fill_table(keys, table)
-        return cls(config, keys, arrays["share"], arrays["backoff"], floor, num_tokens, table)
+    def empty(cls) -> "NgramCounts":
+        """Counts of no text."""
+        return cls(np.zeros((ORDER, NUM_SLOTS), dtype=np.uint32))
 
-    def surprise(self, texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-        """Sum of -ln p over each text's tokens, in nats, and the number of them.
+    def merge(self, other: "NgramCounts") -> "NgramCounts":
+        """Counts of both corpora together."""
+        return NgramCounts(self.counts + other.counts)
 
-        Parameters
-        ----------
-        texts : n strings, none null.
-
-        Returns
-        -------
-        (n,) float64 and (n,) int64.
-        """
-        sums, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
-        for start in range(0, len(texts), ROWS):
-            tokens = tokens_of(texts.slice(start, ROWS), self.config.unit)
-            part = np.empty(len(tokens))
-            surprise(
-                tokens.values,
-                tokens.offsets,
-                self.config.order,
-                self.keys,
-                self.table,
-                self.share,
-                self.backoff,
-                self.floor,
-                part,
-            )
-            sums[start : start + len(part)], counts[start : start + len(part)] = part, tokens.lengths
-        return sums, counts
-
-    def perplexity(self, texts: pl.Series) -> np.ndarray:
-        """exp of the mean of -ln p a token: 1 is known by heart, higher is more surprising.
-
-        Returns
-        -------
-        (n,) float64, NaN for a text without tokens. Each value depends on its own text alone.
-        """
-        sums, counts = self.surprise(texts)
-        return np.where(counts > 0, np.exp(sums / np.maximum(counts, 1)), np.nan)
-
-    def to_bytes(self) -> bytes:
-        """The model as a file: equal models give equal bytes."""
-        unit, order = UNITS.index(self.config.unit), self.config.order
-        return pack(
-            {
-                "header": np.array([_VERSION, unit, order, self.num_tokens], dtype=np.int64),
-                "floor": np.array([self.floor]),
-                "keys": self.keys,
-                "share": self.share,
-                "backoff": self.backoff,
-            }
-        )
+    def to_frame(self) -> pl.DataFrame:
+        """The slots that are not zero: ``slot`` i64 (order times 2**22 and the slot in it), ``count`` i64, sorted."""
+        flat = self.counts.ravel()
+        used = np.flatnonzero(flat)
+        return pl.DataFrame({"slot": used.astype(np.int64), "count": flat[used].astype(np.int64)}, schema=FRAME_SCHEMA)
 
     @classmethod
-    def from_bytes(cls, raw: object) -> "NgramModel":
-        """The model of ``to_bytes``.
+    def from_frame(cls, frame: pl.DataFrame) -> "NgramCounts":
+        """Counts from ``slot`` and ``count`` columns.
 
         Raises
         ------
-        DataError : it was written by another version.
+        DataError : a slot is outside [0, 5 * 2**22), a count is negative.
         """
-        arrays = unpack(raw)
-        version, unit, order, num_tokens = arrays["header"].tolist()
-        if version != _VERSION:
-            raise DataError(f"an n-gram model of version {version}, this release reads {_VERSION}; train it again")
-        return cls.of(NgramConfig(unit=UNITS[unit], order=order), arrays, float(arrays["floor"][0]), num_tokens)
+        slots, found = frame["slot"].to_numpy(), frame["count"].to_numpy()
+        size = ORDER * NUM_SLOTS
+        if len(slots) and not (slots.min() >= 0 and slots.max() < size and found.min() >= 0):
+            raise DataError(f"n-gram counts need slots in [0, {size}) and counts of at least 0; count again")
+        flat = np.zeros(size, dtype=np.uint32)
+        flat[slots] = found
+        return cls(flat.reshape(ORDER, NUM_SLOTS))
 
 
-def tokens_of(texts: pl.Series, unit: str) -> Ragged:
-    """The hashed tokens of texts, case ignored."""
-    lowered = texts.str.to_lowercase()
-    return hash_characters(lowered) if unit == "character" else hash_tokens(lowered)
-
-
-def fit_ngrams(texts: pl.Series, config: NgramConfig | None = None) -> NgramModel:
-    """Count a reference.
-
-    The order of the texts has no effect. Memory is about 150 bytes a token and order while it counts.
+def count_ngrams(texts: pl.Series) -> NgramCounts:
+    """Count the n-grams of texts, each with its beginning and its end.
 
     Parameters
     ----------
     texts : n strings, none null.
+    """
+    points, offsets = _points(texts)
+    counts = np.zeros((ORDER, NUM_SLOTS), dtype=np.uint32)
+    _count(points, offsets, counts)
+    return NgramCounts(counts)
 
-    Raises
-    ------
-    DataError : there are too few tokens to tell anything.
+
+def surprise(texts: pl.Series, model: NgramCounts) -> np.ndarray:
+    """Mean of -ln p over a text's characters and its end, in nats; its exponential is the perplexity.
+
+    ``p(w | h) = (c(hw) + K p(w | h')) / (c(h) + K)``, where h' is h without its first character and K the
+    concentration, down to a uniform distribution over the alphabet.
+
+    Parameters
+    ----------
+    texts : n strings, none null.
+    model : counts of the corpus that texts are held against.
+
+    Returns
+    -------
+    (n,) float64, each above 0 and finite; that of a text is its own, whatever stands beside it.
 
     References
     ----------
-    Chen and Goodman (1998), An Empirical Study of Smoothing Techniques for Language Modeling, section 3: interpolated,
-    three discounts an order from counts of counts, lower orders by the number of distinct tokens in front. What begins
-    a text has the beginning in front of it; an unseen token gets what the empty context leaves, shared among the
-    vocabulary and one. There is no end of text, as records are cut anywhere.
+    MacKay and Bauman Peto (1995), A Hierarchical Dirichlet Language Model, section 3; without their fit of the
+    concentration. Perplexity as a curation signal: Marion et al. (2023), When Less is More, arXiv 2309.04564.
     """
-    config = config or NgramConfig()
-    parts = [tokens_of(one, config.unit) for one in texts.rechunk().to_frame().iter_slices(ROWS) for one in one]
-    tokens = np.concatenate([np.empty(0, np.uint64), *(one.values for one in parts)])
-    offsets = offsets_of(np.concatenate([np.empty(0, np.int64), *(one.lengths for one in parts)]))
-    if len(tokens) < MIN_TOKENS:
-        raise DataError(
-            f"the reference has {len(tokens):,} tokens ({config.unit}s), at least {MIN_TOKENS:,} are needed; give more"
-        )
-    place = np.arange(len(tokens)) - np.repeat(offsets[:-1], np.diff(offsets))
-    orders = [_Order(*one) for one in _count(tokens, place, config.order)]
-    for shorter, longer in zip(orders[:-1], orders[1:], strict=True):
-        contexts, group = np.unique(longer.contexts, return_inverse=True)
-        discounts = _discounts(longer.counts)
-        totals = np.bincount(group, longer.counts)
-        longer.share = ((longer.counts - discounts) / totals[group]).astype(np.float32)
-        shorter.backoff[np.searchsorted(shorter.keys, contexts)] = np.bincount(group, discounts) / totals
-    first = orders[0]
-    discounts, total = _discounts(first.counts), first.counts.sum()
-    first.share = ((first.counts - discounts) / total).astype(np.float32)
-    floor = float(discounts.sum() / total / (len(first.keys) + 1))
-    arrays = {name: np.concatenate([getattr(one, name) for one in orders]) for name in ("keys", "share", "backoff")}
-    return NgramModel.of(config, arrays, floor, len(tokens))
-
-
-class _Order:
-    """The n-grams of one length: sorted keys, their (continuation) counts, and the keys of their contexts."""
-
-    def __init__(self, keys: np.ndarray, counts: np.ndarray, contexts: np.ndarray) -> None:
-        self.keys, self.counts, self.contexts = keys, counts, contexts
-        self.share = np.zeros(len(keys), dtype=np.float32)
-        self.backoff = np.zeros(len(keys), dtype=np.float32)
-
-
-def _extended(keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    out = np.empty(len(keys), dtype=np.uint64)
-    extend_all(keys, tokens, out)
+    points, offsets = _points(texts)
+    out = np.zeros(len(texts), dtype=np.float64)
+    _surprise(points, offsets, model.counts, CONCENTRATION, 1.0 / ALPHABET, out)
     return out
 
 
-def _count(tokens: np.ndarray, place: np.ndarray, order: int) -> Any:
-    """Of each length from one: keys, counts and contexts of the distinct n-grams."""
-    ends = np.arange(len(tokens))
-    keys = _extended(np.zeros(len(tokens), dtype=np.uint64), tokens)
-    before = np.zeros(len(tokens), dtype=np.uint64)
-    for length in range(1, order + 1):
-        # Of n-grams that end at ``ends``: their keys, and those of what stands before their last token.
-        contexts = before[ends - 1] if length > 1 else np.zeros(len(ends), dtype=np.uint64)
-        inside = place[ends] >= length
-        longer = _extended(keys[inside], tokens[ends[inside] - length])
-        if length < order:
-            fronts = _extended(keys, np.full(len(keys), _BEGINNING))
-            fronts[inside] = longer
-            rows = np.unique(fronts, return_index=True)[1]
-        else:
-            rows = np.arange(len(keys))
-        found, first, counts = np.unique(keys[rows], return_index=True, return_counts=True)
-        yield found, counts.astype(np.float64), contexts[rows][first]
-        before = np.zeros(len(tokens), dtype=np.uint64)
-        before[ends] = keys
-        ends, keys = ends[inside], longer
+def _points(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Code points of all texts in one array, and where each begins."""
+    lengths = texts.str.len_chars().to_numpy().astype(np.int64)
+    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return np.frombuffer("".join(texts.to_list()).encode("utf-32-le"), dtype="<u4"), offsets
 
 
-def _discounts(counts: np.ndarray) -> np.ndarray:
-    """(m,) float64: what is taken off each count and left to the shorter context (Chen and Goodman 1998, eq. 26)."""
-    n1, n2, n3, n4 = (int((counts == one).sum()) for one in (1, 2, 3, 4))
-    steps = _FALLBACK
-    if min(n1, n2, n3, n4) > 0:
-        rest = n1 / (n1 + 2 * n2)
-        found = (1 - 2 * rest * n2 / n1, 2 - 3 * rest * n3 / n2, 3 - 4 * rest * n4 / n3)
-        if all(0 < one <= number for number, one in enumerate(found, 1)):
-            steps = found
-    return np.asarray(steps)[np.minimum(counts, 3).astype(np.int64) - 1]
+@_compiled
+def _mixed(value):
+    value = value + _GOLDEN
+    value = (value ^ (value >> _S30)) * _MIX1
+    value = (value ^ (value >> _S27)) * _MIX2
+    return value ^ (value >> _S31)
+
+
+@_compiled
+def _contexts(points, start, at, hashes):
+    """Hashes of the 0 to 4 characters before a place; what lies before a text's beginning is its beginning."""
+    value = _GOLDEN
+    hashes[0] = value
+    for back in range(1, ORDER):
+        before = at - back
+        symbol = np.uint64(points[before]) if before >= start else _BEGIN
+        value = _mixed(value ^ symbol)
+        hashes[back] = value
+
+
+@_compiled
+def _slot(context, symbol):
+    return np.int64(_mixed(context + symbol * _MIX2) & np.uint64(NUM_SLOTS - 1))
+
+
+@_compiled
+def _count(points, offsets, counts):
+    hashes = np.empty(ORDER, dtype=np.uint64)
+    for row in range(len(offsets) - 1):
+        start, stop = offsets[row], offsets[row + 1]
+        for at in range(start, stop + 1):
+            symbol = np.uint64(points[at]) if at < stop else _END
+            _contexts(points, start, at, hashes)
+            for order in range(ORDER):
+                counts[order, _slot(hashes[order], symbol)] += np.uint32(1)
+                counts[order, _slot(hashes[order], _FOLLOWED)] += np.uint32(1)
+
+
+@_compiled
+def _surprise(points, offsets, counts, concentration, uniform, out):
+    hashes = np.empty(ORDER, dtype=np.uint64)
+    for row in range(len(offsets) - 1):
+        start, stop = offsets[row], offsets[row + 1]
+        total = 0.0
+        for at in range(start, stop + 1):
+            symbol = np.uint64(points[at]) if at < stop else _END
+            _contexts(points, start, at, hashes)
+            p = uniform
+            for order in range(ORDER):
+                followed = np.float64(counts[order, _slot(hashes[order], _FOLLOWED)])
+                if followed == 0.0:
+                    break
+                # Slots are shared: a character cannot follow more often than anything does.
+                seen = min(np.float64(counts[order, _slot(hashes[order], symbol)]), followed)
+                p = (seen + concentration * p) / (followed + concentration)
+            total -= np.log(p)
+        out[row] = total / (stop - start + 1)

@@ -19,10 +19,10 @@ from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Version
 from catalog.tables.quality import QualityModel
 from curation.encoders import ENCODERS
-from curation.ngram import NgramConfig, fit_ngrams
 from curation.quality import SCORERS, Model, Score
 from curation.quality.classifier import Classifier, examples_of, fit_classifier
 from curation.quality.model import check_folder
+from curation.quality.perplexity import ReferenceConfig, count_reference
 from curation.quality.step import QualityStep, check_name
 from curation.recipe import Recipe
 from curation.sources import ReadOptions, read_batches
@@ -51,14 +51,18 @@ def texts_of_file(path: str, text_column: str) -> pl.Series:
     return texts
 
 
-def texts_of_dataset(catalog: Catalog, dataset: str) -> Iterator[pl.DataFrame]:
-    """``text`` and ``label`` of a dataset's newest curated version, or raw one where nothing was cleaned, by shard."""
+def texts_of_dataset(catalog: Catalog, dataset: str, *, raw: bool = False) -> Iterator[pl.DataFrame]:
+    """``text`` and ``label`` of a dataset, by shard.
+
+    Parameters
+    ----------
+    raw : everything that was ingested; otherwise the newest curated version, where something was cleaned.
+    """
     store = Store.of(catalog.settings)
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
-        version = manifests.latest_version(session, found.id, "curated") or manifests.require_version(
-            session, found, "raw"
-        )
+        curated = None if raw else manifests.latest_version(session, found.id, "curated")
+        version = curated or manifests.require_version(session, found, "raw")
         shards = manifests.read(store, version)["shards"]
     for entry in shards:
         frame = store.read_frame(StoredFile.from_json(entry["data"]), ["text", "label"])
@@ -68,13 +72,13 @@ def texts_of_dataset(catalog: Catalog, dataset: str) -> Iterator[pl.DataFrame]:
 
 
 def labelled_texts(catalog: Catalog, dataset: str, good: str, bad: str | None) -> tuple[pl.Series, pl.Series]:
-    """Texts of a dataset with the one label and with the other, which is every other label where it is None.
+    """Ingested texts of a dataset with the one label and with the other, which is every other one where it is None.
 
     Raises
     ------
     DataError : no record has such a label, with those that there are.
     """
-    frame = pl.concat([pl.DataFrame(schema={"text": pl.String, "label": pl.String}), *texts_of_dataset(catalog, dataset)])
+    frame = pl.concat(list(texts_of_dataset(catalog, dataset, raw=True)))
     labels = frame["label"].drop_nulls().unique().sort().to_list()
     for name in (good, *([bad] if bad is not None else [])):
         if name not in labels:
@@ -105,15 +109,13 @@ def train_classifier(
     require_encoder(encoder)
     examples = examples_of(_sample(good, MAX_EXAMPLES), _sample(bad, MAX_EXAMPLES))
     vectors = _encode(catalog, encoder, examples.texts.to_list())
-    found, measured = fit_classifier(
-        examples, vectors, encoder=encoder, encoder_version=ENCODERS[encoder].version
-    )
+    found, measured = fit_classifier(examples, vectors, encoder=encoder, encoder_version=ENCODERS[encoder].version)
     summary = {"encoder": encoder, **asdict(measured), "origin": origin}
     return _keep(catalog, name, "classifier", found.to_bytes(), "json", summary)
 
 
 def train_perplexity(
-    catalog: Catalog, name: str, *, reference: pl.Series, config: NgramConfig, origin: dict[str, Any]
+    catalog: Catalog, name: str, *, reference: pl.Series, config: ReferenceConfig, origin: dict[str, Any]
 ) -> dict[str, Any]:
     """Count a reference's n-grams and keep the model as the newest version of a name.
 
@@ -128,8 +130,8 @@ def train_perplexity(
     texts = _sample(reference.unique(), None)
     kept = texts.filter(texts.str.len_bytes().cum_sum() <= MAX_REFERENCE_BYTES)
     held_out, counted = kept[: len(kept) // 20], kept[len(kept) // 20 :]
-    model = fit_ngrams(counted, config)
-    seen = model.perplexity(held_out)
+    raw = count_reference(counted, config)
+    seen = SCORERS["perplexity"].member(Model(raw=raw))(held_out)
     seen = seen[np.isfinite(seen)]
     levels = (0.05, 0.5, 0.95, 0.99)
     quantiles = {f"{level:g}": round(float(np.quantile(seen, level)), 2) for level in levels} if len(seen) else {}
@@ -137,12 +139,11 @@ def train_perplexity(
         **asdict(config),
         "num_texts": len(counted),
         "num_left_out": len(texts) - len(kept),
-        "num_tokens": model.num_tokens,
-        "num_ngrams": len(model.keys),
+        "num_bytes": int(counted.str.len_bytes().sum()),
         "quantiles": quantiles,
         "origin": origin,
     }
-    return _keep(catalog, name, "perplexity", model.to_bytes(), "arrow", summary)
+    return _keep(catalog, name, "perplexity", raw, "arrow", summary)
 
 
 def _sample(texts: pl.Series, size: int | None) -> pl.Series:
@@ -152,9 +153,7 @@ def _sample(texts: pl.Series, size: int | None) -> pl.Series:
     return ordered if size is None else ordered.head(size)
 
 
-def _keep(
-    catalog: Catalog, name: str, scorer: str, raw: bytes, suffix: str, summary: dict[str, Any]
-) -> dict[str, Any]:
+def _keep(catalog: Catalog, name: str, scorer: str, raw: bytes, suffix: str, summary: dict[str, Any]) -> dict[str, Any]:
     store = Store.of(catalog.settings)
     store.check()
     file = store.write_bytes(raw, "quality", suffix)

@@ -123,7 +123,9 @@ def examples_of(good: pl.Series, bad: pl.Series) -> Examples:
     frame = frame.filter(~pl.col("hash").is_in(both.implode()))
     for name, number in (("good", int(frame["is_good"].sum())), ("bad", int((~frame["is_good"]).sum()))):
         if number < MIN_EXAMPLES:
-            raise DataError(f"{number} distinct {name} examples; at least {MIN_EXAMPLES} are needed, hundreds are better")
+            raise DataError(
+                f"{number} distinct {name} examples; at least {MIN_EXAMPLES} are needed, hundreds are better"
+            )
     return Examples(frame["text"], frame["is_good"].to_numpy(), len(both))
 
 

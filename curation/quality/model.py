@@ -37,9 +37,7 @@ def _column(config: Any, folder: Path, label: str | None) -> int:
     if label is None and config.num_labels == 1:
         return 0
     if label is None or label not in names:
-        raise ConfigError(
-            f"model {str(folder)!r}: label={label!r} is none of its labels; {nearest(str(label), names)}"
-        )
+        raise ConfigError(f"model {str(folder)!r}: label={label!r} is none of its labels; {nearest(str(label), names)}")
     return names[label]
 
 
@@ -67,7 +65,7 @@ def model(model: Model) -> Score:
     network = AutoModelForSequenceClassification.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     ).eval()
-    column = _column(network.config, model.folder, model.label)
+    wanted = _column(network.config, model.folder, model.label)
     places = getattr(network.config, "max_position_embeddings", None) or MAX_TOKENS
     known = tokenizer.model_max_length
     limit = min(places, known) if known < _NO_LIMIT else min(places, MAX_TOKENS)
@@ -80,16 +78,23 @@ def model(model: Model) -> Score:
         return logits.softmax(dim=-1)
 
     def score(texts: pl.Series) -> np.ndarray:
-        found = np.empty(len(texts))
+        found = np.full(len(texts), np.nan)
         # Texts of one length together: little padding, whatever came in between.
-        order = texts.str.len_bytes().arg_sort().to_numpy()
+        lengths = texts.str.len_bytes().to_numpy()
+        order = np.argsort(lengths, kind="stable")
         with torch.inference_mode():
             for start in range(0, len(order), BATCH_TEXTS):
                 rows = order[start : start + BATCH_TEXTS]
-                batch = tokenizer(
-                    texts.gather(rows).to_list(), padding=True, truncation=True, max_length=limit, return_tensors="pt"
+                ids = tokenizer(texts.gather(rows).to_list(), truncation=True, max_length=limit)
+                # A text without tokens has nothing to be judged by.
+                some = [at for at, one in enumerate(ids["input_ids"]) if one]
+                if not some:
+                    continue
+                rows = rows[some]
+                batch = tokenizer.pad(
+                    {name: [column[at] for at in some] for name, column in ids.items()}, return_tensors="pt"
                 )
-                found[rows] = probabilities(network(**batch).logits)[:, column].numpy()
+                found[rows] = probabilities(network(**batch).logits)[:, wanted].numpy()
         return np.round(found, DIGITS)
 
     return score

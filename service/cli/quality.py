@@ -19,11 +19,15 @@ def train(
     *,
     good: Annotated[list[str] | None, typer.Option(help="File of good examples; may be given several times.")] = None,
     bad: Annotated[list[str] | None, typer.Option(help="File of bad examples; may be given several times.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Dataset whose labels say what is good, instead of files.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset whose labels say what is good, instead of files.")
+    ] = None,
     good_label: Annotated[str | None, typer.Option(help="Label of its good records.")] = None,
     bad_label: Annotated[str | None, typer.Option(help="Label of its bad records; all others by default.")] = None,
     text: Text = "text",
-    encoder: Annotated[str, typer.Option(help="Whose vectors it reads; that of the recipe costs nothing more.")] = "static",
+    encoder: Annotated[
+        str, typer.Option(help="Whose vectors it reads; that of the recipe costs nothing more.")
+    ] = "static",
     json: AsJson = False,
 ) -> None:
     """Train a classifier on your own good and bad examples; its score on unseen examples is shown."""
@@ -58,21 +62,23 @@ def train(
 @app.command("reference")
 def reference(
     name: Name,
-    files: Annotated[list[str] | None, typer.Argument(help="Files of the reference, of any format ingest reads.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Files of the reference, of any format ingest reads.")
+    ] = None,
     *,
     dataset: Annotated[str | None, typer.Option(help="Dataset that is the reference, instead of files.")] = None,
     text: Text = "text",
     unit: Annotated[str, typer.Option(help="word, or character.")] = "word",
-    order: Annotated[int, typer.Option(help="Words or characters of the longest n-gram, 2 to 8.")] = 3,
+    order: Annotated[int | None, typer.Option(help="Words of the longest n-gram, 2 to 8; default 3.")] = None,
     json: AsJson = False,
 ) -> None:
     """Count a reference's n-grams, so that a recipe can measure how much each text surprises who has read it."""
     import polars as pl
 
-    from curation.ngram import NgramConfig
+    from curation.quality.perplexity import ReferenceConfig
     from workers.quality import texts_of_dataset, train_perplexity
 
-    config = NgramConfig(unit=unit, order=order)
+    config = ReferenceConfig(unit=unit, order=order)
     catalog = workspace()
     if (dataset is None) == (not files):
         raise ConfigError("give the files of the reference, or --dataset NAME")
@@ -86,8 +92,8 @@ def reference(
         emit_json(found)
         return
     show(
-        f"{name} version {found['version']}: {found['num_ngrams']:,} n-grams of {found['num_tokens']:,} {unit}s "
-        f"in {found['num_texts']:,} texts"
+        f"{name} version {found['version']}: n-grams of {unit}s in {found['num_texts']:,} texts, "
+        f"{found['num_bytes'] / 1e6:,.1f} MB"
     )
     if found["num_left_out"]:
         say(f"{found['num_left_out']:,} texts beyond what one model holds were left out, by their hashes")
@@ -122,7 +128,7 @@ def list_(*, json: AsJson = False) -> None:
 def _measured(one: dict[str, Any]) -> str:
     if one["scorer"] == "classifier":
         return f"AUROC {one['auroc']:.3f}, {one['num_good']:,} good, {one['num_bad']:,} bad, encoder {one['encoder']}"
-    return f"{one['num_tokens']:,} {one['unit']}s, order {one['order']}"
+    return f"{one['num_bytes'] / 1e6:,.1f} MB of reference, by {one['unit']}"
 
 
 def _texts(files: list[str], column: str) -> Any:

@@ -1,4 +1,4 @@
-"""The n-gram model against the published formula, and what it must not depend on."""
+"""The model of words against the published formula, and what it must not depend on."""
 
 import random
 
@@ -7,10 +7,8 @@ import polars as pl
 import pytest
 
 from catalog.errors import ConfigError, DataError
-from curation.ngram import NgramConfig, NgramModel, fit_ngrams
+from curation.kneser_ney import KneserNey, fit_kneser_ney
 from tests.workers.corpus import KOREAN, WORDS
-
-TRIGRAMS = NgramConfig(unit="word", order=3)
 
 
 def sentences(count: int = 300, seed: int = 1) -> list[str]:
@@ -29,8 +27,8 @@ def sentences(count: int = 300, seed: int = 1) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def model() -> NgramModel:
-    return fit_ngrams(pl.Series(sentences()), TRIGRAMS)
+def model() -> KneserNey:
+    return fit_kneser_ney(pl.Series(sentences()))
 
 
 def interpolated(texts: list[str], history: list[str], word: str, order: int = 3) -> float:
@@ -77,8 +75,10 @@ def interpolated(texts: list[str], history: list[str], word: str, order: int = 3
     return p
 
 
-@pytest.mark.parametrize("text", ["printer network password", "printer network 환불", "meeting unseen the", "주문 환불"])
-def test_probability_is_that_of_the_published_formula(model: NgramModel, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["printer network password", "printer network 환불", "meeting unseen the", "주문 환불"]
+)
+def test_probability_is_that_of_the_published_formula(model: KneserNey, text: str) -> None:
     texts, words = sentences(), text.split()
     expected = -sum(np.log(interpolated(texts, words[:at], word)) for at, word in enumerate(words))
     sums, counts = model.surprise(pl.Series([text]))
@@ -86,7 +86,7 @@ def test_probability_is_that_of_the_published_formula(model: NgramModel, text: s
     assert sums[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_probabilities_of_all_words_after_a_context_add_up_to_one(model: NgramModel) -> None:
+def test_probabilities_of_all_words_after_a_context_add_up_to_one(model: KneserNey) -> None:
     vocabulary = sorted({*WORDS, *KOREAN})
     for context in ("printer network", "never seen", "주문"):
         base = model.surprise(pl.Series([context]))[0][0]
@@ -94,23 +94,21 @@ def test_probabilities_of_all_words_after_a_context_add_up_to_one(model: NgramMo
         assert np.exp(base - sums).sum() == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("config", [TRIGRAMS, NgramConfig(unit="character", order=5)], ids=lambda one: one.unit)
-def test_file_and_order_of_texts_change_nothing(config: NgramConfig) -> None:
+def test_file_and_order_of_texts_change_nothing() -> None:
     texts = sentences()
-    model = fit_ngrams(pl.Series(texts), config)
-    turned = fit_ngrams(pl.Series(texts[::-1]), config)
+    model = fit_kneser_ney(pl.Series(texts), 4)
+    turned = fit_kneser_ney(pl.Series(texts[::-1]), 4)
     assert turned.to_bytes() == model.to_bytes()
     asked = pl.Series(["", "…", *texts[:5], "asdf qwer", "환불 배송 지연", "今天天气很好"])
-    found = NgramModel.from_bytes(model.to_bytes()).perplexity(asked)
+    found = KneserNey.from_bytes(model.to_bytes()).perplexity(asked)
     np.testing.assert_array_equal(found, model.perplexity(asked))
     alone = [model.perplexity(asked[row : row + 1])[0] for row in range(len(asked))]
     np.testing.assert_array_equal(found, alone)
     assert np.isnan(found[0])
 
 
-@pytest.mark.parametrize("config", [TRIGRAMS, NgramConfig(unit="character", order=5)], ids=lambda one: one.unit)
-def test_shuffled_and_foreign_text_surprises_more(config: NgramConfig) -> None:
-    model = fit_ngrams(pl.Series(sentences()), config)
+def test_shuffled_and_foreign_text_surprises_more() -> None:
+    model = fit_kneser_ney(pl.Series(sentences()))
     new = sentences(60, seed=2)
     shuffled = [" ".join(random.Random(5).sample(line.split(), 12)) for line in new]
     known, mixed, foreign = (
@@ -120,7 +118,7 @@ def test_shuffled_and_foreign_text_surprises_more(config: NgramConfig) -> None:
 
 
 def test_what_cannot_be_counted_is_refused() -> None:
-    with pytest.raises(DataError, match=r"the reference has 2 tokens \(words\), at least 1,000"):
-        fit_ngrams(pl.Series(["two words"]), TRIGRAMS)
+    with pytest.raises(DataError, match=r"the reference has 2 words, at least 1,000"):
+        fit_kneser_ney(pl.Series(["two words"]))
     with pytest.raises(ConfigError, match="order=9 must be a whole number from 2 to 8"):
-        NgramConfig(order=9)
+        fit_kneser_ney(pl.Series(["two words"]), 9)
