@@ -16,6 +16,7 @@ from catalog.tables.engine import Run
 from curation.recipe import advised_presets
 from labeling import queue as queues
 from workers import manifests, passages
+from workers.mapping import place_of
 
 MIN_PREFIX = 6
 PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.Int64}
@@ -50,6 +51,7 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
     run = session.get(Run, curated.run_id) if curated is not None else None
     finder = run if run is not None and passages.looked(run) else passages.newest_run(session, dataset)
     story["passages"] = finder and passages.passages_of(session, store, finder, found["id"], found["text"])
+    story["map"] = place_of(session, store, dataset, found["id"])
     if run is None:
         return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
     return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}

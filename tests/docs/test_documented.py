@@ -12,6 +12,7 @@ from catalog.registry import Registry
 from catalog.settings import Settings
 from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS
+from curation.quality import SCORERS
 from curation.rules import RULES
 from curation.sources import READERS
 from labeling.strategies import STRATEGIES
@@ -28,7 +29,7 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, READERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
+    RULES, SCORERS, READERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
 
