@@ -53,12 +53,24 @@ def rows() -> list[dict[str, str]]:
     return made + [{"body": ODD + "!" * number, "queue": "account"} for number in range(15)]
 
 
-def test_map_is_one_whatever_the_units_and_told_everywhere(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> Path:
+    """``tickets``, and ``training`` with two of its four topics, cleaned."""
+    made = tmp_path_factory.mktemp("mapped") / "home"
+    catalog = make_catalog(made)
+    bring(catalog, "tickets", rows)
+    bring(catalog, "training", [one for one in rows[:240] if one["queue"] in ("delivery", "account")])
+    catalog.close()
+    return made
+
+
+def test_map_is_one_whatever_the_units_and_told_everywhere(
+    tmp_path: Path, home: Path, rows: list[dict[str, str]]
+) -> None:
     found: list[Any] = []
-    bring(make_catalog(tmp_path / "one"), "tickets", rows)
-    shutil.copytree(tmp_path / "one", tmp_path / "other")
-    for home, dedup_rows in (("one", 160), ("other", 100_000)):
-        catalog = make_catalog(tmp_path / home, dedup_rows=dedup_rows)
+    for dedup_rows in (160, 100_000):
+        shutil.copytree(home, tmp_path / str(dedup_rows))
+        catalog = make_catalog(tmp_path / str(dedup_rows), dedup_rows=dedup_rows)
         run, frames = mapped(catalog)
         found.append((run.result, {kind: frame.sort("id").to_dicts() for kind, frame in frames.items()}))
     assert found[0] == found[1]
@@ -88,14 +100,13 @@ def test_map_is_one_whatever_the_units_and_told_everywhere(tmp_path: Path, rows:
 
 
 def test_records_of_an_evaluation_set_without_a_near_training_record_are_found(
-    tmp_path: Path, rows: list[dict[str, str]]
+    tmp_path: Path, home: Path, rows: list[dict[str, str]]
 ) -> None:
+    shutil.copytree(home, tmp_path / "home")
     catalog = make_catalog(tmp_path / "home")
-    bring(catalog, "tickets", rows[:240])
-    bring(catalog, "training", [one for one in records()[:240] if one["queue"] in ("delivery", "account")])
     run, frames = mapped(catalog, against="training")
     summary = run.result or {}
-    there = {one["body"] for one in records()[:240] if one["queue"] in ("delivery", "account")}
+    there = {one["body"] for one in rows[:240] if one["queue"] in ("delivery", "account")}
     reached = frames["mapped"].filter(pl.col("reach") <= summary["reference"]["limit"]).height
     assert reached >= len(there)
     assert summary["reference"]["what"] == "training"
