@@ -61,10 +61,9 @@ def topic_map(session: Session, store: Store, dataset: Dataset, version: Version
     outliers = mapping.listed(session, store, run, "outliers")
     unreached = mapping.listed(session, store, run, "unreached").head(NUM_LISTED).to_dicts()
     drawn = points.join(outliers.select("id", "distance", "text"), on="id").sort("distance", descending=True)
-    names = {one["cluster"]: ", ".join(one["terms"]) for one in run.result["topics"]}
     shown = outliers.head(NUM_LISTED).to_dicts()
     for one in (*shown, *unreached):
-        one["topic"] = names.get(one["cluster"], "")
+        one["topic"] = None if one["cluster"] is None else one["cluster"] + 1
     return TopicMap(
         run=run,
         summary=run.result,
