@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def chained(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
     following = defaultdict(list)
     for text in texts:
         words = text.split()
-        for first, second in zip(words[:-1], words[1:], strict=True):
+        for first, second in pairwise(words):
             following[first].append(second)
     starts = list(following)
     made = []
@@ -126,7 +127,8 @@ def classifier_of(good: pl.Series, encoder: str, rng: np.random.Generator) -> Sc
     found, measured = fit_classifier(
         examples, encode("", examples.texts.to_list()), encoder=encoder, encoder_version=version
     )
-    print(f"  classifier/{encoder}: cross-validated AUROC {measured.auroc:.3f}, calibration {measured.calibration_error:.3f}")
+    told = f"cross-validated AUROC {measured.auroc:.3f}, calibration error {measured.calibration_error:.3f}"
+    print(f"  classifier/{encoder}: {told}")
     return SCORERS["classifier"].member(Model(raw=found.to_bytes(), encode=encode))
 
 
@@ -135,7 +137,7 @@ def perplexity_of(reference: pl.Series, unit: str) -> Score:
     began = time.perf_counter()
     raw = count_reference(reference, ReferenceConfig(unit=unit))
     seconds = time.perf_counter() - began
-    size = reference.str.len_bytes().sum() / 1e6
+    size = int(reference.str.len_bytes().sum()) / 1e6
     print(f"  perplexity/{unit}: counted {size:.1f} MB in {seconds:.1f} s, model {len(raw) / 1e6:.1f} MB")
     score = SCORERS["perplexity"].member(Model(raw=raw))
     return lambda texts: -np.nan_to_num(score(texts), nan=1e9)
@@ -147,9 +149,11 @@ def kenlm_scores(reference: pl.Series, sets: dict[str, pl.Series]) -> tuple[dict
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "given.json"
-        path.write_text(json.dumps({"reference": reference.to_list(), "sets": {k: v.to_list() for k, v in sets.items()}}))
+        path.write_text(
+            json.dumps({"reference": reference.to_list(), "sets": {k: v.to_list() for k, v in sets.items()}})
+        )
         done = subprocess.run(
-            [str(setup.interpreter("kenlm")), str(KENLM), str(path)], capture_output=True, text=True, check=True
+            [str(setup.interpreter("kenlm")), "-P", str(KENLM), str(path)], capture_output=True, text=True, check=True
         )
     found = json.loads(done.stdout)
     return {name: -np.array(values) for name, values in found["scores"].items()}, found["mb_per_second"]
@@ -170,7 +174,9 @@ def main() -> None:
     texts = real_texts(num_reference + num_test + num_examples, rng)
     test, examples = texts[:num_test], texts[num_test : num_test + num_examples]
     reference = texts[num_test + num_examples :]
-    print(f"{len(reference):,} reference texts, {len(test):,} of each kind to tell apart, {len(examples):,} good examples")
+    print(
+        f"{len(reference):,} reference texts, {len(test):,} of each kind to tell apart, {len(examples):,} good examples"
+    )
     scorers: dict[str, Score] = {
         "perplexity/word": perplexity_of(reference, "word"),
         "perplexity/character": perplexity_of(reference, "character"),
@@ -178,7 +184,7 @@ def main() -> None:
         "classifier/hashing": classifier_of(examples, "hashing", rng),
     }
     sets = {"real": test} | {kind: pl.Series(make(test.to_list(), rng)) for kind, make in KINDS.items()}
-    size = test.str.len_bytes().sum() / 1e6
+    size = int(test.str.len_bytes().sum()) / 1e6
     figures: dict[str, dict[str, float]] = {}
     speeds: dict[str, float] = {}
     for name, score in scorers.items():

@@ -7,6 +7,7 @@ spelling and needs less text, this one sees word order and boilerplate.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -150,14 +151,14 @@ def fit_kneser_ney(texts: pl.Series, order: int = 3) -> KneserNey:
     """
     if isinstance(order, bool) or not isinstance(order, int) or not 2 <= order <= MAX_ORDER:
         raise ConfigError(f"order={order!r} must be a whole number from 2 to {MAX_ORDER}")
-    parts = [_tokens_of(one) for one in texts.rechunk().to_frame().iter_slices(ROWS) for one in one]
+    parts = [_tokens_of(texts.slice(start, ROWS)) for start in range(0, len(texts), ROWS)]
     tokens = np.concatenate([np.empty(0, np.uint64), *(one.values for one in parts)])
     offsets = offsets_of(np.concatenate([np.empty(0, np.int64), *(one.lengths for one in parts)]))
     if len(tokens) < MIN_TOKENS:
         raise DataError(f"the reference has {len(tokens):,} words, at least {MIN_TOKENS:,} are needed; give more")
     place = np.arange(len(tokens)) - np.repeat(offsets[:-1], np.diff(offsets))
     orders = [_Order(*one) for one in _count(tokens, place, order)]
-    for shorter, longer in zip(orders[:-1], orders[1:], strict=True):
+    for shorter, longer in pairwise(orders):
         contexts, group = np.unique(longer.contexts, return_inverse=True)
         discounts = _discounts(longer.counts)
         totals = np.bincount(group, longer.counts)
@@ -218,4 +219,5 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
         found = (1 - 2 * rest * n2 / n1, 2 - 3 * rest * n3 / n2, 3 - 4 * rest * n4 / n3)
         if all(0 < one <= number for number, one in enumerate(found, 1)):
             steps = found
-    return np.asarray(steps)[np.minimum(counts, 3).astype(np.int64) - 1]
+    off: np.ndarray = np.asarray(steps)[np.minimum(counts, 3).astype(np.int64) - 1]
+    return off

@@ -33,7 +33,7 @@ def extend_all(keys, tokens, out):
 
 @compiled
 def fill_table(keys, table):
-    """Put n distinct keys into a table of a power of two slots, more than n; ``table`` (slots,) int64 of -1 gets rows."""
+    """Put n distinct keys into a table of more slots, a power of two; ``table`` (slots,) int32 of -1 gets rows."""
     mask = np.uint64(len(table) - 1)
     for row in range(len(keys)):
         at = keys[row] & mask

@@ -56,7 +56,8 @@ def topic_map(session: Session, store: Store, dataset: Dataset, version: Version
     if run is None or run.result is None:
         return None
     points = mapping.listed(session, store, run, "points").with_columns(
-        x=(MARGIN + pl.col("x") * (WIDTH - 2 * MARGIN)).round(1), y=(MARGIN + pl.col("y") * (HEIGHT - 2 * MARGIN)).round(1)
+        x=(MARGIN + pl.col("x") * (WIDTH - 2 * MARGIN)).round(1),
+        y=(MARGIN + pl.col("y") * (HEIGHT - 2 * MARGIN)).round(1),
     )
     outliers = mapping.listed(session, store, run, "outliers")
     unreached = mapping.listed(session, store, run, "unreached").head(NUM_LISTED).to_dicts()

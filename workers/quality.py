@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConfigError, DataError, NotFoundError, nearest
 from catalog.store import Store, StoredFile
-from catalog.tables.datasets import Version
 from catalog.tables.quality import QualityModel
 from curation.encoders import ENCODERS
 from curation.quality import SCORERS, Model, Score

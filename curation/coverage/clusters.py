@@ -69,7 +69,7 @@ def fit_clusters(grid: np.ndarray, number: int, seed: int) -> np.ndarray:
     Vassilvitskii (2007), k-means++: The Advantages of Careful Seeding, section 2.2.
     """
     assert number <= MAX_CLUSTERS
-    sample = grid[has_direction(grid)]
+    sample: np.ndarray = grid[has_direction(grid)]
     if not len(sample):
         return sample
     rng = np.random.default_rng(seed)
@@ -102,4 +102,5 @@ def _seeds(sample: np.ndarray, number: int, rng: np.random.Generator) -> np.ndar
         if not weight.any():
             break
         chosen.append(int(rng.choice(len(sample), p=weight / weight.sum())))
-    return sample[chosen]
+    seeds: np.ndarray = sample[chosen]
+    return seeds

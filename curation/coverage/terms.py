@@ -76,13 +76,18 @@ def _terms(words: list[str], *, has_unspaced: bool, has_southeast: bool) -> set[
 
 
 def _is_southeast(word: str) -> bool:
-    return any("\u0e00" <= one <= "\u0eff" or "\u1000" <= one <= "\u109f" or "\u1780" <= one <= "\u17ff" for one in word)
+    return any(
+        "\u0e00" <= one <= "\u0eff" or "\u1000" <= one <= "\u109f" or "\u1780" <= one <= "\u17ff" for one in word
+    )
 
 
 def _is_unspaced(word: str) -> bool:
     first = word[0]
-    return _is_southeast(first) or first == "ー" or "\u3005" <= first <= "\u30ff" or (
-        "\u3400" <= first <= "\u9fff" or "\uf900" <= first <= "\ufaff" or "\U00020000" <= first <= "\U0003ffff"
+    return (
+        _is_southeast(first)
+        or first == "ー"
+        or "\u3005" <= first <= "\u30ff"
+        or ("\u3400" <= first <= "\u9fff" or "\uf900" <= first <= "\ufaff" or "\U00020000" <= first <= "\U0003ffff")
     )
 
 

@@ -28,7 +28,9 @@ def map_(
     against: Annotated[
         str | None, typer.Option(help="Dataset whose reach is measured, e.g. the training set; default the labels.")
     ] = None,
-    neighbours: Annotated[int, typer.Option(help="Neighbours of an outlier's distance, 1 to 100.")] = DEFAULT.neighbours,
+    neighbours: Annotated[
+        int, typer.Option(help="Neighbours of an outlier's distance, 1 to 100.")
+    ] = DEFAULT.neighbours,
     deviations: Annotated[
         float, typer.Option(help="Robust standard deviations above the median that make an outlier.")
     ] = DEFAULT.deviations,
@@ -81,15 +83,15 @@ def _tell(dataset: str, result: dict[str, Any], shown: dict[str, list[dict[str, 
     emit_table("topics", header, rows)
     _emit_far("outliers, the farthest first", shown["outliers"], "distance")
     say(
-        f"{result['outliers']:,} of {result['records']:,} records are outliers: mean distance to their neighbours above "
-        f"{result['limit']:g}"
+        f"{result['outliers']:,} of {result['records']:,} records are outliers: mean distance to their neighbours "
+        f"above {result['limit']:g}"
     )
     if reference is not None:
         named = "labels" if reference["what"] == "labels" else f"{reference['what']!r}"
         _emit_far(f"out of reach of {named}, the farthest first", shown["unreached"], "reach")
         say(
-            f"{reference['beyond']:,} of {reference['asked']:,} records are farther than {reference['limit']:g} from the "
-            f"nearest of {reference['records']:,} in {named}"
+            f"{reference['beyond']:,} of {reference['asked']:,} records are farther than {reference['limit']:g} from "
+            f"the nearest of {reference['records']:,} in {named}"
         )
     if result["unknown"]:
         say(f"{result['unknown']:,} records hold nothing that encoder {result['encoder']!r} knows; they are on no map")

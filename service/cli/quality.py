@@ -49,7 +49,7 @@ def train(
         emit_json(found)
         return
     show(
-        f"{name} version {found['version']}: AUROC {found['auroc']:.3f} (± {found['auroc_deviation']:.3f} among folds), "
+        f"{name} version {found['version']}: AUROC {found['auroc']:.3f} (± {found['auroc_deviation']:.3f}), "
         f"accuracy {found['accuracy']:.3f}, log loss {found['log_loss']:.3f}, "
         f"calibration error {found['calibration_error']:.3f}"
     )
@@ -113,7 +113,7 @@ def list_(*, json: AsJson = False) -> None:
 
     catalog = workspace()
     with catalog.read() as session:
-        models = [
+        models: list[dict[str, Any]] = [
             {"name": one.name, "version": one.version, "scorer": one.scorer, "created_at": one.created_at.isoformat()}
             | one.summary
             for one in list_models(session)

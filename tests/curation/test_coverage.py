@@ -89,7 +89,7 @@ def test_topics_are_named_by_words_of_any_script() -> None:
     made = records()[:360]
     home = np.array([["account", "billing", "delivery", "device"].index(one["queue"]) for one in made])
     texts = [one["body"] for one in made]
-    texts += ["今天天气很好", "天气预报说今天下雨", "明天天气不好"] + ["電車が遅れています", "電車の時間", "次の電車"]
+    texts += ["今天天气很好", "天气预报说今天下雨", "明天天气不好", "電車が遅れています", "電車の時間", "次の電車"]
     texts += ["อากาศวันนี้ดีมาก", "สภาพอากาศ", "พยากรณ์อากาศ"]
     home = np.concatenate([home, np.repeat([4, 5, 6], 3)])
     named = cluster_terms(pl.Series(texts), home, 7)

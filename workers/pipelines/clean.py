@@ -4,7 +4,8 @@ measure (a shard) → count (all) → the stages of ``dedup`` → those of ``sub
 ``semantic`` → rank (all) →
 judge (a shard) → publish (all)
 
-Everything, quality scores by models included, is measured whether or not a rule has failed already; thresholds only decide the verdict.
+Everything is measured, by rules and by quality models, whether or not a rule has failed already; thresholds only decide
+the verdict.
 """
 
 from collections.abc import Mapping, Sequence

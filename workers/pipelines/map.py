@@ -98,7 +98,9 @@ def submit_map(
         "against": other and {"dataset": against, "version": other.id, "manifest": other.manifest_sha256},
     }
     # Kept now, as people go on answering.
-    snapshot = Store.of(catalog.settings).write_frame(pl.DataFrame({"id": annotated}, schema={"id": pl.String}), "labels")
+    snapshot = Store.of(catalog.settings).write_frame(
+        pl.DataFrame({"id": annotated}, schema={"id": pl.String}), "labels"
+    )
     rows = max(1, catalog.settings.dedup_rows // VECTOR_ROOM)
     layout = {name: _layout(one, rows) for name, one in (("own", version), ("other", other)) if one is not None}
     with catalog.write() as session:
@@ -235,7 +237,12 @@ def _fit(unit: UnitContext) -> UnitResult:
     flat, trusted = lay_out(picture, config.seed)
     of_picture = nearest(picture, centroids, 1, "cpu")[:, 0] if len(centroids) else np.empty(0, np.int32)
     points = pl.DataFrame(
-        {"id": sample["id"].gather(drawn_rows), "x": flat[:, 0], "y": flat[:, 1], "cluster": of_picture.astype(np.int64)}
+        {
+            "id": sample["id"].gather(drawn_rows),
+            "x": flat[:, 0],
+            "y": flat[:, 1],
+            "cluster": of_picture.astype(np.int64),
+        }
     )
     frames = {
         "net": pl.DataFrame({"id": sample["id"].gather(rows), "vector": vector_column(net)}, schema=VECTOR_SCHEMA),
@@ -310,7 +317,11 @@ def _place(unit: UnitContext) -> UnitResult:
             cluster[inside] = nearest(seen[inside], centroids, 1, "cpu")[:, 0]
         sizes += np.bincount(cluster[cluster >= 0], minlength=len(centroids))
         if own:
-            parts.append(frame.drop("label").with_columns(pl.Series("cluster", cluster), _labelled(frame, labels).alias("labelled")))
+            parts.append(
+                frame.drop("label").with_columns(
+                    pl.Series("cluster", cluster), _labelled(frame, labels).alias("labelled")
+                )
+            )
             grids.append(grid)
     if not own:
         return UnitResult(result={"sizes": sizes.tolist()})
@@ -321,7 +332,9 @@ def _place(unit: UnitContext) -> UnitResult:
     unit.check()
     if fit["near_limit"] is not None:
         reach[known] = _reach(unit, grid[known], fit["share"], config.seed)
-    frame = pl.concat([pl.DataFrame(schema={**LISTED_SCHEMA}).drop("distance", "reach"), *parts], how="diagonal_relaxed")
+    frame = pl.concat(
+        [pl.DataFrame(schema={**LISTED_SCHEMA}).drop("distance", "reach"), *parts], how="diagonal_relaxed"
+    )
     frame = frame.with_columns(
         pl.Series("distance", distance).fill_nan(None),
         pl.Series("reach", reach).fill_nan(None),
