@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from curation.edits import EDITS
 from curation.encoders import ENCODERS, advised_encoders
 from curation.pii import KINDS
 from curation.pii.step import PiiStep
+from curation.quality import SCORERS
+from curation.quality.step import QualityStep, quality_steps
 from curation.rules import RULES
 from curation.rules.bounds import Bounds
 from curation.rules.listed_words import ListedWords
@@ -57,6 +59,7 @@ class Recipe:
     substring : which repeated passages are found and what becomes of them, or None to look for none.
     pii : which personal data is looked for and what becomes of it, or None to look for none.
     semantic : how semantic duplicates are found and what is done with them, or None; it needs an encoder of meaning.
+    quality : scores by models, judged after the rules and stored with their values.
     encoder : registered encoder of the embeddings.
     difficulty : registered difficulty parts, at least one.
     """
@@ -72,6 +75,7 @@ class Recipe:
     substring: SubstringConfig | None = None
     pii: PiiStep | None = None
     semantic: SemanticStep | None = None
+    quality: tuple[QualityStep, ...] = ()
     encoder: str = "hashing"
     difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
 
@@ -95,6 +99,7 @@ class Recipe:
             raise ConfigError(f"edit={list(self.edit)!r} must name each edit once")
         for name in self.edit:
             _known(EDITS, name)
+        quality_steps(self.quality)
         _known(ENCODERS, self.encoder)
         if self.semantic is not None and not ENCODERS[self.encoder].config().knows_meaning:
             raise ConfigError(
@@ -108,12 +113,19 @@ class Recipe:
     def canonical(self) -> dict[str, Any]:
         """The recipe as plain JSON values, complete: defaults filled in, versions of all members.
 
-        Rules carry their position: a JSON database does not keep the order of keys.
+        Rules carry their position: a JSON database does not keep the order of keys. Quality scores stand among them, so
+        that whoever reads measured values and bounds need not know of models.
         """
         rules = {
             name: {"position": position, "version": RULES[name].version, **options_of(bounds)}
             for position, (name, bounds) in enumerate(self.rules.items())
         }
+        for position, step in enumerate(self.quality, len(rules)):
+            rules[step.column] = {
+                "position": position,
+                "version": SCORERS[step.scorer].version,
+                **options_of(step.bounds),
+            }
         versions = {name: DIFFICULTY[name].version for name in self.difficulty}
         return {
             "name": self.name,
@@ -127,6 +139,7 @@ class Recipe:
             "substring": None if self.substring is None else asdict(self.substring),
             "pii": None if self.pii is None else self.pii.canonical(),
             "semantic": None if self.semantic is None else self.semantic.canonical(),
+            "quality": [step.canonical() for step in self.quality],
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
             "versions": {
@@ -202,9 +215,13 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
     ConfigError : it was written with other versions of its members than this release has: what it would decide now
         differs from what it decided then.
     """
-    rules = dict(sorted(canonical["rules"].items(), key=lambda item: item[1]["position"]))
+    quality = tuple(QualityStep.from_canonical(one, canonical["rules"]) for one in canonical.get("quality", ()))
+    scored = {step.column: step for step in quality}
+    ordered = sorted(canonical["rules"].items(), key=lambda item: item[1]["position"])
+    rules = {name: one for name, one in ordered if name not in scored}
     versions = canonical["versions"]
     members: list[tuple[Registry[Any], str, int]] = [(RULES, name, one["version"]) for name, one in rules.items()]
+    members += [(SCORERS, step.scorer, canonical["rules"][name]["version"]) for name, step in scored.items()]
     members += [(ENCODERS, canonical["encoder"], versions["encoder"])]
     # Stored before there were edits: none.
     members += [(EDITS, name, version) for name, version in versions.get("edit", {}).items()]
@@ -217,12 +234,13 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
                 f"{registry.kind} {name!r} was recorded at version {version} and is at {registry[name].version} now; "
                 "start a new run"
             )
-    plain = {key: value for key, value in canonical.items() if key != "versions"}
+    plain = {key: value for key, value in canonical.items() if key not in ("versions", "quality")}
     bounds = {
         name: {key: value for key, value in one.items() if key not in ("position", "version")}
         for name, one in rules.items()
     }
-    return parse_recipe({**plain, "rules": bounds, "pii": pii and PiiStep.of_canonical(pii)})
+    parsed = parse_recipe({**plain, "rules": bounds, "pii": pii and PiiStep.of_canonical(pii)})
+    return replace(parsed, quality=quality)
 
 
 def _presets() -> Any:
@@ -278,6 +296,7 @@ def parse_recipe(given: Any, folder: Path = Path()) -> Recipe:
     values["substring"] = _substring(given.get("substring"))
     values["pii"] = _pii(given.get("pii"))
     values["semantic"] = _semantic(given.get("semantic"))
+    values["quality"] = quality_steps(given.get("quality"))
     for key in ("edit", "languages", "difficulty"):
         if key in given:
             values[key] = _names(key, given[key])

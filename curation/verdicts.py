@@ -16,8 +16,8 @@ def rule_verdicts(measured: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
 
     Parameters
     ----------
-    measured : a column a rule; with languages in the recipe also ``language`` and ``confidence``, with edits
-        ``num_chars``, and a count for each kind of personal data whose count is bounded.
+    measured : a column a rule and a quality score; with languages in the recipe also ``language`` and ``confidence``,
+        with edits ``num_chars``, and a count for each kind of personal data whose count is bounded.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def rule_reasons(measured: pl.DataFrame, recipe: Recipe) -> pl.Series:
 
 def _values(measured: pl.DataFrame, recipe: Recipe) -> tuple[pl.DataFrame, dict[str, Bounds]]:
     """A column for everything that is judged, and its bounds, in the order in which failures are reported."""
-    bounds: dict[str, Bounds] = dict(recipe.rules)
+    bounds: dict[str, Bounds] = dict(recipe.rules) | {step.column: step.bounds for step in recipe.quality}
     columns = [pl.col(name) for name in bounds]
     if recipe.edit:
         columns.append((pl.col("num_chars") == 0).cast(pl.Float64).alias(EMPTIED))

@@ -24,6 +24,7 @@ from service.differences import MISSING, SHARED, Runs, differences, excerpt
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import Funnel, last_funnel
 from service.pages.rendering import environment
+from service.topics import topic_map
 from workers import manifests, passages
 from workers.clusters import ALL_KINDS, biggest_clusters, in_force, newest_run, texts_of
 from workers.index import behind
@@ -96,6 +97,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             rehearsal=rehearsal,
             training=training,
             losses=loss_chart(session, training),
+            map=topic_map(session, store, dataset, version),
             variants=variants(session, training),
         )
     )

@@ -16,6 +16,7 @@ from catalog.tables.engine import Run
 from curation.recipe import advised_presets
 from labeling import queue as queues
 from workers import edits, manifests, passages, pii
+from workers.mapping import place_of
 
 MIN_PREFIX = 6
 PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.Int64}
@@ -66,6 +67,7 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str, *, 
             shown = pii.hide_anew(run, [one[side] for one in story["edits"]])
             story["edits"] = [one | {side: text} for one, text in zip(story["edits"], shown, strict=True)]
     story["passages"] = finder and passages.passages_of(session, store, finder, found["id"], text)
+    story["map"] = place_of(session, store, dataset, found["id"])
     if run is None:
         return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
     return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}

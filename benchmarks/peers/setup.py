@@ -11,6 +11,8 @@ FOLDER = Path(__file__).parents[2] / ".peers"
 
 REQUIREMENTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "datasketch": (("datasketch==2.0.0", "pyarrow>=26"),),
+    # The wheel of kenlm reads models and counts none.
+    "kenlm": (("kenlm==0.3.0", "kaldingram==0.1.2"),),
     "semhash": (("semhash==0.5.0", "pyarrow>=26"),),
     "rensa": (("rensa==0.5.0", "pyarrow>=26"),),
     # Its extras lack spacy, its bare package lacks regex and tokenizers, which it imports, and its MinHash hands str to

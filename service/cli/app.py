@@ -17,8 +17,10 @@ from service.cli import (
     dedup,
     export,
     labels,
+    mapping,
     passages,
     pii,
+    quality,
     recipes,
     reports,
     running,
@@ -59,9 +61,10 @@ def _home(
     os.environ["WINNOW_HOME"] = str(Path(given or "~/.winnow").expanduser().absolute())
 
 
-for module in (admin, running, cleaning, dedup, what_if, export, recipes, passages, pii, teaching, reports):
+for module in (admin, running, cleaning, dedup, what_if, export, recipes, passages, pii, mapping, teaching, reports):
     module.add(app)
 app.add_typer(labels.app, name="label")
+app.add_typer(quality.app, name="quality")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from curation.difficulty import DIFFICULTY
 from curation.encoders import ENCODERS
 from curation.export import WRITERS
 from curation.pii import KINDS
+from curation.quality import SCORERS
 from curation.rules import RULES
 from curation.sources import READERS
 from labeling.strategies import STRATEGIES
@@ -30,8 +31,8 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES,
-    BACKBONES,
+    RULES, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD,
+    OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
 

@@ -4,7 +4,8 @@ edit (a shard) → measure (a shard) → count (all) → the stages of ``dedup``
 redact (a shard, where personal data is replaced) → score (a shard) → those of ``semantic`` → rank (all) →
 judge (a shard) → publish (all)
 
-Everything is measured whether or not a rule has failed already; thresholds only decide the verdict.
+Everything is measured, by rules and by quality models, whether or not a rule has failed already; thresholds only decide
+the verdict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +27,20 @@ from curation.pii.step import column
 from curation.recipe import Recipe
 from curation.rules import measure
 from curation.verdicts import EMPTIED, LANGUAGE, rule_verdicts
-from workers import manifests, runs
+from workers import manifests, quality, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, edit, pii, semantic, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
-from workers.pipelines.embeddings import check_encoder, embed
+from workers.pipelines.embeddings import check_encoder, embed, vector_column
 from workers.pipelines.outputs import entries, outputs
 from workers.pipelines.semantic import all_duplicates_of, semantic_duplicates_of, semantic_summary
 
 EXACT = "exact_duplicate"
 NEAR = "near_duplicate"
 SEMANTIC = "semantic_duplicate"
+VECTORS = "quality_vectors"
+"""Vectors of every record of a shard, where a quality score needed them."""
 
 
 def submit_clean(
@@ -62,11 +65,13 @@ def submit_clean(
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing ingested. ConfigError : the recipe's encoder is not installed, or a
-        dataset is to be compared with itself; or the recipe writes pseudonyms and there is no key.
+    NotFoundError : no such dataset, nothing ingested, or no such quality model. ConfigError : the recipe's encoder is
+        not installed, or a dataset is to be compared with itself; or the recipe writes pseudonyms and there is no key.
     """
     check_encoder(recipe)
     key = pii.check(catalog.settings, recipe)
+    with catalog.read() as session:
+        recipe = quality.pinned(session, recipe)
     with catalog.write() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
@@ -104,6 +109,8 @@ def _measure(unit: UnitContext) -> UnitResult:
     unit.progress(0, frame.height)
     language = identify(frame["text"])
     unit.check()
+    scores, vectors = quality.score_texts(unit, recipe, frame["text"])
+    unit.check()
     unit.progress(frame.height // 2, frame.height)
     values = measure(frame["text"], recipe.rules, languages=language)
     unit.check()
@@ -115,10 +122,12 @@ def _measure(unit: UnitContext) -> UnitResult:
             pl.DataFrame({"exact_hash": exact_hash(frame["text"])}),
             values,
             personal.counts,
+            scores,
         ],
         how="horizontal",
     )
     tokens = count_tokens(frame["text"]).to_frame()
+    known = [] if vectors is None else [(VECTORS, frame.select("id", vector=vector_column(vectors)))]
     unit.progress(frame.height, frame.height)
     return UnitResult(
         result={"records": frame.height} | personal.result,
@@ -126,6 +135,7 @@ def _measure(unit: UnitContext) -> UnitResult:
             ("measured", unit.store.write_frame(out, "measured")),
             ("tokens", unit.store.write_frame(tokens, "tokens")),
             *personal.shards,
+            *((kind, unit.store.write_frame(one, kind)) for kind, one in known),
         ],
     )
 
@@ -159,7 +169,9 @@ def score(unit: UnitContext) -> UnitResult:
     scores = scores.with_columns(kept=kept)
     chosen = frame.filter(kept)
     unit.progress(0, chosen.height)
-    embedded = embed(unit, recipe.encoder, chosen)
+    embedded = _known_vectors(unit, index, chosen["id"])
+    if embedded is None:
+        embedded = embed(unit, recipe.encoder, chosen)
     return UnitResult(
         result={"records": frame.height, "kept": chosen.height},
         shards=[
@@ -167,6 +179,15 @@ def score(unit: UnitContext) -> UnitResult:
             ("embedding", unit.store.write_frame(embedded, "embedding")),
         ],
     )
+
+
+def _known_vectors(unit: UnitContext, index: int, ids: pl.Series) -> pl.DataFrame | None:
+    """``id, vector`` of records of a shard where a quality score has embedded them and no text was cut or redacted since."""
+    files = outputs(unit, "measure", VECTORS)
+    measured = StoredFile.from_json(all_shards(unit)[index]["data"])
+    if not files or pii.text_shard(unit, index) != measured:
+        return None
+    return ids.to_frame().join(unit.store.read_frame(files[index]), on="id", how="left", maintain_order="left")
 
 
 def _rank(unit: UnitContext) -> UnitResult:

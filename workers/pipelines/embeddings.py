@@ -5,12 +5,28 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from catalog.errors import ConfigError
+from catalog.errors import ConfigError, nearest
 from curation.encoders import ENCODERS, encoders_of_meaning, installed_encoders
 from curation.recipe import Recipe
 from workers.execution import UnitContext
 
 EMBED_BATCH = 2_048
+
+
+def require_encoder(encoder: str) -> None:
+    """Refuse an encoder that cannot run here.
+
+    Raises
+    ------
+    ConfigError : it is not known, or its packages are not installed; says which would do.
+    """
+    if encoder not in ENCODERS.load():
+        raise ConfigError(f"no encoder {encoder!r}; {nearest(encoder, ENCODERS)}")
+    if encoder not in installed_encoders():
+        raise ConfigError(
+            f"encoder {encoder!r} is not installed; pip install 'winnow[models]', or take one of: "
+            f"{', '.join(installed_encoders())}"
+        )
 
 
 def check_encoder(recipe: Recipe) -> None:
