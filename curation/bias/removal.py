@@ -21,6 +21,9 @@ The four-fifths rule of the US Uniform Guidelines on Employee Selection Procedur
 removals: among many records the smallest difference is significant, and not every one matters.
 """
 FALSE_DISCOVERY_RATE = 0.05
+MIN_COUNT = 5
+"""Nothing is called where fewer records of the value left and fewer were to be expected, as in tests of counts (Cochran
+1954, Some Methods for Strengthening the Common Chi-square Tests)."""
 
 
 def count_removals(records: pl.DataFrame) -> pl.DataFrame:
@@ -74,7 +77,7 @@ def disparities(counts: pl.DataFrame) -> pl.DataFrame:
     ``records`` and ``removed`` of the value; ``removed_ratio`` and ``others_ratio``, shares removed of it and of the
     others; ``ratio`` of the two with ``low`` and ``high`` (95 %); ``share_before`` and ``share_after``, its share of
     all records before and after that rule alone; ``p`` (exact), ``q`` (adjusted for all rows); ``verdict``: ``more``,
-    ``less`` or null, by ``LIMIT`` and ``FALSE_DISCOVERY_RATE``. Largest ``ratio`` from 1 first within a dimension.
+    ``less`` or null, by ``LIMIT``, ``FALSE_DISCOVERY_RATE`` and ``MIN_COUNT``. Largest ``ratio`` from 1 first within a dimension.
     """
     summed = counts.group_by("dimension", "value", "rule").agg(pl.col("count").sum())
     whole = summed.filter(pl.col("dimension") == EVERYONE)
@@ -103,10 +106,12 @@ def disparities(counts: pl.DataFrame) -> pl.DataFrame:
         p=pl.Series(p),
         q=pl.Series(false_discovery(p)),
     )
-    called = pl.when(pl.col("q") < FALSE_DISCOVERY_RATE)
+    expected = pl.col("records") * pl.col("others_ratio")
+    called = (pl.col("q") < FALSE_DISCOVERY_RATE) & (pl.max_horizontal("removed", expected) >= MIN_COUNT)
     verdict = (
-        called.then(pl.when(pl.col("low") > LIMIT).then(pl.lit("more")).when(pl.col("high") < 1 / LIMIT).then(pl.lit("less")))
-    )
+        pl.when(called & (pl.col("low") > LIMIT)).then(pl.lit("more"))
+        .when(called & (pl.col("high") < 1 / LIMIT)).then(pl.lit("less"))
+    )  # fmt: skip
     return (
         table.with_columns(verdict=verdict)
         .drop("of_all")
