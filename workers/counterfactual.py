@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
@@ -42,7 +43,7 @@ def scorer_named(catalog: Catalog, session: Session, run: Run, name: str) -> Sco
 def _labeling_model(catalog: Catalog, session: Session, run: Run, wanted: str) -> Scorer:
     """The linear head that labeling uses, fitted on the labels that came with the records."""
     store = Store.of(catalog.settings)
-    version = session.query(Version).filter(Version.run_id == run.id).one()
+    version = session.scalars(select(Version).where(Version.run_id == run.id)).one()
     records = curated.read_records(store, version)
     vectors = curated.read_embeddings(store, version)
     fitted = records.with_row_index("row").drop_nulls("label").sort("id").head(MAX_FITTED)

@@ -10,12 +10,14 @@ from catalog.database import Catalog
 from catalog.errors import ConfigError, nearest
 from catalog.store import Store
 from catalog.tables.engine import Run
+from curation.bias.identity import IdentityTerms
 from curation.bias.removal import DIMENSIONS
 from service.cli.output import AsJson, emit_json, emit_table, say, workspace
 from workers.bias import Fairness, cleaning_run, fairness
 
 NUM_WORDS = 8
 NUM_PAIRS = 10
+NUM_VALUES = 20
 EXCERPT = 120
 
 
@@ -87,7 +89,8 @@ def _from_texts(
     texts = sampled_texts(Store.of(catalog.settings), session, run, limit)
     told: dict[str, Any] = {"sampled": texts.height}
     if words:
-        told["words"] = associations(texts["identity"], words_of(texts["text"])).filter(pl.col("q") < 0.05).to_dicts()
+        found = associations(texts["identity"], words_of(texts["text"])).filter(pl.col("q") < 0.05)
+        told["words"] = _without_names(found, terms).to_dicts()
     if counterfactual is not None:
         scorer = scorer_named(catalog, session, run, counterfactual)
         naming = texts.filter(pl.col("identity").list.len() > 0)
@@ -99,6 +102,33 @@ def _from_texts(
             "worst": scored.head(NUM_PAIRS).drop("row").to_dicts(),
         }
     return told
+
+
+def _without_names(found: pl.DataFrame, terms: IdentityTerms) -> pl.DataFrame:
+    """Associations without a group's own names, and words of them, which go with it by definition."""
+    named = [(group, word.lower()) for group, own in terms.index.groups.items() for term in own for word in term.split()]
+    words = pl.DataFrame(named, schema={"group": pl.String, "word": pl.String}, orient="row")
+    # With their Korean particles.
+    whole = terms.index.counts(found["word"])
+    rest = found.with_row_index("row").join(whole, on=["row", "group"], how="anti", maintain_order="left")
+    return rest.drop("row").join(words, on=["group", "word"], how="anti", maintain_order="left")
+
+
+def tell_balance(found: dict[str, Any] | None) -> None:
+    """What a run's balance step did to each value."""
+    if found is None:
+        return
+    emit_table(
+        f"balance by {found['by']}: {found['action']}",
+        (found["by"], "before", "after", "weight", "share before", "share after", "wanted"),
+        [
+            (
+                one["value"], one["before"], one["after"], f"{one['weight']:.3g}", _percent(one["share_before"]),
+                _percent(one["share_after"]), _percent(one["wanted"]),
+            )
+            for one in found["values"][:NUM_VALUES]
+        ],
+    )  # fmt: skip
 
 
 def _tell_removals(table: pl.DataFrame, *, every: bool) -> None:
@@ -128,7 +158,7 @@ def _tell_groups(found: Fairness) -> None:
         [
             (
                 one["group"], one["records"], _percent(one["share"]), one["kept"], _percent(one["kept_share"]),
-                _number(one["toxicity"]), _number(one["toxicity_gap"]), _interval(one["gap_low"], one["gap_high"]),
+                _plain(one["toxicity"]), _number(one["toxicity_gap"]), _interval(one["gap_low"], one["gap_high"]),
             )
             for one in found.groups.iter_rows(named=True)
         ],
@@ -151,7 +181,7 @@ def _tell_groups(found: Fairness) -> None:
 def _tell_words(rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    frame = pl.DataFrame(rows).group_by("group", maintain_order=True).head(NUM_WORDS)
+    frame = pl.DataFrame(rows).filter(pl.col("pmi") > 0).group_by("group", maintain_order=True).head(NUM_WORDS)
     emit_table(
         "words that go with a group, by pointwise mutual information",
         ("group", "word", "both", "of word", "bits"),
@@ -167,7 +197,7 @@ def _tell_pairs(found: dict[str, Any] | None) -> None:
         ("group", "put instead", "pairs", "mean change", "95 %", "mean size"),
         [
             (one["group"], one["other"], one["pairs"], _number(one["change"]), _interval(one["low"], one["high"]),
-             _number(one["mean_size"]))
+             _plain(one["mean_size"]))
             for one in found["groups"]
         ],
     )  # fmt: skip
@@ -184,6 +214,10 @@ def _percent(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:+.3f}"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -10,6 +10,7 @@ from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
+from service.cli.bias import tell_balance
 from service.cli.output import (
     AsJson,
     byte_progress,
@@ -179,6 +180,7 @@ def clean(
         found = result["passages"]
         say(f"{found['passages']:,} repeated passages in {found['records']:,} records: {outcome(found)}")
     tell_semantic(result.get("semantic"))
+    tell_balance(result.get("balance"))
     if 10 * result["kept"] < result["records"]:
         say(_few_stay(dataset, result))
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
@@ -238,6 +240,8 @@ def explain(
     because = f" by {story['reason']}" if story["reason"] else ""
     show(f"verdict  {story['verdict']}{because} (recipe {story['recipe']}, run {story['run'][:8]})")
     _explain_rules(story)
+    if story["identity"]:
+        show(f"mentions {', '.join(story['identity'])}")
     _explain_duplicates(story)
     explain_passages(story["passages"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
