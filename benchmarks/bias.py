@@ -1,14 +1,14 @@
-"""Whether the bias tables find what was planted and keep quiet otherwise, balance hits its mix, and what scores are worth.
+"""Whether the tables find a planted bias and keep quiet otherwise, balance hits its mix, and what scores are worth.
 
 - **found**: real docstrings, of which some are made to mention a group, pass rules that remove that group more often
-  than the others by a known ratio (1.5 to 4), or by no ratio. How many of the planted rules are called, and of the
-  innocent ones how many wrongly, over all groups.
+  than the others by a known ratio (1.5 to 4), or by none. How many of the planted rules are called, and how many of the
+  innocent ones wrongly, over all groups.
 - **balance**: largest distance between the share that a value has and the one that was wanted, for each action, and for
   what a training stream draws by the weights.
 - **mentions**: MB/s of all terms of all languages in one pass, against one regular expression a group with the same
   words (no particles), both on one thread.
-- **toxicity** (``--hatecheck FILE``, test_suite_cases.csv of HateCheck, Roettger et al. 2021): area under the ROC curve,
-  recall and false positives of both measures; false positives on neutral or positive mentions of identity.
+- **toxicity** (``--hatecheck FILE``, test_suite_cases.csv of HateCheck, Roettger et al. 2021): area under the ROC
+  curve, recall and false positives of both measures; false positives on neutral or positive mentions of identity.
 """
 
 import os
@@ -39,7 +39,7 @@ PLANTED = {
     "nationality/japanese": "彼は日本人です。",
     "disability/disabled": "Disabled people use it.",
     "age/older": "노인들에게도 쉽다.",
-    "ethnicity/black": "A black man wrote it.",
+    "ethnicity/black": "Black people wrote it.",
 }
 RATIOS = (1.0, 1.5, 2.0, 4.0)
 NEUTRAL = ("ident_neutral_nh", "ident_pos_nh")
@@ -73,7 +73,9 @@ def found(texts: pl.Series, terms: IdentityTerms, rounds: int) -> dict[str, Any]
                     (pl.col("rule") == "planted") & (pl.col("value") != ANY_GROUP)
                 )
                 called = table.with_columns(pl.col("verdict") == "more").select("value", "verdict")
-                hits[ratio].append(bool(called.filter(pl.col("value") == group)["verdict"].fill_null(value=False).any()))
+                hits[ratio].append(
+                    bool(called.filter(pl.col("value") == group)["verdict"].fill_null(value=False).any())
+                )
                 others = called.filter(pl.col("value") != group)["verdict"].fill_null(value=False)
                 wrong += others.to_list()
     return {
@@ -98,7 +100,14 @@ def balanced(number: int) -> dict[str, float]:
     errors["cap"] = max(0.0, max(one["share_after"] for one in capped) - 0.4)
     frame = pl.DataFrame({"id": ids, "hash": ids, "weight": decided["weight"]}).with_columns(difficulty=0.5)
     steps, batch = number // 64, 64
-    stream = Stream(manifest=StreamManifest.build(frame), pacing="random", options={}, seed=SEED, total_steps=steps, global_batch_size=batch)
+    stream = Stream(
+        manifest=StreamManifest.build(frame),
+        pacing="random",
+        options={},
+        seed=SEED,
+        total_steps=steps,
+        global_batch_size=batch,
+    )
     drawn = values.gather(np.concatenate([stream.batch(step) for step in range(steps)]))
     errors["stream"] = max(abs((drawn == name).mean() - share) for name, share in target.items())  # type: ignore[operator]
     return {name: round(float(error), 5) for name, error in errors.items()}
@@ -106,7 +115,7 @@ def balanced(number: int) -> dict[str, float]:
 
 def speed(texts: pl.Series, terms: IdentityTerms) -> dict[str, float]:
     """MB/s of finding all terms, and how many times that of a regular expression a group."""
-    size = texts.str.len_bytes().sum() / 1e6
+    size = int(texts.str.len_bytes().sum()) / 1e6
     _ = terms.index.patterns
     groups = {
         name: rf"(?i)\b(?:{'|'.join(pl.select(pl.lit(one).str.escape_regex()).item() for one in words)})\b"
@@ -114,7 +123,9 @@ def speed(texts: pl.Series, terms: IdentityTerms) -> dict[str, float]:
     }
 
     def one_by_one() -> None:
-        texts.alias("text").to_frame().select(pl.col("text").str.contains(one).alias(name) for name, one in groups.items())
+        texts.alias("text").to_frame().select(
+            pl.col("text").str.contains(one).alias(name) for name, one in groups.items()
+        )
 
     ours = _fastest(lambda: terms.index.mentioned(texts))
     return {"mentions_mb_per_second": round(size / ours, 1), "speedup_vs_regex": round(_fastest(one_by_one) / ours, 2)}
@@ -151,7 +162,10 @@ def toxicity(path: Path, terms: IdentityTerms) -> dict[str, Any]:
     scored = cases.select("target_ident").with_columns(values["toxicity"]).filter(neutral)
     figures["false_positives_by_target"] = {
         one["target_ident"]: round(one["toxicity"], 3)
-        for one in scored.group_by("target_ident").agg((pl.col("toxicity") > 0.5).mean()).sort("target_ident").to_dicts()
+        for one in scored.group_by("target_ident")
+        .agg((pl.col("toxicity") > 0.5).mean())
+        .sort("target_ident")
+        .to_dicts()
     }
     named = cases.filter(pl.col("target_ident").is_not_null())
     mentioned = terms.index.mentioned(named["test_case"]).list.len() > 0
@@ -159,10 +173,21 @@ def toxicity(path: Path, terms: IdentityTerms) -> dict[str, Any]:
     return figures
 
 
+def harmless(path: Path) -> dict[str, float]:
+    """Share of the lines of a file without offence that each measure takes for it."""
+    values = measure(pl.Series(path.read_text("utf-8").splitlines()), ["toxicity", "toxic_term_count"]).fill_null(0.0)
+    return {
+        "lines": values.height,
+        **{f"toxicity above {one:g}": round((values["toxicity"] > one).mean() or 0.0, 4) for one in (0.5, 0.9)},
+        "toxic_term_count above 0": round((values["toxic_term_count"] > 0).mean() or 0.0, 4),
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = options_parser(__doc__ or "")
     parser.add_argument("--hatecheck", type=Path, help="test_suite_cases.csv of HateCheck")
+    parser.add_argument("--harmless", type=Path, help="a file of texts without offence, one a line, e.g. news")
     options = parser.parse_args()
     terms = IdentityTerms.configured()
     texts = docstrings()[1].unique(maintain_order=True)
@@ -174,6 +199,8 @@ def main() -> None:
     figures |= speed(texts.head(8_000), terms)
     if options.hatecheck is not None:
         figures["hatecheck"] = toxicity(options.hatecheck, terms)
+    if options.harmless is not None:
+        figures["harmless"] = harmless(options.harmless)
     for name, value in figures.items():
         print(f"{name:24} {value}")
     report("bias", options, figures, ("polars", "alt-profanity-check", "scikit-learn"))

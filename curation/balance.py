@@ -52,7 +52,9 @@ class Balance:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range and options without effect."""
-        if not isinstance(self.by, str) or not (self.by in COLUMNS or self.by.removeprefix(IDENTITY) not in ("", self.by)):
+        if not isinstance(self.by, str) or not (
+            self.by in COLUMNS or self.by.removeprefix(IDENTITY) not in ("", self.by)
+        ):
             raise ConfigError(f"by={self.by!r}; {nearest(str(self.by), (*COLUMNS, f'{IDENTITY}gender'))}")
         if self.action not in ACTIONS:
             raise ConfigError(f"action={self.action!r}; {nearest(str(self.action), ACTIONS)}")

@@ -15,16 +15,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
+from curation.dedup.rows import utf8
 from curation.scripts import UNSPACED
 
 _EDGE = "\x1f"
+_EDGED = np.array([ord(chr(one).lower()) if chr(one).isalnum() else ord(_EDGE) for one in range(128)], dtype=np.uint8)
+"""What stands for each ASCII character in an edged text."""
 _HANGUL_END = re.compile(r"[가-힣]$")
 _SUBJECT = "아 은 는 이 가 을 를 의 도 만 만이 만을 만은 이나 나 이든 든 마저 조차 마다 뿐 밖에 이야 야 이여 여"
-_PLACE = "에 에는 에도 에서 에서는 에서도 에게 에게는 에게도 에게만 에게서 한테 한테는 한테도 한테서 께 께서 께서는 께도"
+_PLACE = (
+    "에 에는 에도 에서 에서는 에서도 에게 에게는 에게도 에게만 에게서 한테 한테는 한테도 한테서 께 께서 께서는 께도"
+)
 _WITH = "와 과 와의 과의 와는 과는 와도 과도 랑 이랑 하고 하고는 처럼 같은 같이 보다 보다는 보다도 부터 까지 까지도"
-_AS = "로 으로 로는 으로는 로도 으로도 로서 으로서 로써 으로써 라 이라 라고 이라고 라는 이라는 란 이란 라면 이라면 라도 이라도"
+_AS = (
+    "로 으로 로는 으로는 로도 으로도 로서 으로서 로써 으로써 "
+    "라 이라 라고 이라고 라는 이라는 란 이란 라면 이라면 라도 이라도"
+)
 _COPULA = (
     "다 이다 며 이며 고 이고 지만 이지만 인 인데 인가 인지 일 임 였다 이었다 였던 이었던 예요 이에요 입니다 입니까 "
     "네 이네 죠 이죠 지 이지 니 이니 니까 이니까 거나 이거나 든지 이든지 님 님은 님이 분 분은 분이"
@@ -41,6 +51,27 @@ def edged(text: pl.Expr) -> pl.Expr:
     # A Korean particle behind a Latin word: "LGBT는".
     apart = apart.str.replace_all(r"([a-z0-9])(\p{Hangul})", f"${{1}}{_EDGE}${{2}}")
     return pl.concat_str(pl.lit(_EDGE), apart, pl.lit(_EDGE)).str.replace_all(f"{_EDGE}{{2,}}", _EDGE)
+
+
+def edged_ascii(texts: pl.Series) -> pl.Series:
+    """What ``edged`` makes of texts that are all ASCII, byte by byte.
+
+    Parameters
+    ----------
+    texts : n strings of ASCII alone, none null.
+    """
+    whole = utf8(texts)
+    data, offsets = whole.data, whole.offsets
+    mapped = _EDGED[data]
+    is_edge = mapped == ord(_EDGE)
+    again = np.zeros_like(is_edge)
+    again[1:] = is_edge[1:] & is_edge[:-1]
+    # The first of a row never repeats what the row before it ends with.
+    again[offsets[:-1][offsets[:-1] < len(data)]] = False
+    lengths = np.concatenate([[0], np.cumsum(~again)])[offsets]
+    starts, kept = pa.py_buffer(lengths.astype(np.int64)), pa.py_buffer(mapped[~again])
+    inner = pl.Series("text", pa.LargeStringArray.from_buffers(len(texts), starts, kept))
+    return inner.to_frame().select(pl.concat_str(pl.lit(_EDGE), "text", pl.lit(_EDGE))).to_series()
 
 
 def patterns_of(terms: Sequence[str]) -> list[tuple[str, str]]:
@@ -91,13 +122,24 @@ class TermIndex:
         """
         schema = {"row": pl.UInt32, "group": pl.String, "count": pl.UInt32}
         names = self.patterns["pattern"].unique(maintain_order=True)
-        if not len(names) or not len(texts):
-            return pl.DataFrame(schema=schema)
-        found = texts.alias("text").to_frame().select(
-            pattern=edged(pl.col("text")).str.extract_many(names.implode(), overlapping=True)
+        frame = texts.alias("text").to_frame().with_row_index("row")
+        plain = pl.col("text").str.len_bytes() == pl.col("text").str.len_chars()
+        # Texts that are all ASCII need no Unicode, nor the terms of other scripts: five times as fast.
+        ascii_rows, others = frame.filter(plain), frame.filter(~plain)
+        ascii_names = names.filter(names.str.len_bytes() == names.str.len_chars())
+        parts = (
+            (ascii_rows.with_columns(text=edged_ascii(ascii_rows["text"])), ascii_names),
+            (others.with_columns(text=edged(pl.col("text"))), names),
         )
+        found = [
+            rows.select("row", pattern=pl.col("text").str.extract_many(wanted.implode(), overlapping=True))
+            for rows, wanted in parts
+            if rows.height and len(wanted)
+        ]
+        if not found:
+            return pl.DataFrame(schema=schema)
         return (
-            found.with_row_index("row")
+            pl.concat(found)
             .filter(pl.col("pattern").list.len() > 0)
             .explode("pattern", empty_as_null=False)
             .join(self.patterns, on="pattern")

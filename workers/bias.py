@@ -78,4 +78,3 @@ def cleaning_run(session: Session, name: str) -> Run:
     raise NotFoundError(
         f"there is no dataset {name!r}, nor one run whose id begins so; see `winnow datasets` and `winnow runs`"
     )
-

@@ -1,12 +1,12 @@
 """Counterfactual pairs: the same text about another group, and whether a scorer thinks otherwise of it.
 
-Of a text that names a group, every form of the group that ``identity.yaml`` lists under ``swap`` is replaced by the form
-at the same place of another group of its category. English articles, capitals and Korean particles follow.
+Of a text that names a group, every form of the group that ``identity.yaml`` lists under ``swap`` is replaced by the
+form at the same place of another group of its category. English articles, capitals and Korean particles follow.
 
 References
 ----------
-Garg et al. (2019), Counterfactual Fairness in Text Classification through Robustness. Dixon et al. (2018), Measuring and
-Mitigating Unintended Bias in Text Classification.
+Garg et al. (2019), Counterfactual Fairness in Text Classification through Robustness. Dixon et al. (2018), Measuring
+and Mitigating Unintended Bias in Text Classification.
 """
 
 import re
@@ -54,9 +54,9 @@ def score_pairs(pairs: pl.DataFrame, scorer: Scorer) -> tuple[pl.DataFrame, pl.D
     Returns
     -------
     the pairs with ``score``, ``swapped_score`` and ``change``, the largest change first, without those that the scorer
-    has no answer to; and of each ``group`` and ``other``: ``pairs``, mean ``change`` with ``low`` and ``high`` (95 %, t;
-    null for a single pair) and ``mean_size``, the mean of its absolute value (Garg et al., counterfactual token
-    fairness gap). Pairs of one text are not independent: the interval is narrow where texts repeat.
+    has no answer to; and of each ``group`` and ``other``: ``pairs``, mean ``change`` with ``low`` and ``high``
+    (95 %, t; null for a single pair) and ``mean_size``, the mean of its absolute value (Garg et al., counterfactual
+    token fairness gap). Pairs of one text are not independent: the interval is narrow where texts repeat.
     """
     both = pl.concat([pairs["text"], pairs["swapped"].alias("text")])
     distinct = both.unique(maintain_order=True)
@@ -77,7 +77,13 @@ def score_pairs(pairs: pl.DataFrame, scorer: Scorer) -> tuple[pl.DataFrame, pl.D
     quantile = np.where(number > 1, stats.t.ppf(0.975, np.maximum(number - 1, 1)), Z)
     half = table["spread"] * quantile / np.sqrt(number)
     return scored, table.select(
-        "group", "other", "pairs", change="mean", low=pl.col("mean") - half, high=pl.col("mean") + half, mean_size="mean_size"
+        "group",
+        "other",
+        "pairs",
+        change="mean",
+        low=pl.col("mean") - half,
+        high=pl.col("mean") + half,
+        mean_size="mean_size",
     ).sort(pl.col("change").abs(), "group", "other", descending=[True, False, False])
 
 
@@ -87,7 +93,13 @@ def _rules(terms: IdentityTerms) -> Iterator[tuple[str, str, re.Pattern[str], di
             for other, others in sorted(terms.swaps.items()):
                 if other != group and category_of(other) == category_of(group) and language in others:
                     lower = [one.lower() for one in forms]
-                    yield group, other, _pattern(lower, language), dict(zip(lower, others[language], strict=True)), language
+                    yield (
+                        group,
+                        other,
+                        _pattern(lower, language),
+                        dict(zip(lower, others[language], strict=True)),
+                        language,
+                    )
 
 
 def _pattern(forms: list[str], language: str) -> re.Pattern[str]:

@@ -34,7 +34,10 @@ def count_mentions(records: pl.DataFrame) -> pl.DataFrame:
     toxicity = pl.col("toxicity")
     return (
         records.select(
-            group=groups, label=pl.col("label").cast(pl.String).fill_null(NONE), kept="kept", toxicity=toxicity.cast(pl.Float64)
+            group=groups,
+            label=pl.col("label").cast(pl.String).fill_null(NONE),
+            kept="kept",
+            toxicity=toxicity.cast(pl.Float64),
         )
         .explode("group", empty_as_null=False)
         .group_by("group", "label", "kept")
@@ -73,22 +76,19 @@ def representation(mentions: pl.DataFrame) -> pl.DataFrame:
     own = [table[name].to_numpy() for name in ("measured", "toxicity", "squares")]
     others = [whole[name] - values for name, values in zip(("measured", "toxicity", "squares"), own, strict=True)]
     gap, gap_low, gap_high = mean_difference(*own, *others)
-    return (
-        table.select(
-            "group",
-            "records",
-            share=pl.col("records") / max(whole["records"], 1),
-            share_low=pl.Series(low),
-            share_high=pl.Series(high),
-            kept="kept",
-            kept_share=pl.col("kept") / max(whole["kept"], 1),
-            toxicity=pl.when(pl.col("measured") > 0).then(pl.col("toxicity") / pl.col("measured")),
-            toxicity_gap=pl.Series(gap).fill_nan(None),
-            gap_low=pl.Series(gap_low).fill_nan(None),
-            gap_high=pl.Series(gap_high).fill_nan(None),
-        )
-        .sort("records", "group", descending=[True, False])
-    )
+    return table.select(
+        "group",
+        "records",
+        share=pl.col("records") / max(whole["records"], 1),
+        share_low=pl.Series(low),
+        share_high=pl.Series(high),
+        kept="kept",
+        kept_share=pl.col("kept") / max(whole["kept"], 1),
+        toxicity=pl.when(pl.col("measured") > 0).then(pl.col("toxicity") / pl.col("measured")),
+        toxicity_gap=pl.Series(gap).fill_nan(None),
+        gap_low=pl.Series(gap_low).fill_nan(None),
+        gap_high=pl.Series(gap_high).fill_nan(None),
+    ).sort("records", "group", descending=[True, False])
 
 
 def label_gaps(mentions: pl.DataFrame) -> pl.DataFrame:
@@ -109,18 +109,15 @@ def label_gaps(mentions: pl.DataFrame) -> pl.DataFrame:
     hits, trials = table["records"].to_numpy(), table["of_group"].to_numpy()
     other_hits, other_trials = table["of_label"].to_numpy() - hits, table["labelled"].to_numpy() - trials
     gap, low, high = share_difference(hits, trials, other_hits, other_trials)
-    return (
-        table.select(
-            "group",
-            "label",
-            "records",
-            share=pl.col("records") / pl.col("of_group"),
-            others_share=pl.when(pl.col("labelled") > pl.col("of_group")).then(
-                (pl.col("of_label") - pl.col("records")) / (pl.col("labelled") - pl.col("of_group"))
-            ),
-            gap=pl.Series(gap).fill_nan(None),
-            low=pl.Series(low).fill_nan(None),
-            high=pl.Series(high).fill_nan(None),
-        )
-        .sort(pl.col("gap").abs(), "group", "label", descending=[True, False, False], nulls_last=True)
-    )
+    return table.select(
+        "group",
+        "label",
+        "records",
+        share=pl.col("records") / pl.col("of_group"),
+        others_share=pl.when(pl.col("labelled") > pl.col("of_group")).then(
+            (pl.col("of_label") - pl.col("records")) / (pl.col("labelled") - pl.col("of_group"))
+        ),
+        gap=pl.Series(gap).fill_nan(None),
+        low=pl.Series(low).fill_nan(None),
+        high=pl.Series(high).fill_nan(None),
+    ).sort(pl.col("gap").abs(), "group", "label", descending=[True, False, False], nulls_last=True)

@@ -61,7 +61,9 @@ class IdentityTerms:
     @cached_property
     def index(self) -> TermIndex:
         """All words of all languages: one pass finds them."""
-        return TermIndex({group: [word for words in own.values() for word in words] for group, own in self.terms.items()})
+        return TermIndex(
+            {group: [word for words in own.values() for word in words] for group, own in self.terms.items()}
+        )
 
     def canonical(self) -> dict[str, Any]:
         """Plain JSON values, equal for equal terms."""

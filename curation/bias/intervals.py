@@ -1,4 +1,4 @@
-"""Shares, their differences and ratios with 95 % intervals, for many tables at once. All arrays are float64, one shape."""
+"""Shares, their differences and ratios with 95 % intervals, for many tables at once: float64 arrays of one shape."""
 
 from typing import Any, TypeAlias
 
@@ -52,7 +52,8 @@ def mid_p(hits: Any, trials: Any, other_hits: Any, other_trials: Any) -> Numbers
     table = stats.hypergeom(trials + other_trials, hits + other_hits, trials)
     at = table.pmf(hits)
     below, above = table.cdf(hits) - at / 2, table.sf(hits) + at / 2
-    return np.clip(2 * np.minimum(below, above), 0.0, 1.0)
+    doubled: Numbers = np.clip(2 * np.minimum(below, above), 0.0, 1.0)
+    return doubled
 
 
 def mean_difference(
@@ -80,10 +81,10 @@ def mean_difference(
 
 def false_discovery(p: Any) -> Numbers:
     """Adjusted p by which the share of false among the called is bounded (Benjamini and Hochberg 1995)."""
-    p = np.asarray(p, dtype=np.float64)
+    p = _floats(p)[0]
     order = np.argsort(-p, kind="stable")
     ranks = np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
+    adjusted: Numbers = np.empty_like(p)
     adjusted[order] = np.minimum.accumulate(np.minimum(p[order] * len(p) / ranks, 1.0)) if len(p) else p
     return adjusted
 

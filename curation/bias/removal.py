@@ -77,7 +77,8 @@ def disparities(counts: pl.DataFrame) -> pl.DataFrame:
     ``records`` and ``removed`` of the value; ``removed_ratio`` and ``others_ratio``, shares removed of it and of the
     others; ``ratio`` of the two with ``low`` and ``high`` (95 %); ``share_before`` and ``share_after``, its share of
     all records before and after that rule alone; ``p`` (exact), ``q`` (adjusted for all rows); ``verdict``: ``more``,
-    ``less`` or null, by ``LIMIT``, ``FALSE_DISCOVERY_RATE`` and ``MIN_COUNT``. Largest ``ratio`` from 1 first within a dimension.
+    ``less`` or null, by ``LIMIT``, ``FALSE_DISCOVERY_RATE`` and ``MIN_COUNT``. The ``ratio`` farthest from 1
+    comes first within a dimension.
     """
     summed = counts.group_by("dimension", "value", "rule").agg(pl.col("count").sum())
     whole = summed.filter(pl.col("dimension") == EVERYONE)
@@ -86,7 +87,9 @@ def disparities(counts: pl.DataFrame) -> pl.DataFrame:
     values = summed.filter((pl.col("rule") == SEEN) & (pl.col("dimension") != EVERYONE))
     pairs = values.select("dimension", "value", records="count").join(by_rule, how="cross")
     removed = summed.select("dimension", "value", "rule", removed="count")
-    table = pairs.join(removed, on=["dimension", "value", "rule"], how="left").with_columns(pl.col("removed").fill_null(0))
+    table = pairs.join(removed, on=["dimension", "value", "rule"], how="left").with_columns(
+        pl.col("removed").fill_null(0)
+    )
     # Where a value is that of every record there is nobody to compare with.
     table = table.filter(pl.col("records") < seen).sort("dimension", "value", "rule")
     hits, trials = table["removed"].to_numpy(), table["records"].to_numpy()

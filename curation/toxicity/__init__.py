@@ -1,1 +1,1 @@
-"""Toxicity of texts, by a packaged model and by word lists. Neither is a judge: see ``docs/bias.md`` for what they miss."""
+"""Toxicity by a packaged model and by word lists. Neither is a judge: ``docs/bias.md`` says what they miss."""

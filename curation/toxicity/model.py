@@ -64,7 +64,7 @@ def _load() -> tuple[Any, Any]:
         from profanity_check.profanity_check import model, vectorizer
     except ImportError as error:
         raise ConfigError(
-            f"rule 'toxicity' needs the package {PACKAGE}, which is not installed; `pip install 'winnow[toxicity]'`, or "
-            "use rule 'toxic_term_count', which needs nothing"
+            f"rule 'toxicity' needs the package {PACKAGE}, which is not installed; `pip install 'winnow[toxicity]'`, "
+            "or use rule 'toxic_term_count', which needs nothing"
         ) from error
     return vectorizer, model

@@ -1,4 +1,4 @@
-"""``winnow bias``: whom each rule removed, how groups differ, what they stand beside, and what swapping them changes."""
+"""``winnow bias``: whom each rule removed, how groups differ, what goes with them, what swapping them changes."""
 
 from typing import Annotated, Any
 
@@ -106,7 +106,9 @@ def _from_texts(
 
 def _without_names(found: pl.DataFrame, terms: IdentityTerms) -> pl.DataFrame:
     """Associations without a group's own names, and words of them, which go with it by definition."""
-    named = [(group, word.lower()) for group, own in terms.index.groups.items() for term in own for word in term.split()]
+    named = [
+        (group, word.lower()) for group, own in terms.index.groups.items() for term in own for word in term.split()
+    ]
     words = pl.DataFrame(named, schema={"group": pl.String, "word": pl.String}, orient="row")
     # With their Korean particles.
     whole = terms.index.counts(found["word"])

@@ -74,7 +74,7 @@ def test_gaps_are_to_the_records_that_do_not_mention_the_group() -> None:
     records = pl.DataFrame(
         {
             "identity": [["a/b"]] * 4 + [[]] * 6,
-            "label": ["x", "x", "x", "y"] + ["x", "y", "y", "y", "y", None],
+            "label": ["x", "x", "x", "y", "x", "y", "y", "y", "y", None],
             "kept": [True] * 9 + [False],
             "toxicity": [0.9, 0.8, 0.7, None] + [0.1] * 6,
         },
@@ -134,7 +134,9 @@ def test_scores_of_pairs_are_compared_and_the_worst_comes_first() -> None:
         return np.where(texts.str.contains("woman|man").to_numpy(), np.nan, texts.str.contains("muslim").to_numpy())
 
     scored, table = score_pairs(pairs, scorer)
-    row = table.filter((pl.col("group") == "religion/muslims") & (pl.col("other") == "religion/jews")).row(0, named=True)
+    row = table.filter((pl.col("group") == "religion/muslims") & (pl.col("other") == "religion/jews")).row(
+        0, named=True
+    )
     assert (row["pairs"], row["change"]) == (2, -1.0)
     assert abs(scored["change"][0]) == 1.0
     assert not scored["group"].str.starts_with("gender").any()

@@ -2,11 +2,13 @@
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from catalog.errors import ConfigError
 from curation.bias.identity import IdentityTerms
 from curation.rules import measure
-from curation.terms import TermIndex
+from curation.terms import TermIndex, edged, edged_ascii
 
 TERMS = IdentityTerms.configured()
 
@@ -37,6 +39,13 @@ def test_mentions_do_not_depend_on_neighbours() -> None:
     together = TERMS.index.mentioned(texts).to_list()
     assert together == [TERMS.index.mentioned(texts[row : row + 1]).to_list()[0] for row in range(len(texts))]
     assert together[4] == ["gender/men", "gender/women"]
+
+
+@given(rows=st.lists(st.text(st.characters(max_codepoint=127), max_size=12), max_size=5))
+def test_ascii_is_made_ready_as_any_text_is(rows: list[str]) -> None:
+    texts = pl.Series("text", rows, dtype=pl.String)
+    expected = texts.to_frame().select(edged(pl.col("text"))).to_series()
+    assert edged_ascii(texts).str.replace_all("\x1f+", "\x1f").to_list() == expected.to_list()
 
 
 def test_counts_say_how_often() -> None:

@@ -10,10 +10,10 @@ from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from training.data import TrainingData
-from training.stream import Stream
 from tests.workers.building import clean_dataset
 from tests.workers.test_determinism import make_catalog
+from training.data import TrainingData
+from training.stream import Stream
 from workers import curated
 from workers.bias import fairness
 from workers.pipelines.train import with_labels
@@ -84,7 +84,9 @@ def test_weights_reach_the_stream(cleaned) -> None:
 
 
 def test_surplus_leaves_with_its_reason(cleaned, tmp_path: Path) -> None:
-    capped = RECIPE.replace("{by: label, action: reweight, target: {rare: 1, common: 1}}", "{by: label, action: cap, cap: 20}")
+    capped = RECIPE.replace(
+        "{by: label, action: reweight, target: {rare: 1, common: 1}}", "{by: label, action: cap, cap: 20}"
+    )
     clean_dataset(cleaned, tmp_path, rows(), capped)
     with cleaned.read() as session:
         dataset = session.scalars(select(Dataset)).one()
@@ -93,9 +95,14 @@ def test_surplus_leaves_with_its_reason(cleaned, tmp_path: Path) -> None:
         found = fairness(session, Store.of(cleaned.settings), run)
         version = session.scalars(select(Version).where(Version.run_id == run.id)).one()
     assert dataset.name == "tickets"
-    assert run.result["dropped"]["balance"] == reasons.count("balance") == run.result["records"] - len(
-        [one for one in reasons if one != "balance"]
-    ) - version.num_records
-    assert curated.read_records(Store.of(cleaned.settings), version)["label"].value_counts()["count"].to_list() == [20, 20]
+    assert (
+        run.result["dropped"]["balance"]
+        == reasons.count("balance")
+        == run.result["records"] - len([one for one in reasons if one != "balance"]) - version.num_records
+    )
+    assert curated.read_records(Store.of(cleaned.settings), version)["label"].value_counts()["count"].to_list() == [
+        20,
+        20,
+    ]
     common = found.removals.filter((pl.col("value") == "common") & (pl.col("rule") == "balance")).row(0, named=True)
     assert common["verdict"] == "more"

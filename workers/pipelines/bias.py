@@ -58,9 +58,7 @@ def balanced(unit: UnitContext, recipe: Recipe, frames: list[pl.DataFrame]) -> t
         joined = frame.drop("kept").join(own.select("id", "kept", "weight"), on="id", how="left", maintain_order="left")
         after.append(joined.with_columns(pl.col("kept").fill_null(value=False), pl.col("weight").fill_null(1.0)))
         left.append(own.filter(~pl.col("kept")).select("id"))
-    return after, Balanced(
-        result={"balance": table}, shards=[("surplus", unit.store.write_parts(left, "surplus"))]
-    )
+    return after, Balanced(result={"balance": table}, shards=[("surplus", unit.store.write_parts(left, "surplus"))])
 
 
 def without_surplus(unit: UnitContext, index: int, ids: pl.Series, frame: pl.DataFrame) -> pl.DataFrame:
