@@ -176,11 +176,9 @@ def toxicity(path: Path, terms: IdentityTerms) -> dict[str, Any]:
 def harmless(path: Path) -> dict[str, float]:
     """Share of the lines of a file without offence that each measure takes for it."""
     values = measure(pl.Series(path.read_text("utf-8").splitlines()), ["toxicity", "toxic_term_count"]).fill_null(0.0)
-    return {
-        "lines": values.height,
-        **{f"toxicity above {one:g}": round((values["toxicity"] > one).mean() or 0.0, 4) for one in (0.5, 0.9)},
-        "toxic_term_count above 0": round((values["toxic_term_count"] > 0).mean() or 0.0, 4),
-    }
+    measured = (("toxicity", 0.5), ("toxicity", 0.9), ("toxic_term_count", 0.0))
+    shares = {f"{name} above {limit:g}": float((values[name].to_numpy() > limit).mean()) for name, limit in measured}
+    return {"lines": values.height} | {name: round(share, 4) for name, share in shares.items()}
 
 
 def main() -> None:
