@@ -14,6 +14,8 @@ import yaml
 from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.registry import Registry
 from catalog.yaml_keys import StrictLoader
+from curation.balance import IDENTITY, Balance
+from curation.bias.identity import BUILT_IN_VERSION, IdentityTerms, category_of
 from curation.dedup.config import NearConfig
 from curation.dedup.semantic_step import SemanticStep
 from curation.dedup.substring import SubstringConfig
@@ -60,6 +62,9 @@ class Recipe:
     pii : which personal data is looked for and what becomes of it, or None to look for none.
     semantic : how semantic duplicates are found and what is done with them, or None; it needs an encoder of meaning.
     quality : scores by models, judged after the rules and stored with their values.
+    balance : how those that stay at last are brought to another mix, or None.
+    identity : words that name groups of people, whose mentions are stored; None stores none. A recipe file that says
+        nothing has the built-in ones.
     encoder : registered encoder of the embeddings.
     difficulty : registered difficulty parts, at least one.
     """
@@ -76,6 +81,8 @@ class Recipe:
     pii: PiiStep | None = None
     semantic: SemanticStep | None = None
     quality: tuple[QualityStep, ...] = ()
+    balance: Balance | None = None
+    identity: IdentityTerms | None = None
     encoder: str = "hashing"
     difficulty: tuple[str, ...] = ("length", "compression_ratio", "rarity")
 
@@ -105,10 +112,17 @@ class Recipe:
             raise ConfigError(
                 f"semantic compares meanings, of which encoder {self.encoder!r} knows nothing; {advised_encoders()}"
             )
+        if self.balance is not None and self.balance.by.startswith(IDENTITY):
+            self._check_category(self.balance.by.removeprefix(IDENTITY))
         if not self.difficulty or len(set(self.difficulty)) < len(self.difficulty):
             raise ConfigError(f"difficulty={list(self.difficulty)!r} must name at least one part, each once")
         for name in self.difficulty:
             _known(DIFFICULTY, name)
+
+    def _check_category(self, category: str) -> None:
+        known = {category_of(group) for group in self.identity.terms} if self.identity is not None else set()
+        if category not in known:
+            raise ConfigError(f"balance: by='{IDENTITY}{category}': {nearest(category, known)}")
 
     def canonical(self) -> dict[str, Any]:
         """The recipe as plain JSON values, complete: defaults filled in, versions of all members.
@@ -140,6 +154,8 @@ class Recipe:
             "pii": None if self.pii is None else self.pii.canonical(),
             "semantic": None if self.semantic is None else self.semantic.canonical(),
             "quality": [step.canonical() for step in self.quality],
+            "balance": None if self.balance is None else self.balance.canonical(),
+            "identity": None if self.identity is None else self.identity.canonical(),
             "encoder": self.encoder,
             "difficulty": list(self.difficulty),
             "versions": {
@@ -235,6 +251,17 @@ def recipe_from_canonical(canonical: dict[str, Any]) -> Recipe:
                 "start a new run"
             )
     plain = {key: value for key, value in canonical.items() if key not in ("versions", "quality")}
+    identity = plain.get("identity")
+    if identity is not None:
+        if identity["built_in"] != BUILT_IN_VERSION:
+            raise ConfigError(
+                f"identity terms were recorded at version {identity['built_in']} and are at {BUILT_IN_VERSION} now; "
+                "start a new run"
+            )
+        plain["identity"] = identity["added"]
+    else:
+        # Stored before there were identity terms, or without them.
+        plain["identity"] = None
     bounds = {
         name: {key: value for key, value in one.items() if key not in ("position", "version")}
         for name, one in rules.items()
@@ -297,6 +324,8 @@ def parse_recipe(given: Any, folder: Path = Path()) -> Recipe:
     values["pii"] = _pii(given.get("pii"))
     values["semantic"] = _semantic(given.get("semantic"))
     values["quality"] = quality_steps(given.get("quality"))
+    values["balance"] = _balance(given.get("balance"))
+    values["identity"] = _identity(given.get("identity", {}))
     for key in ("edit", "languages", "difficulty"):
         if key in given:
             values[key] = _names(key, given[key])
@@ -378,6 +407,25 @@ def _semantic(given: Any) -> SemanticStep | None:
         return SemanticStep.configured({str(key): value for key, value in given.items()})
     except ConfigError as error:
         raise ConfigError(f"semantic: {error}") from error
+
+
+def _balance(given: Any) -> Balance | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise ConfigError(f"balance={given!r} must map options to values, or be null to leave the mix as it is")
+    try:
+        return Balance.configured({str(key): value for key, value in given.items()})
+    except ConfigError as error:
+        raise ConfigError(f"balance: {error}") from error
+
+
+def _identity(given: Any) -> IdentityTerms | None:
+    if given is None:
+        return None
+    if not isinstance(given, dict):
+        raise ConfigError(f"identity={given!r} must map categories to groups of terms, or be null to store no mentions")
+    return IdentityTerms.configured(given)
 
 
 def _names(key: str, given: Any) -> tuple[Any, ...]:

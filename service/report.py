@@ -26,6 +26,7 @@ from service.pages.datasets import Funnel, last_funnel
 from service.pages.rendering import environment
 from service.topics import topic_map
 from workers import manifests, passages
+from workers.bias import Fairness, fairness
 from workers.clusters import ALL_KINDS, biggest_clusters, in_force, newest_run, texts_of
 from workers.index import behind
 
@@ -93,6 +94,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             semantic=semantic,
             semantic_clusters=semantic_clusters(session, store, looked) if looked is not None else [],
             sweep=sweep_chart(semantic),
+            fair=_fairness(session, store, run),
             learning=learning_chart(rehearsal),
             rehearsal=rehearsal,
             training=training,
@@ -107,6 +109,14 @@ def _looked_for_duplicates(session: Session, dataset: Dataset) -> Run | None:
     """The newest run whose clusters there are to show, as ``winnow dedup clusters`` shows them."""
     try:
         return newest_run(session, dataset)
+    except NotFoundError:
+        return None
+
+
+def _fairness(session: Session, store: Store, run: Run) -> Fairness | None:
+    """Whom the run removed; None of a run that only deduplicated."""
+    try:
+        return fairness(session, store, run)
     except NotFoundError:
         return None
 

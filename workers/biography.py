@@ -164,6 +164,7 @@ def _judgement(session: Session, store: Store, run: Run, record_id: str) -> dict
             "other": verdict.measured.get("other_language"),
             "other_ratio": verdict.measured.get("other_language_ratio"),
         },
+        "identity": verdict.measured.get("identity", []),
         "duplicate_of": keeper and _pair(keeper),
         "keeper_left_for": keeper and _left_for(session, run.id, keeper["keeper_id"]),
         "duplicates": [_pair(one) for one in left if one["keeper_id"] == record_id],

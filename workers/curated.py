@@ -15,10 +15,17 @@ def _file(entry: dict[str, Any], kind: str) -> StoredFile:
 
 
 def read_records(store: Store, version: Version) -> pl.DataFrame:
-    """The records that stay: ``id, text, label, difficulty``, one row each."""
+    """The records that stay: ``id, text, label, difficulty, weight``, one row each.
+
+    ``weight`` is how often a record is to be drawn against the others: 1 but where a recipe's ``balance`` reweighted.
+    """
     frames = []
     for entry in manifests.read(store, version)["shards"]:
-        selection = store.read_frame(_file(entry, "selection"), ["id", "row", "difficulty"])
+        selection = store.read_frame(_file(entry, "selection"))
+        if "weight" not in selection.columns:
+            # Published before there were weights.
+            selection = selection.with_columns(weight=pl.lit(1.0))
+        selection = selection.select("id", "row", "difficulty", "weight")
         text = store.read_frame(_file(entry, "data"), ["text", "label"])
         frames.append(pl.concat([selection.drop("row"), text[selection["row"]]], how="horizontal"))
     return pl.concat(frames)

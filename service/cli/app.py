@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from catalog.errors import ConfigError, ServiceError, nearest
 from service.cli import (
     admin,
+    bias,
     cleaning,
     dedup,
     export,
@@ -61,7 +62,8 @@ def _home(
     os.environ["WINNOW_HOME"] = str(Path(given or "~/.winnow").expanduser().absolute())
 
 
-for module in (admin, running, cleaning, dedup, what_if, export, recipes, passages, pii, mapping, teaching, reports):
+JUDGING = (cleaning, what_if, bias, pii, recipes, export)
+for module in (admin, running, *JUDGING, dedup, passages, mapping, teaching, reports):
     module.add(app)
 app.add_typer(labels.app, name="label")
 app.add_typer(quality.app, name="quality")

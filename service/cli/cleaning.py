@@ -12,6 +12,7 @@ from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
 from curation.sources.conversations import STYLES
+from service.cli.bias import tell_balance
 from service.cli.edits import explain_edits, tell_edits
 from service.cli.output import (
     AsJson,
@@ -209,6 +210,7 @@ def clean(
     tell_pii(result.get("pii"))
     tell_semantic(result.get("semantic"))
     tell_edits(result.get("edits"))
+    tell_balance(result.get("balance"))
     if 10 * result["kept"] < result["records"]:
         say(_few_stay(dataset, result))
     say(f"why a record left: `winnow explain {dataset} RECORD`; all of it drawn: `winnow report {dataset}`")
@@ -271,6 +273,8 @@ def explain(
     explain_edits(story["edits"])
     _explain_rules(story)
     explain_pii(story.get("pii"))
+    if story["identity"]:
+        show(f"mentions {', '.join(story['identity'])}")
     _explain_duplicates(story)
     explain_passages(story["passages"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))

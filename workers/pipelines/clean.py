@@ -20,6 +20,7 @@ from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
+from curation.balance import REASON as BALANCE
 from curation.dedup.exact import exact_hash
 from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
 from curation.language import identify
@@ -30,7 +31,7 @@ from curation.verdicts import EMPTIED, LANGUAGE, rule_verdicts
 from workers import manifests, quality, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, dedup, edit, pii, semantic, single, substring
+from workers.pipelines import PIPELINES, Pipeline, Stage, bias, dedup, edit, pii, semantic, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
 from workers.pipelines.embeddings import check_encoder, embed, vector_column
 from workers.pipelines.outputs import entries, outputs
@@ -123,6 +124,7 @@ def _measure(unit: UnitContext) -> UnitResult:
             values,
             personal.counts,
             scores,
+            *([] if recipe.identity is None else [recipe.identity.index.mentioned(frame["text"]).to_frame()]),
         ],
         how="horizontal",
     )
@@ -182,7 +184,7 @@ def score(unit: UnitContext) -> UnitResult:
 
 
 def _known_vectors(unit: UnitContext, index: int, ids: pl.Series) -> pl.DataFrame | None:
-    """``id, vector`` of records of a shard where a quality score has embedded them and no text was cut or redacted since."""
+    """``id, vector`` of records of a shard where a quality score has embedded them and no text changed since."""
     files = outputs(unit, "measure", VECTORS)
     measured = StoredFile.from_json(all_shards(unit)[index]["data"])
     if not files or pii.text_shard(unit, index) != measured:
@@ -198,6 +200,7 @@ def _rank(unit: UnitContext) -> UnitResult:
     for index, file in enumerate(files):
         gone = semantic_duplicates_of(unit, index)["id"]
         frames.append(unit.store.read_frame(file).with_columns(pl.col("kept") & ~pl.col("id").is_in(gone.implode())))
+    frames, balanced = bias.balanced(unit, recipe, frames)
     kept = pl.concat([frame.filter("kept").drop("kept") for frame in frames])
     ranks = kept.select("id").with_columns(
         **{name: pl.Series(percentile(kept[name].to_numpy())) for name in recipe.difficulty}
@@ -206,14 +209,14 @@ def _rank(unit: UnitContext) -> UnitResult:
     shards = []
     for frame in frames:
         rows = (
-            frame.select("id", "kept")
+            frame.select("id", "kept", "weight")
             .with_row_index("row")
             .filter("kept")
-            .select("id", row=pl.col("row").cast(pl.Int64))
+            .select("id", "weight", row=pl.col("row").cast(pl.Int64))
             .join(ranks, on="id", how="left", maintain_order="left")
         )
         shards.append(("selection", unit.store.write_frame(rows, "selection")))
-    return UnitResult(result={"kept": kept.height}, shards=shards)
+    return UnitResult(result={"kept": kept.height, **balanced.result}, shards=[*shards, *balanced.shards])
 
 
 def _judge(unit: UnitContext) -> UnitResult:
@@ -236,6 +239,7 @@ def _judge(unit: UnitContext) -> UnitResult:
         reason=pl.coalesce("reason", "repeated"),
         failed=pl.concat_list("failed", "repeated").list.drop_nulls(),
     )
+    frame = bias.without_surplus(unit, index, measured["id"], frame)
     values = pii.without_empty(measured.drop("id", "exact_hash"))
     scores = scored.join(ranks, on="id", how="left", maintain_order="left").drop("id")
     failed = pl.struct("failed").struct.json_encode().str.slice(len('{"failed":')).str.head(-1)
@@ -252,6 +256,7 @@ def _judge(unit: UnitContext) -> UnitResult:
     return UnitResult(
         result={"records": verdicts.height, "reasons": _counts(verdicts["reason"])},
         rows=[(Verdict.metadata.tables["verdicts"], verdicts)],
+        shards=bias.counted(unit, index, measured, frame),
     )
 
 
@@ -276,7 +281,7 @@ def funnel(session: Session, run_id: str, recipe: Mapping[str, Any]) -> list[dic
     first: dict[str | None, int] = {row[0]: row[1] for row in session.execute(counted)}
     others = [EMPTIED] * bool(recipe.get("edit")) + [LANGUAGE] * bool(recipe["languages"])
     personal = [column(name) for name, one in (recipe.get("pii") or {"kinds": {}})["kinds"].items() if pii.bounded(one)]
-    names = [*ordered_rules(recipe), *others, *sorted(personal), EXACT, NEAR, substring.REPEATED, SEMANTIC]
+    names = [*ordered_rules(recipe), *others, *sorted(personal), EXACT, NEAR, substring.REPEATED, SEMANTIC, BALANCE]
     return [{"rule": name, "dropped": first.get(name, 0)} for name in names]
 
 
@@ -316,7 +321,7 @@ def _publish(unit: UnitContext) -> UnitResult:
         "duplicates": num_duplicates,
         "semantic": by_meaning,
     }
-    summary |= substring.summary(unit) | edit.summary(unit) | pii.summary(unit, selections)
+    summary |= substring.summary(unit) | edit.summary(unit) | pii.summary(unit, selections) | bias.summary(unit)
     manifest = manifests.write(unit.store, unit.catalog, unit.claim.dataset_id, "curated", curated)
     return UnitResult(
         result=summary,

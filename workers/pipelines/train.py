@@ -106,7 +106,7 @@ def _prepare(unit: UnitContext) -> UnitResult:
     with unit.catalog.read() as session:
         version = session.get_one(Version, unit.claim.version_id)
     answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
-    records = _with_labels(curated.read_records(unit.store, version), answers, recipe.labels)
+    records = with_labels(curated.read_records(unit.store, version), answers, recipe.labels)
     classes = sorted(records["label"].unique().to_list())
     if len(classes) < 2:
         have = (
@@ -136,11 +136,18 @@ def _answers(annotated: dict[str, str]) -> pl.DataFrame:
     return pl.DataFrame(sorted(annotated.items()), schema=schema, orient="row")
 
 
-def _with_labels(records: pl.DataFrame, answers: pl.DataFrame, source: str) -> pl.DataFrame:
+def with_labels(records: pl.DataFrame, answers: pl.DataFrame, source: str) -> pl.DataFrame:
+    """Records with the label to train on and the hash of their content; their weights are those of the version.
+
+    Parameters
+    ----------
+    answers : ``id`` and ``answer`` of what people labelled.
+    source : ``given``, ``annotated`` or ``merged``.
+    """
     joined = records.join(answers, on="id", how="left", maintain_order="left")
     chosen = {"given": pl.col("label"), "annotated": pl.col("answer"), "merged": pl.coalesce("answer", "label")}[source]
     return (
-        joined.with_columns(label=chosen, hash=pl.col("id").str.slice(0, 32), weight=pl.lit(1.0))
+        joined.with_columns(label=chosen, hash=pl.col("id").str.slice(0, 32))
         .drop("answer")
         .drop_nulls("label")
         .sort("id")
