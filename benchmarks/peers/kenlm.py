@@ -1,7 +1,7 @@
 """KenLM in its own environment: an order-3 model by kaldingram, read and scored by kenlm.
 
-kaldingram writes no probability of unknown words, and KenLM then takes 1e-100: how many unknown words a text has would be
-all that counts. Here they get 1e-6, about what KenLM's own counter, which its wheel lacks, would give.
+kaldingram writes no probability of unknown words, and KenLM then takes 1e-100: how many unknown words a text has would
+be all that counts. Here they get 1e-6, about what KenLM's own counter, which its wheel lacks, would give.
 """
 
 import json
