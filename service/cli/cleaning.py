@@ -10,6 +10,7 @@ from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
+from service.cli.mapping import explain_place
 from service.cli.output import (
     AsJson,
     byte_progress,
@@ -240,6 +241,7 @@ def explain(
     _explain_rules(story)
     _explain_duplicates(story)
     explain_passages(story["passages"])
+    explain_place(story["map"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
     for one in story["labels"]:
         show(_answer(one))
