@@ -170,7 +170,7 @@ def main() -> None:
     """Train, score, print the table."""
     options = arguments(str(__doc__))
     rng = np.random.default_rng(SEED)
-    num_reference, num_test, num_examples = (6_000, 600, 900) if options.quick else (40_000, 3_000, 6_000)
+    num_reference, num_test, num_examples = (6_000, 600, 900) if options.quick else (20_000, 2_000, 4_000)
     texts = real_texts(num_reference + num_test + num_examples, rng)
     test, examples = texts[:num_test], texts[num_test : num_test + num_examples]
     reference = texts[num_test + num_examples :]

@@ -14,6 +14,7 @@ from catalog.tables.engine import Run
 from curation.sources.conversations import STYLES
 from service.cli.bias import tell_balance
 from service.cli.edits import explain_edits, tell_edits
+from service.cli.mapping import explain_place
 from service.cli.output import (
     AsJson,
     byte_progress,
@@ -277,6 +278,7 @@ def explain(
         show(f"mentions {', '.join(story['identity'])}")
     _explain_duplicates(story)
     explain_passages(story["passages"])
+    explain_place(story["map"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
     for one in story["labels"]:
         show(_answer(one))

@@ -11,7 +11,7 @@ from catalog.errors import ConfigError
 from catalog.store import Store
 from catalog.tables.engine import Run
 from curation.coverage.config import MapConfig
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
+from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from service.cli.passages import excerpt, short
 
 DEFAULT = MapConfig()
@@ -66,6 +66,20 @@ def map_(
         emit_json({"run": run_id} | result | {"farthest": shown["outliers"], "unreached": shown["unreached"]})
         return
     _tell(dataset, result, shown)
+
+
+def explain_place(found: dict[str, Any] | None) -> None:
+    """What ``winnow explain`` tells of where a record lies on the map."""
+    if found is None:
+        return
+    if found["distance"] is None:
+        show("map      nothing in it is known to the encoder")
+        return
+    what = "an outlier: " if found["outlier"] else ""
+    show(
+        f"map      topic {', '.join(found['topic'])}; {what}distance {found['distance']:.3f} to its neighbours, "
+        f"outliers are above {found['limit']:g}"
+    )
 
 
 def _tell(dataset: str, result: dict[str, Any], shown: dict[str, list[dict[str, Any]]]) -> None:

@@ -8,7 +8,7 @@ from catalog.errors import ConfigError
 from curation.coverage.clusters import centre, fit_clusters, mean_of
 from curation.coverage.config import MapConfig
 from curation.coverage.layout import lay_out
-from curation.coverage.outliers import neighbour_distances, net_rows, outlier_limit
+from curation.coverage.outliers import cosines, neighbour_distances, net_rows, outlier_limit
 from curation.coverage.regions import judge_regions, near_limit
 from curation.coverage.terms import cluster_terms
 from curation.dedup.grid import nearest, snap
@@ -62,8 +62,10 @@ def test_distance_is_the_mean_over_the_nearest_by_brute_force() -> None:
 def test_topics_are_found_and_do_not_depend_on_a_common_direction() -> None:
     plain = blobs(noise=0.1)
     shifted = snap(plain + 4096 * 3 * np.eye(24)[23])
+    assert cosines(shifted[:9], shifted[-9:], 9).min() > 0.8
     for grid in (plain, shifted):
         seen = centre(grid, mean_of(grid))
+        assert cosines(seen[:9], seen[-9:], 9).min() < -0.2
         home = nearest(seen, fit_clusters(seen, 3, 0), 1, "cpu")[:, 0]
         assert [len(set(home[topic::3])) for topic in range(3)] == [1, 1, 1]
         assert len(set(home)) == 3
@@ -99,6 +101,13 @@ def test_topics_are_named_by_words_of_any_script() -> None:
     assert named[4][0] == "天气"
     assert named[5][0] == "電車"
     assert named[6][0] in "อากาศ"
+
+
+def test_what_every_text_says_names_no_topic() -> None:
+    own = (["parcel", "courier", "depot", "van"], ["invoice", "refund", "card", "bank"])
+    texts = pl.Series([f"please help with the {own[number % 2][number % 8 // 2]}" for number in range(40)])
+    named = cluster_terms(texts, np.arange(40) % 2, 2, count=4)
+    assert [set(terms) for terms in named] == [set(own[0]), set(own[1])]
 
 
 def test_reach_is_of_the_denser_side_and_regions_need_enough_to_be_thin() -> None:
