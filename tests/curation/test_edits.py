@@ -8,7 +8,8 @@ from curation.edits import EDITS, apply, count_changes
 
 PAGE = (
     "Hello world, this is a line. And two.[2] \n\nshort\nWe use cookies here for the win.\n"
-    " He is (see [3]) an old man. \nJavaScript must be on for this.\nOne two three.\n오늘은 좋은 날입니다. 산책을 갑니다."
+    " He is (see [3]) an old man. \nJavaScript must be on for this.\nOne two three.\n"
+    "오늘은 좋은 날입니다. 산책을 갑니다."
 )
 
 

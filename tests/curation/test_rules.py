@@ -279,12 +279,12 @@ def test_word_lists_are_read_beside_the_recipe_and_an_empty_one_is_refused(tmp_p
     path.write_text("name: mine\nrules:\n  listed_word_ratio: {files: [bad.txt], words: [Ass]}\n", "utf-8")
     rule = load_recipe(str(path)).rules["listed_word_ratio"]
     assert rule.words == ("ass", "terms of use", "바보")
-    for given, message in (
+    for options, message in (
         ("{}", "has no words; give words, lists"),
         ("{files: [none.txt]}", "none.txt cannot be read"),
         ("{lists: [stop-eng]}", "did you mean 'stop-en'"),
         ("{words: [no]}", "quote"),
     ):
-        path.write_text(f"name: mine\nrules:\n  listed_word_ratio: {given}\n", "utf-8")
+        path.write_text(f"name: mine\nrules:\n  listed_word_ratio: {options}\n", "utf-8")
         with pytest.raises(ConfigError, match=message):
             load_recipe(str(path))
