@@ -11,6 +11,7 @@ import yaml
 from catalog.registry import Registry
 from catalog.settings import Settings
 from curation.difficulty import DIFFICULTY
+from curation.edits import EDITS
 from curation.encoders import ENCODERS
 from curation.export import WRITERS
 from curation.pii import KINDS
@@ -31,7 +32,7 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD,
+    RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD,
     OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
@@ -76,9 +77,19 @@ def test_every_setting_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda one: one.kind)
 def test_every_registered_name_is_documented(registry: Registry[Any]) -> None:
-    described = (ROOT / "docs" / "registries.md").read_text(encoding="utf-8")
+    page = "rules.md" if registry is RULES else "registries.md"
+    described = (ROOT / "docs" / page).read_text(encoding="utf-8")
     missing = [name for name in registry if f"| `{name}` |" not in described]
-    assert not missing, f"docs/registries.md lacks {registry.kind} {missing}"
+    assert not missing, f"docs/{page} lacks {registry.kind} {missing}"
+
+
+def test_documented_bounds_of_rules_are_their_defaults() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| (\S*) \| (\S*) \| [^|]* \| [^|]* \|$", section("rules.md", "The rules"), re.M
+    )
+    told = {name: tuple(float(one) if one else None for one in bounds) for name, *bounds in rows}
+    defaults = {name: RULES[name].configured() for name in RULES}
+    assert told == {name: (one.minimum, one.maximum) for name, one in defaults.items()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
