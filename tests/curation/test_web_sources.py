@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from curation.sources import ReadOptions, SourceRefusedError, read_batches
+from curation.sources import ReadOptions, SourceRefusedError, read_batches, warc_records
 
 PAGE = """<html lang="ko"><head><title>제목 {n}</title><meta charset="{charset}"></head><body><nav><a href="/">Home</a>
 <a href="/b">Menu</a></nav><article><h1>제목 {n}</h1><p>{text}</p><p>두 번째 문단도 충분히 길게 이어집니다. 여기에
@@ -15,7 +15,8 @@ SAID = "오늘 서울의 날씨는 맑고 바람이 조금 붑니다. 내일은 
 
 
 def page(number: int, charset: str = "utf-8") -> bytes:
-    return PAGE.format(n=number, charset=charset, text=SAID * 3).encode(charset)
+    # What the page says of its encoding may be wrong: the server knows better.
+    return PAGE.format(n=number, charset="utf-8", text=SAID * 3).encode(charset)
 
 
 def record(kind: str, url: str, content: bytes, *, packed: bool, **headers: str) -> bytes:
@@ -90,6 +91,16 @@ def test_a_record_that_is_too_long_is_passed_over(tmp_path, packed):
     rows, rejected = read(tmp_path / f"a.warc{'.gz' if packed else ''}", data, max_line_bytes=20_000)
     assert len(rows) == 2
     assert [(line, reason) for line, reason, _ in rejected] == [(4, "line_too_long")]
+
+
+def test_a_record_that_was_cut_off_does_not_swallow_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(warc_records, "_CHUNK_BYTES", 64)
+    records = archive(packed=True)
+    # Stored, not compressed: what follows is taken for the rest of the block, and the damage shows only behind it.
+    stored = gzip.compress(gzip.decompress(records[2]), compresslevel=0)[:-200]
+    rows, rejected = read(tmp_path / "a.warc.gz", b"".join([*records[:2], stored, *records[3:]]))
+    assert [row["fields"].split("example.com/")[1][0] for row in rows] == ["1", "2", "3"]
+    assert [(line, reason) for line, reason, _ in rejected] == [(3, "damaged_record")]
 
 
 def test_texts_of_a_wet_file_are_taken_as_they_are(tmp_path):
