@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from curation.sources import ReadOptions, SourceRefusedError, read_batches, warc_records
+from curation.sources.main_text import main_text
 
 PAGE = """<html lang="ko"><head><title>제목 {n}</title><meta charset="{charset}"></head><body><nav><a href="/">Home</a>
 <a href="/b">Menu</a></nav><article><h1>제목 {n}</h1><p>{text}</p><p>두 번째 문단도 충분히 길게 이어집니다. 여기에
@@ -135,3 +136,12 @@ def test_what_is_no_archive_and_a_missing_package_are_refused(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "trafilatura", None)
     with pytest.raises(SourceRefusedError, match=r"pip install 'winnow\[web\]'"):
         read(tmp_path / "a.html", page(1))
+
+
+def test_the_encoding_that_was_stated_is_tried_first():
+    words = "The weather is fine today and it will stay so until the end of the week. " * 4
+    # Nothing in these bytes looks like HTML to anybody who does not know.
+    told = f"<html><body><article><p>{words}</p></article></body></html>".encode("cp037")
+    assert main_text(told, "a.html", encoding="cp037")["text"] == words.strip()
+    unknown = main_text(told, "a.html", encoding="no-such")
+    assert unknown is None or unknown["text"] != words.strip()
