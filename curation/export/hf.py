@@ -77,7 +77,7 @@ def write_hf(path: Path, batches: Batches, schema: pa.Schema) -> int:
     """Write a folder with one subfolder a split (``train`` where none is known), of Arrow streams in files.
 
     The layout is that of ``DatasetDict.save_to_disk``; a README beside it tells ``load_dataset`` which files are which
-    split, since by itself it would refuse the layout.
+    split, whatever its name.
     """
     number = 0
     splits: dict[str, _Split] = {}

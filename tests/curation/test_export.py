@@ -2,10 +2,12 @@
 
 import json
 
+import datasets
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.export import WRITERS
 from curation.export.schema import Columns, to_table
 
 SCALARS = (
@@ -60,3 +62,13 @@ def test_columns_are_typed_where_values_agree_and_json_where_they_do_not():
     many = Columns()
     many.see([{"a": {str(n): 1 for n in range(300)}}])
     assert many.schema().field("a").type == pa.string()
+
+
+def test_a_folder_of_splits_with_names_of_their_own_is_loaded_with_them(tmp_path):
+    rows = [{"text": "글"}]
+    path, schema = tmp_path / "out", pa.schema({"text": pa.string()})
+    assert WRITERS["hf"].member(path, iter([("gold", rows), ("silver", rows * 2), ("gold", rows)]), schema) == 4
+    for found in (datasets.load_from_disk(str(path)), datasets.load_dataset(str(path), cache_dir=str(tmp_path / "c"))):
+        assert {name: split["text"][:] for name, split in found.items()} == {"gold": ["글"] * 2, "silver": ["글"] * 2}
+    WRITERS["hf"].member(tmp_path / "none", iter([]), schema)
+    assert datasets.load_from_disk(str(tmp_path / "none"))["train"].num_rows == 0

@@ -120,7 +120,7 @@ def test_arrow_files_and_streams_are_read_and_damage_is_refused(tmp_path):
 
 
 def test_arrow_offsets_that_lead_outside_are_refused_and_bad_utf8_costs_its_row(tmp_path):
-    right, wild = (b"".join(n.to_bytes(4, "little") for n in (0, 4, last)) for last in (8, 900_000_000))
+    right, wild = (b"".join(n.to_bytes(4, "little") for n in (0, inner, 8)) for inner in (4, 900_000_000))
     data = write_arrow(tmp_path / "a.arrow", pa.table({"text": ["text", "more"]}), pa.ipc.new_stream)
     assert data.count(right) == 1
     assert refusal(tmp_path / "a.arrow", data.replace(right, wild)) == "corrupt"

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from curation.sources import ReadOptions, SourceRefusedError, read_batches
+from curation.sources import ReadOptions, SourceRefusedError, read_batches, warc_records
+from curation.sources.main_text import main_text
 
 PAGE = """<html lang="ko"><head><title>제목 {n}</title><meta charset="{charset}"></head><body><nav><a href="/">Home</a>
 <a href="/b">Menu</a></nav><article><h1>제목 {n}</h1><p>{text}</p><p>두 번째 문단도 충분히 길게 이어집니다. 여기에
@@ -15,7 +16,8 @@ SAID = "오늘 서울의 날씨는 맑고 바람이 조금 붑니다. 내일은 
 
 
 def page(number: int, charset: str = "utf-8") -> bytes:
-    return PAGE.format(n=number, charset=charset, text=SAID * 3).encode(charset)
+    # What the page says of its encoding may be wrong: the server knows better.
+    return PAGE.format(n=number, charset="utf-8", text=SAID * 3).encode(charset)
 
 
 def record(kind: str, url: str, content: bytes, *, packed: bool, **headers: str) -> bytes:
@@ -92,6 +94,16 @@ def test_a_record_that_is_too_long_is_passed_over(tmp_path, packed):
     assert [(line, reason) for line, reason, _ in rejected] == [(4, "line_too_long")]
 
 
+def test_a_record_that_was_cut_off_does_not_swallow_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(warc_records, "_CHUNK_BYTES", 64)
+    records = archive(packed=True)
+    # Stored, not compressed: what follows is taken for the rest of the block, and the damage shows only behind it.
+    stored = gzip.compress(gzip.decompress(records[2]), compresslevel=0)[:-200]
+    rows, rejected = read(tmp_path / "a.warc.gz", b"".join([*records[:2], stored, *records[3:]]))
+    assert [row["fields"].split("example.com/")[1][0] for row in rows] == ["1", "2", "3"]
+    assert [(line, reason) for line, reason, _ in rejected] == [(3, "damaged_record")]
+
+
 def test_texts_of_a_wet_file_are_taken_as_they_are(tmp_path):
     language = {"WARC-Identified-Content-Language": "kor"}
     data = b"".join(
@@ -124,3 +136,12 @@ def test_what_is_no_archive_and_a_missing_package_are_refused(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "trafilatura", None)
     with pytest.raises(SourceRefusedError, match=r"pip install 'winnow\[web\]'"):
         read(tmp_path / "a.html", page(1))
+
+
+def test_the_encoding_that_was_stated_is_tried_first():
+    words = "The weather is fine today and it will stay so until the end of the week. " * 4
+    # Nothing in these bytes looks like HTML to anybody who does not know.
+    told = f"<html><body><article><p>{words}</p></article></body></html>".encode("cp037")
+    assert main_text(told, "a.html", encoding="cp037")["text"] == words.strip()
+    unknown = main_text(told, "a.html", encoding="no-such")
+    assert unknown is None or unknown["text"] != words.strip()

@@ -52,8 +52,9 @@ def test_a_copy_takes_the_place_of_a_keeper_that_fails_and_its_pairs_with_it():
 
 
 def test_records_of_other_datasets_never_leave():
-    pairs = measured(("b", "other:a", 0.9))
-    given_records = records(("other:a", "A", 5, float("inf")), ("b", "B", 9, 1.0), ("a", "A", 9, 1.0))
+    pairs = measured(("b", "other:a", 0.9), ("other:c", "other:a", 0.9))
+    others = [("other:a", "A", 5, float("inf")), ("other:c", "C", 4, float("inf"))]
+    given_records = records(*others, ("b", "B", 9, 1.0), ("a", "A", 9, 1.0))
     expected = [("a", "other:a", "exact"), ("b", "other:a", "near")]
     assert left(resettle(given_records, pairs, exact=True, threshold=0.8)) == expected
 
