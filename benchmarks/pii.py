@@ -3,10 +3,10 @@
 On texts drawn by seed (`benchmarks/pii_texts.py`): English, Korean and code, with lookalikes in most. With ``--corpus``
 also on a file of presidio-research's form (``full_text`` and ``spans``), by presidio's own authors. A value is found
 where a span of its kind shares at least half of the longer of the two with it; ours count from the default confidence.
-Pooled figures are over the kinds both know, in English texts. presidio's default is to return whatever scores above
-0; for each of its kinds the score is taken that serves it best on these very texts (highest F1), which nobody could
-know beforehand. The rows of our kinds are over all texts, its rows over the English ones. Private addresses are a
-value to presidio and none to us: they count for and against nobody.
+Pooled figures are over the kinds both know, in English texts. presidio's default is to return whatever scores above 0;
+for each of its kinds the score is taken that serves it best on these very texts (highest F1), which nobody could know
+beforehand. The rows of our kinds are over all texts, its rows over the English ones.
+Private addresses are a value to presidio and none to us: they count for and against nobody.
 
 Rates: texts of installed packages, one core; of presidio a part of them.
 """

@@ -10,6 +10,8 @@ import yaml
 from catalog.errors import ConfigError
 from catalog.yaml_keys import StrictLoader
 from curation.encoders import installed_encoders
+from curation.pii.step import PiiStep
+from curation.quality.step import QualityStep
 from curation.recipe import Recipe, parse_recipe
 from curation.recipe_diff import flat
 from curation.rules import RULES
@@ -115,7 +117,22 @@ def steps(recipe: Recipe) -> dict[str, Any]:
 
 def to_yaml(canonical: dict[str, Any]) -> str:
     """A canonical recipe as YAML that ``load_recipe`` reads, with every default written out."""
+    scored = {QualityStep.from_canonical(one, canonical["rules"]).column: one for one in canonical.get("quality", ())}
     rules = sorted(canonical["rules"].items(), key=lambda item: item[1]["position"])
-    bounds = {name: {"minimum": one["minimum"], "maximum": one["maximum"]} for name, one in rules}
-    plain = {key: value for key, value in canonical.items() if key != "versions"} | {"rules": bounds}
+    bounds = {
+        name: {key: value for key, value in one.items() if key not in ("position", "version")} for name, one in rules
+    }
+    plain = {key: value for key, value in canonical.items() if key != "versions"}
+    plain["rules"] = {name: one for name, one in bounds.items() if name not in scored}
+    if "quality" in plain:
+        plain["quality"] = [
+            {one["scorer"]: one["model"]}
+            | {key: one[key] for key in ("version", "label") if one[key] is not None}
+            | bounds[name]
+            for name, one in scored.items()
+        ]
+    if plain.get("identity") is not None:
+        plain["identity"] = plain["identity"]["added"]
+    if plain.get("pii") is not None:
+        plain["pii"] = PiiStep.of_canonical(plain["pii"]).written()
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)

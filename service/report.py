@@ -91,6 +91,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             banding=banding_chart(looked),
             finder=finder,
             passages=passages.most_repeated(session, store, finder, NUM_PASSAGES) if finder else [],
+            personal=(run.result or {}).get("pii"),
             semantic=semantic,
             semantic_clusters=semantic_clusters(session, store, looked) if looked is not None else [],
             sweep=sweep_chart(semantic),

@@ -112,6 +112,11 @@ class PiiStep:
         kinds = {name: {"action": one["action"], "maximum": one["maximum"]} for name, one in canonical["kinds"].items()}
         return cls.configured({"action": IGNORE, "min_confidence": canonical["min_confidence"], "kinds": kinds})
 
+    def written(self) -> dict[str, Any]:
+        """The step as a recipe file has it, every kind named."""
+        kinds = {name: {"action": one.action, "maximum": one.maximum} for name, one in sorted(self.kinds.items())}
+        return {"action": IGNORE, "min_confidence": float(self.min_confidence), "kinds": kinds}
+
     @property
     def replaces(self) -> bool:
         """Whether texts change."""
