@@ -14,7 +14,7 @@ PSEUDO_COUNT = 0.1
 EM_ROUNDS = 5
 SHRINKAGE = 0.5
 """How far the noise matrix is drawn to the uniform one of the same overall rate. An estimated matrix mistakes what is
-naturally confusable for noise; half way was best or nearly so on two data sets with three encoders each (docs/log.md)."""
+naturally confusable for noise; half way was best or nearly so on two data sets and three encoders (docs/log.md)."""
 
 
 def combine_evidence(evidence: Sequence[np.ndarray], codes: np.ndarray) -> np.ndarray:
