@@ -70,7 +70,7 @@ def train_head(vectors: np.ndarray, codes: np.ndarray, num_classes: int, config:
             for start in range(0, size, config.batch_size):
                 rows = order[start : start + config.batch_size]
                 step += 1
-                _adam(layers, moments, _gradients(layers, vectors[rows], codes[rows]), step, config)
+                _adam(layers, moments, gradients_of(layers, vectors[rows], codes[rows]), step, config)
             _look(layers, vectors, codes, epoch, found)
     return found
 
@@ -91,9 +91,10 @@ def _forward(layers: list[np.ndarray], inputs: np.ndarray) -> list[np.ndarray]:
     return values
 
 
-def _gradients(layers: list[np.ndarray], inputs: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
+def gradients_of(layers: list[np.ndarray], inputs: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
+    """Gradients of the mean cross entropy by the weights of each layer, in their shapes."""
     values = _forward(layers, inputs)
-    upper = softmax(values[-1]).astype(np.float32)
+    upper = softmax(values[-1]).astype(inputs.dtype)
     upper[np.arange(len(codes)), codes] -= 1.0
     upper /= len(codes)
     gradients = []

@@ -5,7 +5,7 @@ import polars as pl
 
 REGIONS = ("easy", "ambiguous", "hard", "suspected")
 MOSTLY = 0.5
-"""Correctness and confidence below which a label is not what the head learned."""
+"""Correctness below which a label is not what the head learned: after most epochs another was likelier."""
 AMBIGUOUS_SHARE = 1 / 3
 """Share of the records, by variability, that are called ambiguous (a third in Swayamdipta et al. 2020, section 3)."""
 
@@ -34,7 +34,7 @@ def regions(
     """
     if not len(confidence):
         return pl.Series("region", [], dtype=pl.String)
-    never = (confidence < MOSTLY) & (correctness < MOSTLY) & (variability <= np.median(variability))
+    never = (correctness < MOSTLY) & (variability <= np.median(variability))
     wavers = variability > np.quantile(variability, 1 - AMBIGUOUS_SHARE)
     names = np.select(
         [suspected | never, wavers, confidence >= np.median(confidence)], ["suspected", "ambiguous", "easy"], "hard"

@@ -5,7 +5,7 @@ import pytest
 
 from catalog.errors import ConfigError
 from curation.dynamics import DYNAMICS, Trace
-from curation.dynamics.head import HeadConfig, train_head
+from curation.dynamics.head import HeadConfig, gradients_of, train_head
 from curation.dynamics.regions import REGIONS, regions
 from tests.curation.test_label_errors import clouds
 
@@ -37,6 +37,23 @@ def test_member_says_which_end_is_hard(name: str) -> None:
     if DYNAMICS[name].config().hard == "low":
         values = -values
     assert values.argmax() == 2
+
+
+def test_gradients_are_those_of_autograd() -> None:
+    import torch
+
+    rng = np.random.default_rng(0)
+    layers, inputs, codes = (
+        [rng.normal(size=(6, 4)), rng.normal(size=(5, 3))],
+        rng.normal(size=(9, 5)),
+        np.arange(9) % 3,
+    )
+    first, second = (torch.tensor(layer, requires_grad=True) for layer in layers)
+    hidden = torch.relu(torch.tensor(inputs) @ first[:-1] + first[-1])
+    torch.nn.functional.cross_entropy(hidden @ second[:-1] + second[-1], torch.tensor(codes)).backward()
+    found = gradients_of(layers, inputs, codes)
+    assert found[0] == pytest.approx(first.grad.numpy())  # type: ignore[union-attr]
+    assert found[1] == pytest.approx(second.grad.numpy())  # type: ignore[union-attr]
 
 
 def test_a_hidden_layer_learns_what_a_linear_head_cannot() -> None:
