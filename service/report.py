@@ -23,13 +23,14 @@ from service.differences import MISSING, SHARED, Runs, differences, excerpt
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import Funnel, last_funnel
 from service.pages.rendering import environment
-from workers import manifests, passages
+from workers import learned, manifests, passages, suspects
 from workers.clusters import ALL_KINDS, biggest_clusters, in_force, newest_run, texts_of
 from workers.index import behind
 
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
 NUM_PASSAGES = 12
+NUM_LABEL_ERRORS = 30
 SHOWN_CHARS = 400
 COMPARED_CHARS, COMPARED_PIECES = 20_000, 600
 SMOOTHED_OVER = 20
@@ -92,11 +93,22 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             sweep=sweep_chart(semantic),
             learning=learning_chart(rehearsal),
             rehearsal=rehearsal,
+            label_errors=label_errors(session, store, dataset),
+            learned=learned.newest_run(session, version.id),
             training=training,
             losses=loss_chart(session, training),
             variants=variants(session, training),
         )
     )
+
+
+def label_errors(session: Session, store: Store, dataset: Dataset) -> dict[str, Any] | None:
+    """What the newest search for wrong labels found, with the likeliest errors, or None where nobody has looked."""
+    run = suspects.newest_run(session, dataset.id)
+    if run is None:
+        return None
+    rows = suspects.listed(session, store, run, limit=NUM_LABEL_ERRORS).to_dicts()
+    return {"run": run, "found": run.result, "rows": rows}
 
 
 def _looked_for_duplicates(session: Session, dataset: Dataset) -> Run | None:

@@ -15,7 +15,7 @@ from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run
 from curation.recipe import advised_presets
 from labeling import queue as queues
-from workers import manifests, passages
+from workers import learned, manifests, passages, suspects
 
 MIN_PREFIX = 6
 PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.Int64}
@@ -50,9 +50,14 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str) -> 
     run = session.get(Run, curated.run_id) if curated is not None else None
     finder = run if run is not None and passages.looked(run) else passages.newest_run(session, dataset)
     story["passages"] = finder and passages.passages_of(session, store, finder, found["id"], found["text"])
-    if run is None:
+    if curated is None or run is None:
         return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
-    return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}
+    story |= _judgement(session, store, run, found["id"])
+    return story | {
+        "labels": _labels(session, dataset, found["id"]),
+        "label_error": suspects.of_record(session, store, dataset.id, found["id"]),
+        "learned": learned.of_record(session, store, curated.id, found["id"]),
+    }
 
 
 def _find(store: Store, version: Version, record: str) -> dict[str, Any]:

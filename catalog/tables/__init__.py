@@ -1,8 +1,8 @@
 """The SQL schema: one file a concern. Importing this package makes ``metadata`` complete."""
 
-from catalog.tables import access, curation, datasets, engine, labeling, training
+from catalog.tables import access, curation, datasets, engine, label_errors, labeling, training
 from catalog.tables.base import Base
 
 metadata = Base.metadata
 
-__all__ = ["Base", "access", "curation", "datasets", "engine", "labeling", "metadata", "training"]
+__all__ = ["Base", "access", "curation", "datasets", "engine", "label_errors", "labeling", "metadata", "training"]

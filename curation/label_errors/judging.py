@@ -23,17 +23,20 @@ class Suspicions:
 
     Parameters
     ----------
-    quality : (n,) float64 in [0, 1], probability that the given label is right.
+    quality : (n,) float64 in [0, 1], the model's probability that the given label is right: to rank by. It is too
+        trusting by about a factor of two, as the classifier saw wrong labels too.
     suggested : (n,) int64, the likeliest other class.
     confidence : (n,) float64 in [0, 1], probability of the suggested class.
     suspected : (n,) bool, whether a person should look: confident learning says so, or the label is likelier wrong
         than right.
+    estimated : how many labels are wrong, by confident learning's joint distribution.
     """
 
     quality: np.ndarray
     suggested: np.ndarray
     confidence: np.ndarray
     suspected: np.ndarray
+    estimated: int
 
 
 def held_out_proba(features: Features, codes: np.ndarray, held_out: np.ndarray, num_classes: int) -> list[np.ndarray]:
@@ -93,14 +96,17 @@ def judge_labels(
     others = truth.copy()
     others[rows, codes] = -1.0
     suggested = others.argmax(axis=1)
-    suspected = (quality < 0.5) | _confident_issues(alike, codes)
+    issues, estimated = _confident_learning(alike, codes)
+    suspected = (quality < 0.5) | issues
     if trusted is not None:
         quality, suspected = np.where(trusted, 1.0, quality), suspected & ~trusted
-    return Suspicions(quality, suggested, truth[rows, suggested], suspected)
+    return Suspicions(quality, suggested, truth[rows, suggested], suspected, estimated)
 
 
-def _confident_issues(proba: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def _confident_learning(proba: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, int]:
+    """What cleanlab flags, and how many errors it estimates."""
+    from cleanlab.count import num_label_issues
     from cleanlab.filter import find_label_issues
 
     found = find_label_issues(codes, proba, filter_by="prune_by_noise_rate", n_jobs=1)
-    return np.asarray(found, dtype=np.bool_)
+    return np.asarray(found, dtype=np.bool_), int(num_label_issues(codes, proba))

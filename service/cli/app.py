@@ -11,7 +11,18 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import ConfigError, ServiceError, nearest
-from service.cli import admin, cleaning, dedup, labels, passages, reports, running, teaching
+from service.cli import (
+    admin,
+    cleaning,
+    dedup,
+    difficulty,
+    label_errors,
+    labels,
+    passages,
+    reports,
+    running,
+    teaching,
+)
 from service.cli.output import complain, err, first_line
 
 INTERRUPTED = 130
@@ -46,7 +57,7 @@ def _home(
     os.environ["WINNOW_HOME"] = str(Path(given or "~/.winnow").expanduser().absolute())
 
 
-for module in (admin, running, cleaning, dedup, passages, teaching, reports):
+for module in (admin, running, cleaning, dedup, passages, label_errors, difficulty, teaching, reports):
     module.add(app)
 app.add_typer(labels.app, name="label")
 

@@ -10,6 +10,8 @@ from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
+from service.cli.difficulty import explain_difficulty
+from service.cli.label_errors import explain_label
 from service.cli.output import (
     AsJson,
     byte_progress,
@@ -241,6 +243,8 @@ def explain(
     _explain_duplicates(story)
     explain_passages(story["passages"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
+    explain_difficulty(story["learned"])
+    explain_label(story["label_error"])
     for one in story["labels"]:
         show(_answer(one))
 

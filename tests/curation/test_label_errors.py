@@ -106,6 +106,7 @@ def test_planted_errors_are_ranked_first_and_what_a_person_confirmed_is_never_su
     assert found.suspected[~wrong].mean() < 0.05
     assert (found.suggested[wrong & found.suspected] == true[wrong & found.suspected]).mean() > 0.95
     assert (found.suggested != codes).all()
+    assert found.estimated == pytest.approx(wrong.sum(), rel=0.3)
     trusted = judge_labels(best, votes, codes, trusted=wrong)
     assert not trusted.suspected[wrong].any()
     assert (trusted.quality[wrong] == 1).all()

@@ -11,6 +11,7 @@ import yaml
 from catalog.registry import Registry
 from catalog.settings import Settings
 from curation.difficulty import DIFFICULTY
+from curation.dynamics import DYNAMICS
 from curation.encoders import ENCODERS
 from curation.rules import RULES
 from curation.sources import READERS
@@ -28,7 +29,7 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, READERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
+    RULES, READERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
 
