@@ -24,6 +24,8 @@ class Candidates:
     proba : (num_candidates, num_classes) float64, rows summing to 1, or None while there is no model.
     labelled_embeddings : (num_labelled, dim) float32, possibly empty.
     classes : (num_classes,) label names, the columns of ``proba``.
+    suspicion : (num_candidates,) float64, probability that the label a record has already is wrong, or None where
+        nobody has looked for wrong labels.
 
     Raises
     ------
@@ -34,6 +36,7 @@ class Candidates:
     proba: npt.NDArray[np.float64] | None
     labelled_embeddings: npt.NDArray[np.float32]
     classes: tuple[str, ...]
+    suspicion: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or not np.isfinite(self.embeddings.sum(dtype=np.float64)):
@@ -50,6 +53,11 @@ class Candidates:
                 raise DataError(f"proba of shape {self.proba.shape} must be {(len(self), len(self.classes))}")
             if not np.allclose(self.proba.sum(axis=1), 1.0, atol=1e-6) or (self.proba < 0).any():
                 raise DataError("every row of proba must be non-negative and sum to 1 within 1e-6")
+
+        if self.suspicion is not None and (
+            self.suspicion.shape != (len(self),) or not np.isfinite(self.suspicion).all()
+        ):
+            raise DataError(f"suspicion of shape {self.suspicion.shape} must be {len(self)} finite numbers")
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -25,7 +25,7 @@ from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import Funnel, last_funnel
 from service.pages.rendering import environment
 from service.topics import topic_map
-from workers import manifests, passages
+from workers import learned, manifests, passages, suspects
 from workers.bias import Fairness, fairness
 from workers.clusters import ALL_KINDS, biggest_clusters, in_force, newest_run, texts_of
 from workers.index import behind
@@ -33,6 +33,7 @@ from workers.index import behind
 NUM_CLUSTERS = 12
 NUM_MEMBERS = 5
 NUM_PASSAGES = 12
+NUM_LABEL_ERRORS = 30
 SHOWN_CHARS = 400
 COMPARED_CHARS, COMPARED_PIECES = 20_000, 600
 SMOOTHED_OVER = 20
@@ -98,12 +99,23 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             fair=_fairness(session, store, run),
             learning=learning_chart(rehearsal),
             rehearsal=rehearsal,
+            label_errors=label_errors(session, store, dataset),
+            learned=learned.newest_run(session, version.id),
             training=training,
             losses=loss_chart(session, training),
             map=topic_map(session, store, dataset, version),
             variants=variants(session, training),
         )
     )
+
+
+def label_errors(session: Session, store: Store, dataset: Dataset) -> dict[str, Any] | None:
+    """What the newest search for wrong labels found, with the likeliest errors, or None where nobody has looked."""
+    run = suspects.newest_run(session, dataset.id)
+    if run is None:
+        return None
+    rows = suspects.listed(session, store, run, limit=NUM_LABEL_ERRORS).to_dicts()
+    return {"run": run, "found": run.result, "rows": rows}
 
 
 def _looked_for_duplicates(session: Session, dataset: Dataset) -> Run | None:

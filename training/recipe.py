@@ -58,6 +58,8 @@ class TrainRecipe:
     max_train_records, max_test_records : at most this many of each, by hash of the id; 0 means all.
     compare : ``random`` trains every arm that has a pacing once more in random order, at equal steps and seed.
     compressions : made of every arm that is no control.
+    difficulty : by which records are ordered: ``combined``, a part of the cleaning recipe, or a measure of
+        ``winnow difficulty``.
     seed : split, order, weights and dropout of every arm that sets no seed of its own.
     """
 
@@ -69,6 +71,7 @@ class TrainRecipe:
     max_test_records: int = 0
     compare: Control = "random"
     compressions: tuple[str, ...] = _COMPRESSIONS
+    difficulty: str = "combined"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run
 from curation.recipe import advised_presets
 from labeling import queue as queues
-from workers import edits, manifests, passages, pii
+from workers import edits, learned, manifests, passages, pii, suspects
 from workers.mapping import place_of
 
 MIN_PREFIX = 6
@@ -68,9 +68,14 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str, *, 
             story["edits"] = [one | {side: text} for one, text in zip(story["edits"], shown, strict=True)]
     story["passages"] = finder and passages.passages_of(session, store, finder, found["id"], text)
     story["map"] = place_of(session, store, dataset, found["id"])
-    if run is None:
+    if curated is None or run is None:
         return story | {"verdict": None, "hint": f"not judged yet: {advised_presets(dataset.name)}"}
-    return story | _judgement(session, store, run, found["id"]) | {"labels": _labels(session, dataset, found["id"])}
+    story |= _judgement(session, store, run, found["id"])
+    return story | {
+        "labels": _labels(session, dataset, found["id"]),
+        "label_error": suspects.of_record(session, store, dataset.id, found["id"]),
+        "learned": learned.of_record(session, store, curated.id, found["id"]),
+    }
 
 
 def _find(store: Store, version: Version, record: str) -> dict[str, Any]:

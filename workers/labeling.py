@@ -15,7 +15,8 @@ from catalog.tables.labeling import LabelQueue, LabelTask
 from labeling import queue as queues
 from labeling.schema import LabelSchema
 from labeling.strategies import STRATEGIES
-from workers import manifests
+from labeling.strategies.label_errors import SECOND_OPINION
+from workers import manifests, suspects
 from workers.pipelines.query import submit_query
 
 RETRY_SECONDS = 30.0
@@ -54,7 +55,8 @@ def open_queue(
 
     Raises
     ------
-    NotFoundError : no such dataset or strategy, or nothing cleaned yet. DataError : no record stayed.
+    NotFoundError : no such dataset or strategy, nothing cleaned yet, or second opinions are to be asked and nobody has
+        looked for label errors. DataError : no record stayed.
     ConflictError : the dataset has a queue of that name that was made otherwise or is closed; the message says how.
     """
     STRATEGIES[strategy]
@@ -64,6 +66,8 @@ def open_queue(
         # Two who ask for one name at once: the second finds the first one's queue.
         one_at_a_time(session, f"label queue {found.id} {name}")
         version = manifests.require_version(session, found, "curated")
+        if strategy == SECOND_OPINION and not rehearsal:
+            suspects.require_run(session, found)
         if version.num_records == 0:
             raise DataError(f"no record of {dataset!r} stayed after cleaning; loosen the recipe, then clean again")
         named = select(LabelQueue).where(LabelQueue.dataset_id == found.id, LabelQueue.name == name)

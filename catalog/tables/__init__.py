@@ -1,8 +1,10 @@
 """The SQL schema: one file a concern. Importing this package makes ``metadata`` complete."""
 
-from catalog.tables import access, curation, datasets, engine, labeling, quality, training
+from catalog.tables import access, curation, datasets, engine, label_errors, labeling, quality, training
 from catalog.tables.base import Base
 
 metadata = Base.metadata
 
-__all__ = ["Base", "access", "curation", "datasets", "engine", "labeling", "metadata", "quality", "training"]
+__all__ = [
+    "Base", "access", "curation", "datasets", "engine", "label_errors", "labeling", "metadata", "quality", "training",
+]  # fmt: skip

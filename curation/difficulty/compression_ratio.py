@@ -5,13 +5,13 @@ import zlib
 import polars as pl
 
 from curation.difficulty import DIFFICULTY
-from curation.difficulty.counts import TokenCounts
+from curation.difficulty.corpus import Corpus, Reads
 
 LEVEL = 6
 
 
-@DIFFICULTY.register("compression_ratio")
-def compression_ratio(texts: pl.Series, corpus: TokenCounts) -> pl.Series:  # noqa: ARG001 - one contract
+@DIFFICULTY.register("compression_ratio", Reads)
+def compression_ratio(texts: pl.Series, corpus: Corpus) -> pl.Series:  # noqa: ARG001 - one contract
     """Compressed bytes by raw bytes (raw DEFLATE, level 6): repetitive text is near 0, dense text near 1.
 
     Short texts: below some hundred bytes there is little to repeat, so the ratio falls with length before it says

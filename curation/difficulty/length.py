@@ -3,12 +3,12 @@
 import polars as pl
 
 from curation.difficulty import DIFFICULTY
-from curation.difficulty.counts import TokenCounts
+from curation.difficulty.corpus import Corpus, Reads
 from curation.tokens import TOKEN
 
 
-@DIFFICULTY.register("length")
-def length(texts: pl.Series, corpus: TokenCounts) -> pl.Series:  # noqa: ARG001 - one contract
+@DIFFICULTY.register("length", Reads)
+def length(texts: pl.Series, corpus: Corpus) -> pl.Series:  # noqa: ARG001 - one contract
     """Number of tokens: words, and the characters of scripts without spaces.
 
     References

@@ -35,12 +35,20 @@ def percentile(values: np.ndarray) -> np.ndarray:
     return np.asarray(ranks[inverse.ravel()], dtype=np.float64)
 
 
+def ranked(values: pl.Series) -> pl.Series:
+    """``percentile`` of the values there are; null where there is none."""
+    is_known = values.is_not_null()
+    ranks = np.full(len(values), np.nan)
+    ranks[is_known.to_numpy()] = percentile(values.drop_nulls().to_numpy())
+    return pl.Series(values.name, ranks, dtype=pl.Float64, nan_to_null=True)
+
+
 def combine(percentiles: pl.DataFrame) -> pl.Series:
-    """Mean of the percentiles of each record: its difficulty, in [0, 1].
+    """Mean of the percentiles of each record: its difficulty, in [0, 1]; 0.5 where every part is null.
 
     Parameters
     ----------
-    percentiles : n rows, one Float64 column a part, at least one.
+    percentiles : n rows, one Float64 column a part, at least one; null where a part makes no sense for the record.
 
     Raises
     ------
@@ -48,4 +56,4 @@ def combine(percentiles: pl.DataFrame) -> pl.Series:
     """
     if not percentiles.columns:
         raise DataError("no difficulty parts to combine; name at least one in the recipe")
-    return percentiles.select(difficulty=pl.mean_horizontal(pl.all()))["difficulty"]
+    return percentiles.select(difficulty=pl.mean_horizontal(pl.all()).fill_null(0.5))["difficulty"]

@@ -16,7 +16,9 @@ from service.cli import (
     bias,
     cleaning,
     dedup,
+    difficulty,
     export,
+    label_errors,
     labels,
     mapping,
     passages,
@@ -63,7 +65,7 @@ def _home(
 
 
 JUDGING = (cleaning, what_if, bias, pii, recipes, export)
-for module in (admin, running, *JUDGING, dedup, passages, mapping, teaching, reports):
+for module in (admin, running, *JUDGING, dedup, passages, mapping, label_errors, difficulty, teaching, reports):
     module.add(app)
 app.add_typer(labels.app, name="label")
 app.add_typer(quality.app, name="quality")

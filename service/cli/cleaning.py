@@ -13,7 +13,9 @@ from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
 from curation.sources.conversations import STYLES
 from service.cli.bias import tell_balance
+from service.cli.difficulty import explain_difficulty
 from service.cli.edits import explain_edits, tell_edits
+from service.cli.label_errors import explain_label
 from service.cli.mapping import explain_place
 from service.cli.output import (
     AsJson,
@@ -280,6 +282,8 @@ def explain(
     explain_passages(story["passages"])
     explain_place(story["map"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
+    explain_difficulty(story["learned"])
+    explain_label(story["label_error"])
     for one in story["labels"]:
         show(_answer(one))
 

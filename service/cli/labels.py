@@ -14,15 +14,16 @@ from catalog.tables.labeling import LabelQueue
 from labeling import queue as queues
 from labeling.schema import parse_schema
 from labeling.strategies import STRATEGIES
+from labeling.strategies.label_errors import SECOND_OPINION
 from service import curves
 from service import simulate as rehearsal
 from service.address import service_url
 from service.cli.output import AsJson, emit_json, emit_table, progress_bar, run_to_end, say, show, workspace
-from workers import manifests
+from workers import manifests, suspects
 from workers.labeling import label_counts, open_queue
 
 SEED_HELP = "Seed of everything random: the same seed gives the same choices."
-STRATEGY_HELP = "How the next item is chosen: entropy, kmeans, least_confidence, margin or random."
+STRATEGY_HELP = "How the next item is chosen: entropy, kmeans, label_errors, least_confidence, margin or random."
 MAX_SEED = 2**31 - 1
 EXAMPLE_SCHEMA = "question: Which label fits?\\nlabels: [positive, negative]"
 
@@ -74,6 +75,47 @@ def create(
         return
     say(f"queue {name!r}: {result['num_entries']:,} items chosen out of {result['pool']:,} by {strategy}")
     say("annotators log in with a token (`winnow user NAME --role annotator`) while `winnow up` runs, at:")
+    show(page)
+
+
+@app.command("review")
+def review(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset whose label errors were looked for.")],
+    *,
+    schema: Annotated[
+        Path | None, typer.Option(help="YAML: question, guidelines, labels; default the labels that occur.")
+    ] = None,
+    overlap: Annotated[int, typer.Option(min=1, max=100, help="Annotators who answer each item.")] = 1,
+    name: Annotated[str, typer.Option(help="Name of the queue, unique in the dataset.")] = "second-opinion",
+    json: AsJson = False,
+) -> None:
+    """Open a queue of suspected labels only: second opinions by people who see neither the label nor the suspicion."""
+    catalog = workspace()
+    if schema is None:
+        with catalog.read() as session:
+            run = suspects.require_run(session, manifests.find_dataset(session, dataset))
+            labels = suspects.labels_judged(run)
+        asked = rehearsal.oracle_schema(labels)
+    else:
+        asked = parse_schema(_read_schema(schema))
+    queue_id, run_id, state = open_queue(
+        catalog,
+        dataset=dataset,
+        name=name,
+        schema=asked,
+        strategy=SECOND_OPINION,
+        overlap=overlap,
+        requested_by="command line",
+    )
+    if state == "done":
+        say("this queue was opened before; the same one:", as_json=json)
+    result = run_to_end(catalog, run_id, as_json=json).result or {}
+    page = f"{service_url(catalog.settings)}/label/{queue_id}"
+    if json:
+        emit_json({"queue": queue_id, "page": page} | result)
+        return
+    say(f"queue {name!r}: {result['pool']:,} suspected labels, the likeliest errors first")
+    say(f"what people answer is trained on, and shown by `winnow label-errors {dataset}`; they answer at:")
     show(page)
 
 

@@ -19,10 +19,18 @@ def pool(seed: int, size: int, *, ties: bool = False) -> Candidates:
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(size=(size, 6)).astype(np.float32)
     proba = rng.dirichlet([0.7] * len(CLASSES), size)
+    suspicion = rng.random(size)
     if ties:
+        suspicion[:] = 0.5
         embeddings[:] = embeddings[0]
         proba[:] = proba[0]
-    return Candidates(embeddings=embeddings, proba=proba, labelled_embeddings=embeddings[:0], classes=CLASSES)
+    return Candidates(
+        embeddings=embeddings,
+        proba=proba,
+        labelled_embeddings=embeddings[:0],
+        classes=CLASSES,
+        suspicion=suspicion,
+    )
 
 
 def ask(name: str, candidates: Candidates, batch_size: int, seed: int) -> Selection:

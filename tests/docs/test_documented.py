@@ -11,6 +11,7 @@ import yaml
 from catalog.registry import Registry
 from catalog.settings import Settings
 from curation.difficulty import DIFFICULTY
+from curation.dynamics import DYNAMICS
 from curation.edits import EDITS
 from curation.encoders import ENCODERS
 from curation.export import WRITERS
@@ -32,8 +33,8 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, STRATEGIES, PACING, ATTENTION, FEEDFORWARD,
-    OBJECTIVES, BACKBONES,
+    RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, PACING, ATTENTION,
+    FEEDFORWARD, OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
 

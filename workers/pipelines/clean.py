@@ -22,8 +22,9 @@ from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
 from curation.balance import REASON as BALANCE
 from curation.dedup.exact import exact_hash
-from curation.difficulty import DIFFICULTY, TokenCounts, combine, count_tokens, percentile
+from curation.difficulty import DIFFICULTY, Corpus, TokenCounts, combine, count_tokens, ranked, reads_ngrams
 from curation.language import identify
+from curation.ngram import NgramCounts, count_ngrams
 from curation.pii.step import column
 from curation.recipe import Recipe
 from curation.rules import measure
@@ -128,30 +129,42 @@ def _measure(unit: UnitContext) -> UnitResult:
         ],
         how="horizontal",
     )
-    tokens = count_tokens(frame["text"]).to_frame()
-    known = [] if vectors is None else [(VECTORS, frame.select("id", vector=vector_column(vectors)))]
+    shards = [
+        ("measured", unit.store.write_frame(out, "measured")),
+        ("tokens", unit.store.write_frame(count_tokens(frame["text"]).to_frame(), "tokens")),
+        *personal.shards,
+    ]
+    if vectors is not None:
+        embedded = frame.select("id", vector=vector_column(vectors))
+        shards.append((VECTORS, unit.store.write_frame(embedded, VECTORS)))
+    if reads_ngrams(recipe.difficulty):
+        shards.append(("ngrams", unit.store.write_frame(count_ngrams(frame["text"]).to_frame(), "ngrams")))
     unit.progress(frame.height, frame.height)
-    return UnitResult(
-        result={"records": frame.height} | personal.result,
-        shards=[
-            ("measured", unit.store.write_frame(out, "measured")),
-            ("tokens", unit.store.write_frame(tokens, "tokens")),
-            *personal.shards,
-            *((kind, unit.store.write_frame(one, kind)) for kind, one in known),
-        ],
-    )
+    return UnitResult(result={"records": frame.height} | personal.result, shards=shards)
 
 
 def _count(unit: UnitContext) -> UnitResult:
-    """Token counts of the whole version, by which a text's rarity is told."""
-    corpus = TokenCounts.empty()
+    """Counts over the whole version, by which a text's rarity and perplexity are told."""
+    tokens = TokenCounts.empty()
     files = outputs(unit, "measure", "tokens")[: len(entries(unit))]
     for index, file in enumerate(files):
         unit.progress(index, len(files))
-        corpus = corpus.merge(TokenCounts.from_frame(unit.store.read_frame(file)))
-    return UnitResult(
-        result={"tokens": corpus.total}, shards=[("corpus", unit.store.write_frame(corpus.to_frame(), "tokens"))]
-    )
+        tokens = tokens.merge(TokenCounts.from_frame(unit.store.read_frame(file)))
+    shards = [("corpus", unit.store.write_frame(tokens.to_frame(), "tokens"))]
+    if reads_ngrams(recipe_of(unit).difficulty):
+        ngrams = NgramCounts.empty()
+        for file in outputs(unit, "measure", "ngrams")[: len(files)]:
+            unit.check()
+            ngrams = ngrams.merge(NgramCounts.from_frame(unit.store.read_frame(file)))
+        shards.append(("ngrams", unit.store.write_frame(ngrams.to_frame(), "ngrams")))
+    return UnitResult(result={"tokens": tokens.total}, shards=shards)
+
+
+def _corpus(unit: UnitContext) -> Corpus:
+    """What ``count`` left."""
+    (tokens,) = outputs(unit, "count", "corpus")
+    ngrams = [NgramCounts.from_frame(unit.store.read_frame(file)) for file in outputs(unit, "count", "ngrams")]
+    return Corpus(TokenCounts.from_frame(unit.store.read_frame(tokens)), ngrams[0] if ngrams else None)
 
 
 def score(unit: UnitContext) -> UnitResult:
@@ -160,8 +173,7 @@ def score(unit: UnitContext) -> UnitResult:
     index = unit.claim.payload["index"]
     frame = unit.store.read_frame(pii.text_shard(unit, index), ["id", "text"])
     measured = unit.store.read_frame(outputs(unit, "measure", "measured")[index])
-    (counted,) = outputs(unit, "count", "corpus")
-    corpus = TokenCounts.from_frame(unit.store.read_frame(counted))
+    corpus = _corpus(unit)
     duplicates = duplicates_of(unit, index)
     scores = frame.select("id").with_columns(
         **{name: DIFFICULTY[name].member(frame["text"], corpus) for name in recipe.difficulty}
@@ -202,9 +214,7 @@ def _rank(unit: UnitContext) -> UnitResult:
         frames.append(unit.store.read_frame(file).with_columns(pl.col("kept") & ~pl.col("id").is_in(gone.implode())))
     frames, balanced = bias.balanced(unit, recipe, frames)
     kept = pl.concat([frame.filter("kept").drop("kept") for frame in frames])
-    ranks = kept.select("id").with_columns(
-        **{name: pl.Series(percentile(kept[name].to_numpy())) for name in recipe.difficulty}
-    )
+    ranks = kept.select("id").with_columns(**{name: ranked(kept[name]) for name in recipe.difficulty})
     ranks = ranks.with_columns(difficulty=pl.Series(combine(ranks.select(list(recipe.difficulty)))))
     shards = []
     for frame in frames:

@@ -17,8 +17,9 @@ from labeling.learner import Learner
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
+from labeling.strategies.label_errors import SECOND_OPINION
 from training.split import is_test
-from workers import curated, runs
+from workers import curated, runs, suspects
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
@@ -111,9 +112,13 @@ def _choose(unit: UnitContext) -> UnitResult:
     begun = records["id"].is_in([one.record_id for one in open_tasks] + sorted(taken)).to_numpy()
     # A rehearsal's program can answer only what was ingested with a label.
     askable = records["label"].is_in(list(schema.names)).fill_null(value=False).to_numpy() | (not found.rehearsal)
+    suspicion = None if found.rehearsal else _suspicion(unit, records, strategy)
+    if suspicion is not None:
+        # Whoever is asked for second opinions is asked about nothing else.
+        askable &= ~np.isnan(suspicion)
     pool = np.flatnonzero(askable & ~labelled & ~held_out & ~begun)
     new = _entries(
-        records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation
+        records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation, suspicion
     )
     entries = _with_open_tasks(records, new, queues.carried_over(open_tasks, config["num_entries"]))
     unit.progress(records.height, records.height)
@@ -137,6 +142,17 @@ def _fit(vectors: np.ndarray[Any, Any], labels: list[str], schema: LabelSchema, 
     return Learner.fit(vectors, labels, schema.names, seed) if len(set(labels)) > 1 else None
 
 
+def _suspicion(unit: UnitContext, records: pl.DataFrame, strategy: str) -> np.ndarray[Any, Any] | None:
+    """Of each record how likely its label is wrong, NaN where it is not suspected; None if nobody asks."""
+    if strategy != SECOND_OPINION:
+        return None
+    with unit.catalog.read() as session:
+        found = suspects.suspicions(session, unit.claim.dataset_id)
+    if found is None:
+        return None
+    return records.join(found, on="id", how="left", maintain_order="left")["suspicion"].to_numpy()
+
+
 def _entries(
     records: pl.DataFrame,
     vectors: np.ndarray[Any, Any],
@@ -147,6 +163,7 @@ def _entries(
     strategy: str,
     num_entries: int,
     seed: int,
+    suspicion: np.ndarray[Any, Any] | None,
 ) -> list[QueueEntry]:
     if not len(pool):
         return []
@@ -155,6 +172,7 @@ def _entries(
         proba=learner.proba(vectors[pool]) if learner is not None else None,
         labelled_embeddings=vectors[labelled],
         classes=schema.names,
+        suspicion=None if suspicion is None else suspicion[pool],
     )
     chosen = choose(candidates, strategy, min(num_entries, len(pool)), np.random.default_rng(seed))
     rows = records[pool[chosen.indices]]

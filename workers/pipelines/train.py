@@ -26,7 +26,7 @@ from labeling import queue as queues
 from training.data import TrainingData
 from training.recipe import PlannedArm, TrainRecipe
 from training.split import is_test
-from workers import curated, manifests, runs
+from workers import curated, learned, manifests, runs
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
@@ -46,13 +46,14 @@ def submit_train(
 
     Raises
     ------
-    NotFoundError : no such dataset, or nothing cleaned yet.
+    NotFoundError : no such dataset, nothing cleaned yet, or the recipe's difficulty was not measured.
     DataError : there are no labels, with the commands that bring some.
     """
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
         annotated = annotated_labels(session, found.id)
+        measured_by = learned.source_of(session, Store.of(catalog.settings), version, recipe.difficulty)
     _check_labels(found, recipe, len(annotated))
     config = {
         "recipe": json.loads(recipe.canonical()),
@@ -60,6 +61,8 @@ def submit_train(
         "manifest": version.manifest_sha256,
         "labels": runs.digest(annotated),
     }
+    if measured_by is not None:
+        config["difficulty_run"] = measured_by
     # Kept now: people go on answering before a worker takes this up, and it is asked for with the labels of today.
     snapshot = Store.of(catalog.settings).write_frame(_answers(annotated), "labels")
     with catalog.write() as session:
@@ -105,8 +108,11 @@ def _prepare(unit: UnitContext) -> UnitResult:
     recipe = _recipe(unit.claim.config)
     with unit.catalog.read() as session:
         version = session.get_one(Version, unit.claim.version_id)
+        run_id = unit.claim.config.get("difficulty_run")
+        difficulty = learned.chosen(session, unit.store, version, recipe.difficulty, run_id)
     answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
-    records = with_labels(curated.read_records(unit.store, version), answers, recipe.labels)
+    records = curated.read_records(unit.store, version).drop("difficulty")
+    records = with_labels(records.join(difficulty, on="id", maintain_order="left"), answers, recipe.labels)
     classes = sorted(records["label"].unique().to_list())
     if len(classes) < 2:
         have = (

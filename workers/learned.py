@@ -1,0 +1,83 @@
+"""Reading back what was learned about difficulty, by record and by measure."""
+
+from typing import Any
+
+import polars as pl
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from catalog.errors import NotFoundError, nearest
+from catalog.store import Store, StoredFile
+from catalog.tables.datasets import Version
+from catalog.tables.engine import Run
+from workers import manifests
+
+COMBINED = "combined"
+"""The mean percentile of the recipe's parts, which a curated version always has."""
+MIDDLE = 0.5
+"""Difficulty of a record that a measure says nothing of: neither easy nor hard."""
+
+
+def newest_run(session: Session, version_id: str) -> Run | None:
+    """The newest finished run over this version, or None."""
+    return session.scalars(
+        select(Run)
+        .where(Run.version_id == version_id, Run.kind == "difficulty", Run.state == "done")
+        .order_by(Run.finished_at.desc(), Run.id)
+        .limit(1)
+    ).one_or_none()
+
+
+def table(session: Session, store: Store, run: Run) -> pl.DataFrame:
+    """All that a run measured, a row a record of the version: values, ``…_rank`` percentiles, ``region``."""
+    (file,) = manifests.run_files(session, run.id, "difficulty")
+    return store.read_frame(file)
+
+
+def of_record(session: Session, store: Store, version_id: str, record_id: str) -> dict[str, Any] | None:
+    """A record's own row, without what says nothing of it; None where nobody has measured."""
+    run = newest_run(session, version_id)
+    if run is None:
+        return None
+    rows = table(session, store, run).filter(pl.col("id") == record_id)
+    if rows.is_empty():
+        return None
+    return {name: value for name, value in rows.drop("id").row(0, named=True).items() if value is not None}
+
+
+def source_of(session: Session, store: Store, version: Version, name: str) -> str | None:
+    """Where a difficulty of that name lies: the id of the run that measured it; None if the version has it itself.
+
+    Raises
+    ------
+    NotFoundError : nobody has measured it; the message has the nearest that was, and the commands that measure.
+    """
+    entry = manifests.read(store, version)["shards"][0]
+    parts = store.read_frame(StoredFile.from_json(entry["selection"])).columns[2:]
+    own = [part for part in parts if part != "difficulty"]
+    if name == COMBINED or name in own:
+        return None
+    run = newest_run(session, version.id)
+    measured = list((run.result or {}).get("measures", [])) if run is not None else []
+    if run is not None and name in measured:
+        return run.id
+    raise NotFoundError(
+        f"difficulty {name!r} was not measured of this version; {nearest(name, [COMBINED, *own, *measured])}. Parts of "
+        "the cleaning recipe are measured by `winnow clean`, learned ones by `winnow difficulty`"
+    )
+
+
+def chosen(session: Session, store: Store, version: Version, name: str, run_id: str | None) -> pl.DataFrame:
+    """``id`` and ``difficulty`` in [0, 1] of every record by one measure, ``MIDDLE`` where it has none.
+
+    Parameters
+    ----------
+    run_id : as of ``source_of``.
+    """
+    if run_id is not None:
+        frame = table(session, store, session.get_one(Run, run_id)).select("id", difficulty=f"{name}_rank")
+    else:
+        column = "difficulty" if name == COMBINED else name
+        files = [StoredFile.from_json(entry["selection"]) for entry in manifests.read(store, version)["shards"]]
+        frame = pl.concat([store.read_frame(file, ["id", column]).rename({column: "difficulty"}) for file in files])
+    return frame.with_columns(pl.col("difficulty").fill_null(MIDDLE))
