@@ -73,6 +73,8 @@ def test_who_leaves_depends_on_ids_alone_and_larger_caps_keep_more() -> None:
     small = set(ids.filter(balance(ids, values, Balance(by="label", action="cap", cap=20))[0]["kept"]))
     shuffled = balance(ids[order], values[order], Balance(by="label", action="cap", cap=20))[0]["kept"]
     assert set(ids[order].filter(shuffled)) == small
+    # Ids begin with hashes by which others choose too, e.g. what is held out: not the smallest ids.
+    assert small & set(ids[:80]) != set(ids[:20])
     assert small < set(ids.filter(balance(ids, values, Balance(by="label", action="cap", cap=30))[0]["kept"]))
 
 
