@@ -139,9 +139,8 @@ def test_what_is_no_archive_and_a_missing_package_are_refused(tmp_path, monkeypa
 
 
 def test_the_encoding_that_was_stated_is_tried_first():
-    words = "The weather is fine today and it will stay so until the end of the week. " * 4
-    # Nothing in these bytes looks like HTML to anybody who does not know.
-    told = f"<html><body><article><p>{words}</p></article></body></html>".encode("cp037")
-    assert main_text(told, "a.html", encoding="cp037")["text"] == words.strip()
-    unknown = main_text(told, "a.html", encoding="no-such")
-    assert unknown is None or unknown["text"] != words.strip()
+    words = "날씨가 오늘은 참 좋고 이번 주말까지 계속 맑을 것이라고 합니다. " * 4
+    page = f"<html><body><article><p>{words}</p></article></body></html>"
+    assert main_text(page.encode("euc-kr"), "a.html", encoding="euc-kr")["text"] == words.strip()
+    told = f"<html><body><article><p>{'The weather is fine today. ' * 8}</p></article></body></html>".encode("cp037")
+    assert "weather is fine" in main_text(told, "a.html", encoding="cp037")["text"]
