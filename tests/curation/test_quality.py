@@ -87,7 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=12, initializer_range=0.5, id2label={0: "poor", 1: "fine"}, label2id={"poor": 0, "fine": 1},
+        max_position_embeddings=12, initializer_range=0.5,
+        id2label={0: "poor", 1: "fine"}, label2id={"poor": 0, "fine": 1},
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(made)
     return made
