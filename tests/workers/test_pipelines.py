@@ -149,7 +149,7 @@ def test_wrong_asking_is_refused_before_anything_exists(tmp_path: Path) -> None:
     catalog = make_catalog(tmp_path / "home")
     path = write_rows(tmp_path / "a.jsonl", sentences(20, seed=1))
     with pytest.raises(DataError, match=r"is no dataset folder: .* give files, e\.g\. .*\*\.jsonl\.gz"):
-        ingest(catalog, [str(tmp_path)])
+        ingest(catalog, [str(tmp_path / "home" / "store")])
     with pytest.raises(DataError, match="does not exist"):
         ingest(catalog, [str(tmp_path / "none.jsonl")])
     with pytest.raises(ConfigError, match=r"dataset name '\.\./x' must be"):
