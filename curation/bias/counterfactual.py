@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy import stats
+from scipy.special import stdtrit
 
 from curation.bias.identity import IdentityTerms, category_of
 from curation.bias.intervals import Z
@@ -74,7 +74,7 @@ def score_pairs(pairs: pl.DataFrame, scorer: Scorer) -> tuple[pl.DataFrame, pl.D
         pairs=pl.len().cast(pl.Int64), mean=change.mean(), spread=change.std(), mean_size=change.abs().mean()
     )
     number = table["pairs"].to_numpy()
-    quantile = np.where(number > 1, stats.t.ppf(0.975, np.maximum(number - 1, 1)), Z)
+    quantile = np.where(number > 1, stdtrit(np.maximum(number - 1, 1), 0.975), Z)
     half = table["spread"] * quantile / np.sqrt(number)
     return scored, table.select(
         "group",

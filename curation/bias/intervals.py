@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 Z = 1.959963984540054
@@ -49,6 +49,9 @@ def share_ratio(hits: Any, trials: Any, other_hits: Any, other_trials: Any) -> t
 def mid_p(hits: Any, trials: Any, other_hits: Any, other_trials: Any) -> Numbers:
     """Two-sided p that two shares are equal: Fisher's exact test, the observed table counted half (Lancaster 1961)."""
     hits, trials, other_hits, other_trials = _floats(hits, trials, other_hits, other_trials)
+    # Half a second to import, and every command would pay it.
+    from scipy import stats
+
     table = stats.hypergeom(trials + other_trials, hits + other_hits, trials)
     at = table.pmf(hits)
     below, above = table.cdf(hits) - at / 2, table.sf(hits) + at / 2
@@ -74,7 +77,7 @@ def mean_difference(
         two = np.maximum(other_squares - m * other**2, 0) / (m - 1) / m
         freedom = (one + two) ** 2 / (one**2 / (n - 1) + two**2 / (m - 1))
         # Two constant samples have no variance and no degrees of freedom: the difference is exact.
-        half = np.where(one + two > 0, stats.t.ppf(0.975, freedom) * np.sqrt(one + two), 0.0)
+        half = np.where(one + two > 0, stdtrit(freedom, 0.975) * np.sqrt(one + two), 0.0)
         half = np.where((n < 2) | (m < 2), np.nan, half)
     return mean - other, mean - other - half, mean - other + half
 
