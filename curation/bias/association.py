@@ -2,7 +2,6 @@
 
 import numpy as np
 import polars as pl
-from scipy.special import chdtrc
 
 from curation.bias.intervals import false_discovery
 from curation.scripts import UNSPACED
@@ -69,6 +68,8 @@ def associations(identity: pl.Series, words: pl.DataFrame, *, min_records: int =
     ) / max(number, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(cells > 0, cells * np.log(cells / expected), 0.0)
+    from scipy.special import chdtrc
+
     p = chdtrc(1, np.maximum(2 * terms.sum(0), 0))
     return table.with_columns(pmi=pl.Series(pmi), q=pl.Series(false_discovery(p))).sort(
         "group", "pmi", "word", descending=[False, True, False]

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.special import stdtrit
 
 from curation.bias.identity import IdentityTerms, category_of
 from curation.bias.intervals import Z
@@ -74,6 +73,8 @@ def score_pairs(pairs: pl.DataFrame, scorer: Scorer) -> tuple[pl.DataFrame, pl.D
         pairs=pl.len().cast(pl.Int64), mean=change.mean(), spread=change.std(), mean_size=change.abs().mean()
     )
     number = table["pairs"].to_numpy()
+    from scipy.special import stdtrit
+
     quantile = np.where(number > 1, stdtrit(np.maximum(number - 1, 1), 0.975), Z)
     half = table["spread"] * quantile / np.sqrt(number)
     return scored, table.select(

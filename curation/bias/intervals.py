@@ -4,7 +4,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 Z = 1.959963984540054
@@ -49,7 +48,6 @@ def share_ratio(hits: Any, trials: Any, other_hits: Any, other_trials: Any) -> t
 def mid_p(hits: Any, trials: Any, other_hits: Any, other_trials: Any) -> Numbers:
     """Two-sided p that two shares are equal: Fisher's exact test, the observed table counted half (Lancaster 1961)."""
     hits, trials, other_hits, other_trials = _floats(hits, trials, other_hits, other_trials)
-    # Half a second to import, and every command would pay it.
     from scipy import stats
 
     table = stats.hypergeom(trials + other_trials, hits + other_hits, trials)
@@ -71,6 +69,9 @@ def mean_difference(
     n, total, squares, m, other_total, other_squares = _floats(
         count, total, squares, other_count, other_total, other_squares
     )
+    # Imported here, as scipy is wherever it is needed: a quarter of a second that every command would pay.
+    from scipy.special import stdtrit
+
     with np.errstate(divide="ignore", invalid="ignore"):
         mean, other = total / n, other_total / m
         one = np.maximum(squares - n * mean**2, 0) / (n - 1) / n
