@@ -11,6 +11,7 @@ from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source
 from catalog.tables.engine import Run
+from curation.recipe import preset_names
 from curation.sources.conversations import STYLES
 from service.cli.bias import tell_balance
 from service.cli.difficulty import explain_difficulty
@@ -176,7 +177,7 @@ def rejected(
 def clean(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
     *,
-    recipe: Annotated[str, typer.Option(help="Preset, e.g. short-text, web-text, korean-web, or YAML file.")],
+    recipe: Annotated[str, typer.Option(help=f"Preset ({', '.join(preset_names())}) or YAML file.")],
     against: Annotated[
         list[str] | None,
         typer.Option(

@@ -45,14 +45,26 @@ COMMANDS = [
     "recipe show",
     "recipe check",
     "recipe diff",
+    "bias",
+    "map",
+    "label-errors",
+    "difficulty",
+    "label review",
+    "pii run",
+    "pii check",
+    "pii export",
+    "quality train",
+    "quality reference",
+    "quality list",
 ]
+GROUPS = ("label", "dedup", "recipe", "pii", "quality")
 NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @pytest.fixture(scope="module")
 def help_of(prepared: Prepared) -> dict[str, str]:
     """The help of every command, and of the groups."""
-    asked = ["", "label", "dedup", "recipe", *COMMANDS]
+    asked = ["", *GROUPS, *COMMANDS]
     done = prepared.winnow.each(*[[*command.split(), "--help"] for command in asked])
     assert {(one.code, one.err) for one in done} == {(0, "")}
     return {command: one.out for command, one in zip(asked, done, strict=True)}
@@ -60,7 +72,7 @@ def help_of(prepared: Prepared) -> dict[str, str]:
 
 def test_every_command_is_listed_and_describes_itself_and_every_argument(help_of: dict[str, str]) -> None:
     groups = {"": {command.split()[0] for command in COMMANDS}}
-    for group in ("label", "dedup", "recipe"):
+    for group in GROUPS:
         groups[group] = {command.split()[1] for command in COMMANDS if command.startswith(f"{group} ")}
     for group, names in groups.items():
         assert set(re.findall(r"^  ([a-z-]+)  +\S", help_of[group].split("Commands:")[1], re.MULTILINE)) == names
