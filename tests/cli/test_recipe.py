@@ -26,7 +26,7 @@ def test_a_recipe_is_shown_checked_and_compared_with_that_of_a_run(prepared: Pre
     again = tmp_path / "again.yaml"
     again.write_text(shown.out, "utf-8")
     assert prepared.winnow.ok("recipe", "diff", again, run[:8])["differences"] == []
-    assert "duplicate_line_ratio" in checked.out
+    assert "duplicate_line_char_ratio" in checked.out
     assert (checked.code, "it can run here" in checked.err) == (0, True)
     changes = {one["key"]: (one["before"], one["after"]) for one in differ.json["differences"]}
     assert changes["near.threshold"] == (0.8, 0.7)
