@@ -74,8 +74,8 @@ def _edited(text: str, time_round: int, rng: np.random.Generator) -> str:
     return f"{prefix}{' '.join(words)}{suffix}"
 
 
-def run_to_end(catalog: Catalog, run_id: str, supervisor: Supervisor) -> dict[str, float]:
-    """Announce a run, as the command does, and wait for it; its seconds and the peak bytes of one worker and of all."""
+def run_to_end(catalog: Catalog, run_id: str, supervisor: Supervisor) -> dict[str, Any]:
+    """Announce a run, as the command does, and wait for it; its seconds, peak bytes of one worker and of all, by stage."""
     deliver(catalog, make_app(catalog.settings))
     began = time.perf_counter()
     while True:
@@ -85,12 +85,15 @@ def run_to_end(catalog: Catalog, run_id: str, supervisor: Supervisor) -> dict[st
             state, reason = run.state, run.reason
             of_worker = select(func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.owner)
             peaks = [peak or 0 for peak in session.scalars(of_worker)]
+            of_stage = select(Unit.stage, func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.stage)
+            stages = {stage: round((peak or 0) / 2**30, 3) for stage, peak in session.execute(of_stage).tuples()}
         if state != "running":
             assert state == "done", reason
             return {
                 "seconds": time.perf_counter() - began,
                 "peak_bytes": max(peaks),
                 "peak_bytes_all": sum(peaks),
+                "peak_gib_by_stage": stages,
             }
         time.sleep(POLL_SECONDS)
 
@@ -139,6 +142,7 @@ def measure(base: list[str], count: int, folder: Path) -> dict[str, Any]:
         "records_per_second": round(count / found["seconds"]),
         "peak_gib_a_worker": round(found["peak_bytes"] / 2**30, 3),
         "peak_gib": round(found["peak_bytes_all"] / 2**30, 3),
+        "peak_gib_by_stage": found["peak_gib_by_stage"],
         "index_bytes_per_record": round(index_bytes / count, 1),
         "store_bytes_per_record": round((_disk(home / "store") - before) / count, 1),
         **{
