@@ -85,8 +85,8 @@ def run_to_end(catalog: Catalog, run_id: str, supervisor: Supervisor) -> dict[st
             state, reason = run.state, run.reason
             of_worker = select(func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.owner)
             peaks = [peak or 0 for peak in session.scalars(of_worker)]
-            of_stage = select(Unit.stage, func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.stage)
-            stages = {stage: round((peak or 0) / 2**30, 3) for stage, peak in session.execute(of_stage).tuples()}
+            of_stage = select(Unit.stage_name, func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.stage_name)
+            stages = {stage: round((peak or 0) / 2**30, 3) for stage, peak in session.execute(of_stage)}
         if state != "running":
             assert state == "done", reason
             return {
