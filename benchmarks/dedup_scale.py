@@ -75,7 +75,7 @@ def _edited(text: str, time_round: int, rng: np.random.Generator) -> str:
 
 
 def run_to_end(catalog: Catalog, run_id: str, supervisor: Supervisor) -> dict[str, Any]:
-    """Announce a run, as the command does, and wait for it; its seconds, peak bytes of one worker and of all, by stage."""
+    """Announce a run, as the command does, and wait for it; its seconds and its peaks of memory."""
     deliver(catalog, make_app(catalog.settings))
     began = time.perf_counter()
     while True:
@@ -85,8 +85,15 @@ def run_to_end(catalog: Catalog, run_id: str, supervisor: Supervisor) -> dict[st
             state, reason = run.state, run.reason
             of_worker = select(func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.owner)
             peaks = [peak or 0 for peak in session.scalars(of_worker)]
-            of_stage = select(Unit.stage_name, func.max(Unit.peak_bytes)).where(Unit.run_id == run_id).group_by(Unit.stage_name)
-            stages = {stage: round((peak or 0) / 2**30, 3) for stage, peak in session.execute(of_stage)}
+            of_stage = (
+                select(Unit.stage_name, func.max(Unit.peak_bytes))
+                .where(Unit.run_id == run_id)
+                .group_by(Unit.stage_name)
+            )
+            stages = {
+                stage: round((peak or 0) / 2**30, 3)
+                for stage, peak in session.execute(of_stage.group_by(Unit.stage_name))
+            }
         if state != "running":
             assert state == "done", reason
             return {

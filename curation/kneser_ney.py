@@ -15,7 +15,6 @@ import polars as pl
 
 from catalog.errors import ConfigError, DataError
 from curation.dedup.index import pack, unpack
-from curation.kneser_ney_kernels import extend_all, fill_table, surprise
 from curation.tokens import Ragged, hash_tokens, offsets_of
 
 MAX_ORDER = 8
@@ -53,6 +52,8 @@ class KneserNey:
     @classmethod
     def of(cls, order: int, arrays: Mapping[str, np.ndarray], floor: float, num_tokens: int) -> "KneserNey":
         """With its table of slots, half of which stay free at least."""
+        from curation.kneser_ney_kernels import fill_table  # compiles: numba takes half a second
+
         keys = arrays["keys"]
         table = np.full(1 << max(4, (2 * len(keys) - 1).bit_length()), -1, dtype=np.int32)
         fill_table(keys, table)
@@ -69,6 +70,8 @@ class KneserNey:
         -------
         (n,) float64 and (n,) int64.
         """
+        from curation.kneser_ney_kernels import surprise  # compiles: numba takes half a second
+
         sums, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
         for start in range(0, len(texts), ROWS):
             tokens = _tokens_of(texts.slice(start, ROWS))
@@ -182,6 +185,8 @@ class _Order:
 
 
 def _extended(keys: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    from curation.kneser_ney_kernels import extend_all  # compiles: numba takes half a second
+
     out = np.empty(len(keys), dtype=np.uint64)
     extend_all(keys, tokens, out)
     return out

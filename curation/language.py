@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 
 from curation.dedup.rows import over_slices, utf8
-from curation.language_kernels import score_rows
 
 MAX_CHARS = 4_096
 """Characters looked at: more do not change the answer but cost time."""
@@ -143,6 +142,8 @@ def identify_lines(texts: pl.Series, *, threads: int = 1) -> pl.DataFrame:
 
 def classify(texts: pl.Series, *, threads: int = 1) -> pl.DataFrame:
     """``language`` and ``confidence`` of each text, by its beginning, as ``identify`` has them."""
+    from curation.language_kernels import score_rows  # compiles: numba takes half a second
+
     model = _model()
     rows = utf8(_as_trained(texts))
     best, shares = np.zeros(len(texts), np.int32), np.zeros(len(texts), np.float64)

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-from curation.dedup.kernels import bucket_pairs, perhaps_repeated
-
 SKETCH_BITS = 128
 CELL_BITS = 3
 """So many more bits than it takes to count the hashes: one in sixteen then meets another by chance."""
@@ -84,6 +82,8 @@ class Buckets:
     @classmethod
     def of(cls, hashes: np.ndarray, members: np.ndarray, sketches: np.ndarray) -> "Buckets":
         """Group entries by hash. Most hashes occur once: only the others are looked at further, and put in order."""
+        from curation.dedup.kernels import perhaps_repeated  # compiles: numba takes half a second
+
         bits = max(3, len(hashes).bit_length() + CELL_BITS)
         order = np.empty(len(hashes), dtype=np.int64)
         seen = np.zeros(1 << bits, dtype=np.uint8)
@@ -109,6 +109,8 @@ class Buckets:
 
     def pairs(self, hot: np.ndarray, allowed: int) -> tuple[np.ndarray, np.ndarray]:
         """The pairs of members that are worth measuring; a pair comes once a bucket."""
+        from curation.dedup.kernels import bucket_pairs  # compiles: numba takes half a second
+
         none = np.empty(0, dtype=np.int64)
         count = bucket_pairs(self.starts, hot, self.members, self.sketches, allowed, none, none)
         first, second = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)

@@ -7,7 +7,6 @@ import xxhash
 from catalog.errors import DataError
 from curation.dedup.characters import table
 from curation.dedup.keeper import keeper_order
-from curation.dedup.kernels import fold_rows
 from curation.dedup.rows import STRICT, normalized, over_slices, utf8
 
 METHOD = "xxh3-128/1"
@@ -25,6 +24,8 @@ def exact_hash(texts: pl.Series, *, threads: int = 1) -> pl.Series:
     ------
     DataError : a text is null.
     """
+    from curation.dedup.kernels import fold_rows  # compiles: numba takes half a second
+
     entries = table()
     rows = utf8(texts)
     begin = int(rows.offsets[0])

@@ -16,7 +16,6 @@ import polars as pl
 
 from curation.dedup.banding import allowed_differences
 from curation.dedup.config import NearConfig
-from curation.dedup.kernels import near_any, reach, settle_roots, unite
 
 Sorted = tuple[np.ndarray, np.ndarray]
 """Sorted uint64 hashes, and the row (uint32) of each."""
@@ -51,6 +50,8 @@ class Links:
     @classmethod
     def of(cls, rows: np.ndarray, first: np.ndarray, second: np.ndarray) -> "Links":
         """From pairs of places in ``rows``, of which those in no pair are left out."""
+        from curation.dedup.kernels import settle_roots, unite  # compiles: numba takes half a second
+
         parents = np.arange(len(rows), dtype=np.int64)
         unite(parents, first, second)
         settle_roots(parents)
@@ -180,6 +181,8 @@ class Index:
         hashes : (n, bands) uint64 of texts that the index does not have, each once.
         sketches : (n, 2) uint64.
         """
+        from curation.dedup.kernels import near_any, reach  # compiles: numba takes half a second
+
         flat = hashes.ravel()
         order = np.argsort(flat, kind="stable")
         flat, owners = flat[order], order // max(1, hashes.shape[1])

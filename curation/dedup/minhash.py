@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 
 from curation.dedup.characters import table
-from curation.dedup.kernels import sign_rows
 from curation.dedup.rows import Utf8, normalized, over_slices, utf8
 from curation.dedup.shingles import ShingleConfig
 
@@ -81,6 +80,8 @@ def _sign(
     outputs: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     """Fill those of ``outputs`` (signatures, band hashes, sketches) that have rows."""
+    from curation.dedup.kernels import sign_rows  # compiles: numba takes half a second
+
     entries = table(fold_digits=shape.fold_digits)
     ngrams = (shape.word_ngram, shape.char_ngram, shape.min_words, *banding)
     multipliers, addends = drawn

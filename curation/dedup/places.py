@@ -12,7 +12,6 @@ import pyarrow as pa
 from curation.dedup.characters import HARD, table
 from curation.dedup.normalize import normalize
 from curation.dedup.rows import Utf8
-from curation.dedup.substring_kernels import JOINS, gather_bytes, hard_segments, tokenize_rows
 
 _FRAME = "\x01"
 """Stays what it is whatever is done, and joins nothing: what stands between two is normalized as inside a text."""
@@ -57,6 +56,8 @@ def place_tokens(texts: Utf8) -> PlacedTokens:
     A text's normal form is put together from those of its segments: single characters, and a character with those that
     may join it. Segments with a hard character go through ``normalize``, each distinct one once; the rest is looked up.
     """
+    from curation.dedup.substring_kernels import tokenize_rows  # compiles: numba takes half a second
+
     entries = _entries()
     segments, folded = _hard(texts, entries)
     num_bytes = int(texts.offsets[-1] - texts.offsets[0])
@@ -78,6 +79,8 @@ def place_tokens(texts: Utf8) -> PlacedTokens:
 
 def _hard(texts: Utf8, entries: np.ndarray) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray]]:
     """Where the hard segments are and which normal form each has; the normal forms as table entries, with offsets."""
+    from curation.dedup.substring_kernels import gather_bytes, hard_segments  # compiles: numba takes half a second
+
     nothing = np.empty(0, np.int64)
     count = hard_segments(texts.data, texts.offsets, entries, nothing, nothing)
     if not count:
@@ -101,6 +104,8 @@ def _hard(texts: Utf8, entries: np.ndarray) -> tuple[tuple[np.ndarray, ...], tup
 @functools.cache
 def _entries() -> np.ndarray:
     """The table of characters, with those marked that may join the one before them: a few too many do no harm."""
+    from curation.dedup.substring_kernels import JOINS  # compiles: numba takes half a second
+
     entries = table().copy()
     hard = np.flatnonzero(entries & np.uint32(HARD))
     joins = [point for point in hard.tolist() if point > _KNOWN or _may_join(chr(point))]

@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 
 from curation.dedup.characters import table
-from curation.dedup.kernels import compact, shingle_rows
 from curation.dedup.rows import Utf8, normalized, over_slices, utf8
 from curation.tokens import Ragged, offsets_of
 
@@ -52,6 +51,8 @@ def shingle(texts: pl.Series, shape: ShingleConfig, *, threads: int = 1) -> Ragg
     ----------
     Broder (1997), On the resemblance and containment of documents, section 2.
     """
+    from curation.dedup.kernels import compact, shingle_rows  # compiles: numba takes half a second
+
     entries = table(fold_digits=shape.fold_digits)
     ngrams = (shape.word_ngram, shape.char_ngram, shape.min_words)
 

@@ -16,7 +16,6 @@ from curation.dedup.banding import Buckets, allowed_differences
 from curation.dedup.config import NearConfig
 from curation.dedup.exact import METHOD as EXACT_METHOD
 from curation.dedup.keeper import keeper_order
-from curation.dedup.kernels import settle_roots, unite
 from curation.dedup.minhash import band_hashes
 from curation.dedup.near import METHOD as NEAR_METHOD
 from curation.dedup.near import PAIR_SCHEMA
@@ -83,6 +82,8 @@ def bucket_links(entries: pl.DataFrame, config: NearConfig) -> tuple[pl.DataFram
     links : ``first``, ``second``; a spanning forest of the pairs, one link for each row but the roots.
     hot : (m,) uint64, sorted: hashes of the buckets with more than ``max_bucket`` rows.
     """
+    from curation.dedup.kernels import settle_roots, unite  # compiles: numba takes half a second
+
     hashes, rows = entries["hash"].to_numpy(), entries["row"].to_numpy()
     sketches = np.column_stack([entries[name].to_numpy() for name in ("sketch_low", "sketch_high")])
     buckets = Buckets.of(hashes, rows, sketches)
@@ -99,6 +100,8 @@ def bucket_links(entries: pl.DataFrame, config: NearConfig) -> tuple[pl.DataFram
 
 def join(num_rows: int, links: Iterable[pl.DataFrame]) -> np.ndarray:
     """The lowest row that each row is connected with, itself if with none: (num_rows,) uint32 while that is enough."""
+    from curation.dedup.kernels import settle_roots, unite  # compiles: numba takes half a second
+
     parents = np.arange(num_rows, dtype=np.uint32 if num_rows < 2**32 else np.int64)
     for one in links:
         unite(parents, one["first"].to_numpy(), one["second"].to_numpy())

@@ -26,11 +26,9 @@ import numpy as np
 import polars as pl
 
 from catalog.errors import ConfigError, DataError, nearest
-from curation.dedup.breaks import mark_breaks
 from curation.dedup.keeper import keeper_order
 from curation.dedup.places import place_tokens
 from curation.dedup.rows import utf8
-from curation.dedup.substring_kernels import BASE, cut_rows, sample_rows, verify_runs, window_rows
 
 _Item = TypeVar("_Item")
 
@@ -195,6 +193,8 @@ def sample_windows(texts: pl.Series, rows: np.ndarray, config: SubstringConfig, 
     ----------
     Schleimer, Wilkerson and Aiken (2003), Winnowing, section 3: of each window the rightmost smallest hash.
     """
+    from curation.dedup.substring_kernels import sample_rows  # compiles: numba takes half a second
+
     size, width = config.anchor_tokens, config.anchors_per_window
 
     def sample(bounds: tuple[int, int]) -> pl.DataFrame:
@@ -235,6 +235,8 @@ def windows_at(
     -------
     ``hash`` u64 of all tokens of the window, ``row`` u32, ``position`` u32 (tokens before the window).
     """
+    from curation.dedup.substring_kernels import window_rows  # compiles: numba takes half a second
+
     known = pl.DataFrame({"row": pl.Series(rows, dtype=pl.UInt32)}).with_row_index("index")
     own = anchors.join(known, on="row").sort("index", "position")
     index, positions = own["index"].to_numpy(), own["position"].to_numpy().astype(np.int64)
@@ -293,6 +295,8 @@ def verified_spans(
     ------
     DataError : the text of a record is not among those given.
     """
+    from curation.dedup.substring_kernels import cut_rows, verify_runs  # compiles: numba takes half a second
+
     tokens = place_tokens(utf8(texts))
     numbers = pl.DataFrame({"row": pl.Series(rows, dtype=pl.UInt32)}).with_row_index("index")
     found = candidates.join(numbers, on="row", how="left").join(
@@ -310,6 +314,8 @@ def verified_spans(
         tokens.letters, tokens.letter_offsets, starts, keeper_starts, config.min_tokens, matches
     )
     matches = matches[:count]
+    from curation.dedup.breaks import mark_breaks  # compiles: numba takes half a second
+
     breaks = mark_breaks(utf8(texts))
     owners = _owner(tokens.offsets, matches[:, 0])
     cut = np.empty((count, 5), dtype=np.int64)
@@ -399,6 +405,8 @@ def _over(items: list[_Item], work: Callable[[_Item], pl.DataFrame], threads: in
 
 
 def _power(size: int) -> np.uint64:
+    from curation.dedup.substring_kernels import BASE  # compiles: numba takes half a second
+
     return np.uint64(pow(BASE, size, 2**64))
 
 

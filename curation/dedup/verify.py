@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from curation.dedup.kernels import shared_counts
 from curation.dedup.shingles import ShingleConfig, shingle
 from curation.tokens import Ragged
 
@@ -23,6 +22,8 @@ def jaccard(shingles: Ragged, first: np.ndarray, second: np.ndarray, *, threads:
     -------
     (num_pairs,) float64 in [0, 1].
     """
+    from curation.dedup.kernels import shared_counts  # compiles: numba takes half a second
+
     shared = np.empty(len(first), dtype=np.int64)
     edges = np.linspace(0, len(first), threads + 1).astype(np.int64).tolist()
 

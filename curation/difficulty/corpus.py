@@ -1,9 +1,14 @@
 """What a text's difficulty may be held against: the corpus that it is a part of, as counts."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from curation.difficulty.counts import TokenCounts
-from curation.ngram import NgramCounts
+
+if TYPE_CHECKING:
+    from curation.ngram import NgramCounts
 
 
 @dataclass(frozen=True, kw_only=True)

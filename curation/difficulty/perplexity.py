@@ -8,7 +8,6 @@ import polars as pl
 from catalog.errors import DataError
 from curation.difficulty import DIFFICULTY
 from curation.difficulty.corpus import Corpus, Reads
-from curation.ngram import surprise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +33,8 @@ def perplexity(texts: pl.Series, corpus: Corpus) -> pl.Series:
     Marion et al. (2023), When Less is More: Investigating Data Pruning for Pretraining LLMs at Scale,
     arXiv 2309.04564, section 3.1, with a large model.
     """
+    from curation.ngram import surprise  # compiles: numba takes half a second
+
     if corpus.ngrams is None:
         raise DataError("perplexity needs the corpus's n-grams, which were not counted; count_ngrams does")
     return pl.Series("perplexity", np.exp(surprise(texts, corpus.ngrams)), dtype=pl.Float64)

@@ -11,7 +11,7 @@ import polars as pl
 
 from curation.dedup.rows import utf8
 from curation.edits import CHANGES, EDITS
-from curation.rules.c4_kernels import (
+from curation.rules.c4_marks import (
     DROPS,
     FEW,
     FEW_TFDS,
@@ -20,7 +20,6 @@ from curation.rules.c4_kernels import (
     NO_END,
     NO_END_TFDS,
     POLICY,
-    mark_rows,
 )
 from curation.rules.classes import classes
 from curation.rules.columns import VARIANTS
@@ -52,6 +51,8 @@ def _lines(variant: str) -> Callable[[pl.Series], tuple[pl.Series, pl.DataFrame]
 
 
 def _take_out(texts: pl.Series, drops: int) -> tuple[pl.Series, pl.DataFrame]:
+    from curation.rules.c4_kernels import mark_rows  # compiles: numba takes half a second
+
     rows = utf8(texts)
     numbers = texts.str.count_matches("\n", literal=True).to_numpy().astype(np.int64) + 1
     first = np.concatenate([[0], np.cumsum(numbers)])

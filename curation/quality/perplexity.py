@@ -9,7 +9,6 @@ import polars as pl
 from catalog.errors import ConfigError, DataError, nearest
 from curation.dedup.index import pack, unpack
 from curation.kneser_ney import MAX_ORDER, MIN_TOKENS, KneserNey, fit_kneser_ney
-from curation.ngram import NgramCounts, count_ngrams, surprise
 from curation.quality import SCORERS, Model, Score, Scored
 
 UNITS = ("word", "character")
@@ -54,6 +53,8 @@ def count_reference(texts: pl.Series, config: ReferenceConfig) -> bytes:
     num_chars = int(texts.str.len_chars().sum())
     if num_chars < MIN_TOKENS:
         raise DataError(f"the reference has {num_chars:,} characters, at least {MIN_TOKENS:,} are needed; give more")
+    from curation.ngram import count_ngrams  # compiles: numba takes half a second
+
     frame = count_ngrams(texts.str.to_lowercase()).to_frame()
     slots, counts = frame["slot"].to_numpy().astype(np.uint32), frame["count"].to_numpy().astype(np.uint32)
     return pack({_CHARACTERS: slots, "count": counts})
@@ -78,6 +79,8 @@ def perplexity(model: Model) -> Score:
 
 
 def _of_characters(arrays: dict[str, np.ndarray]) -> Any:
+    from curation.ngram import NgramCounts, surprise  # compiles: numba takes half a second
+
     counts = NgramCounts.from_frame(pl.DataFrame({"slot": arrays[_CHARACTERS], "count": arrays["count"]}))
 
     def known(texts: pl.Series) -> np.ndarray:

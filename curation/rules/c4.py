@@ -107,6 +107,6 @@ def boilerplate_line_ratio(_text: pl.Expr) -> pl.Expr:
     References
     ----------
     NeMo Curator, ``BoilerPlateStringFilter``: at most 0.4 of the paragraphs, with C4's phrases only. The list is ours
-    (``curation.rules.c4_kernels.PHRASES``), for English, Korean, Chinese, Japanese and Thai.
+    (``curation.rules.c4_marks.PHRASES``), for English, Korean, Chinese, Japanese and Thai.
     """
     return ratio(column("boilerplate_lines"), column("lines"))

@@ -2,6 +2,9 @@
 
 import polars as pl
 
+CJK_SCALE, SOUTHEAST_SCALE = 2, 4
+"""Characters that stand for one word where no spaces are written."""
+
 COUNTS = (
     "chars",
     "filled",

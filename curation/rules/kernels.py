@@ -27,6 +27,7 @@ from curation.rules.classes import (
     WIDE,
     WORD,
 )
+from curation.rules.columns import CJK_SCALE, SOUTHEAST_SCALE
 
 compiled: Any = numba.njit(nogil=True, cache=True, boundscheck=False)
 
@@ -36,8 +37,6 @@ _ONE = np.uint64(1)
 _NEWLINE, _DOT, _ELLIPSIS, _HASH, _WIDE_HASH, _BRACKET = 0x0A, 0x2E, 0x2026, 0x23, 0xFF03, 0x7B
 SHORT_LINE, LONG_LINE = 30, 200
 """Columns up to which a line is short (FineWeb), and characters from which it makes a paragraph (C4)."""
-CJK_SCALE, SOUTHEAST_SCALE = 2, 4
-"""Characters that stand for one word where no spaces are written."""
 
 
 def _pack(word: str) -> int:

@@ -6,10 +6,8 @@ import numpy as np
 import polars as pl
 
 from curation.dedup.rows import over_slices, utf8
-from curation.rules.c4_kernels import c4_rows
 from curation.rules.classes import classes
 from curation.rules.columns import GROUPS, column
-from curation.rules.kernels import profile_rows
 
 KERNEL_GROUPS = ("counts", "lines", "ngrams", "c4")
 """The groups of ``columns`` that are counted here."""
@@ -28,6 +26,9 @@ def profile(texts: pl.Series, groups: Collection[str], *, threads: int = 1) -> p
     -------
     n rows, a Float64 column for each name of each group, named as ``column`` names it. A row depends on its text alone.
     """
+    from curation.rules.c4_kernels import c4_rows  # compiles: numba takes half a second
+    from curation.rules.kernels import profile_rows  # compiles: numba takes half a second
+
     rows, table = utf8(texts), classes()
     shapes = [(len(texts) if name in groups else 0, len(GROUPS[name])) for name in KERNEL_GROUPS]
     arrays = [np.empty(shape, np.float64) for shape in shapes]

@@ -7,8 +7,7 @@ words around them. Texts without such characters are counted exactly as ``len(te
 
 import polars as pl
 
-from curation.rules.columns import column
-from curation.rules.kernels import CJK_SCALE, SOUTHEAST_SCALE
+from curation.rules.columns import CJK_SCALE, SOUTHEAST_SCALE, column
 
 
 def unspaced_words() -> pl.Expr:

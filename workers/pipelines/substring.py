@@ -25,7 +25,6 @@ from sqlalchemy.orm import Session
 from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.engine import Run, Unit
-from curation.dedup.cutting import remove_spans
 from curation.dedup.keeper import keeper_order
 from curation.dedup.stages import hash_part, split
 from curation.dedup.substring import (
@@ -389,6 +388,8 @@ def _cut(unit: UnitContext) -> UnitResult:
 
 def _rewrite(unit: UnitContext) -> UnitResult:
     """The text shards of a group with its spans cut out: only those that change, and who has nothing left."""
+    from curation.dedup.cutting import remove_spans  # compiles: numba takes half a second
+
     group, counts = unit.claim.payload["group"], _slices_of(unit)
     first = sum(counts[:group])
     files = outputs(unit, "cut", "spans")[first : first + counts[group]]
