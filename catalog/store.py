@@ -27,6 +27,8 @@ PARTS_KEY = "winnow.parts"
 """Parquet metadata of a file in parts: the row group of each, null for an empty one."""
 _VERIFIED: set[tuple[str, int]] = set()
 """Mapped files that this process has verified, by path and time of change."""
+ROW_GROUP = 16_384
+"""Rows of a shard that are written and read at a time."""
 MARKER = ".winnow-store"
 """An empty prefix of an object store does not exist; this file, made by ``create``, is what makes it."""
 
@@ -133,15 +135,17 @@ class Store:
         import pyarrow.parquet as pq
 
         sink = io.BytesIO()
-        pq.write_table(
-            frame.to_arrow(),
+        with pq.ParquetWriter(
             sink,
+            frame.clear().to_arrow().schema,
             compression="zstd",
             write_page_checksum=True,
-            row_group_size=16_384,
             store_schema=False,
             use_dictionary=False,
-        )
+        ) as writer:
+            # Group by group: Arrow's copy of a whole frame is as large as the frame.
+            for rows in frame.iter_slices(ROW_GROUP) if frame.height else (frame,):
+                writer.write_table(rows.to_arrow(), row_group_size=ROW_GROUP)
         return self._write(sink.getbuffer(), kind, "parquet", frame.height)
 
     def read_frame(self, file: StoredFile, columns: list[str] | None = None) -> pl.DataFrame:

@@ -19,10 +19,8 @@ def assign_keepers(number: int, first: np.ndarray, second: np.ndarray, *, num_fi
     -------
     (number,) int64: the keeper of each record that leaves, -1 for those that stay.
     """
+    from curation.dedup.kernels import take_neighbours  # compiles: numba takes half a second
+
     keepers = np.full(number, -1, dtype=np.int64)
-    assigned = keepers.tolist()
-    for one, other in zip(first.tolist(), second.tolist(), strict=True):
-        # Sorted pairs: all that could remove ``one`` have been seen when it is looked at as a keeper.
-        if other >= num_fixed and assigned[one] < 0 and assigned[other] < 0:
-            assigned[other] = one
-    return np.asarray(assigned, dtype=np.int64) if number else keepers
+    take_neighbours(first.astype(np.int64, copy=False), second.astype(np.int64, copy=False), num_fixed, keepers)
+    return keepers

@@ -416,6 +416,16 @@ def settle_roots(parents):
 
 
 @compiled
+def take_neighbours(first, second, num_fixed, keepers):
+    """Let each record that has no keeper yet take its neighbours that have none; pairs in order of ``first``."""
+    for pair in range(len(first)):
+        one, other = first[pair], second[pair]
+        # Sorted pairs: all that could remove ``one`` have been seen when it is looked at as a keeper.
+        if other >= num_fixed and keepers[one] < 0 and keepers[other] < 0:
+            keepers[other] = one
+
+
+@compiled
 def near_any(old_starts, old_sketches, new_starts, new_sketches, allowed, out):
     """Whether the sketch of each old member of a bucket is near enough to that of any new member."""
     for bucket in range(len(old_starts) - 1):

@@ -98,6 +98,11 @@ def find_near_duplicates(
     similar = similarity >= config.threshold
     keepers = assign_keepers(len(ids), first[similar], second[similar], num_fixed=num_fixed)
     ranked_ids = order["id"]
+    # Numbers are sorted rather than the names that they become: a frame of names is ten times as large.
+    place = ranked_ids.rank("ordinal").to_numpy()
+    by_name = np.lexsort((place[first], place[second]))
+    first, second, bands_shared = first[by_name], second[by_name], bands_shared[by_name]
+    similarity, similar = similarity[by_name], similar[by_name]
     pairs = pl.DataFrame(
         {
             "record_id": ranked_ids.gather(second),
@@ -108,4 +113,4 @@ def find_near_duplicates(
         },
         schema=PAIR_SCHEMA,
     )
-    return NearDuplicates(pairs.sort("record_id", "keeper_id"), len(first))
+    return NearDuplicates(pairs, len(first))

@@ -161,7 +161,8 @@ def follow(exact: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:
     ----------
     exact, near : pairs with ``record_id``, ``keeper_id``, ``accepted`` and the same further columns.
     """
-    return pl.concat([followers(exact, near.filter("accepted")), near])
+    behind = followers(exact, near.filter("accepted")).sort("record_id", "keeper_id")
+    return pl.concat([behind, near])
 
 
 def followers(exact: pl.DataFrame, left: pl.DataFrame) -> pl.DataFrame:

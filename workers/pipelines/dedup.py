@@ -411,7 +411,7 @@ def _verify(unit: UnitContext) -> UnitResult:
     followers = pl.DataFrame(schema=FOLLOWER_SCHEMA)
     if recipe.exact:
         followers = _read_parts(unit, "route", "followers", part)
-    pairs = follow(exact_pairs(followers), near_pairs(near)).sort("record_id", "keeper_id")
+    pairs = follow(exact_pairs(followers), near_pairs(near))
     rows = pl.concat([records.select("id", "row"), followers.select("row", id="record_id").select("id", "row")])
     accepted = pairs.filter("accepted").select("keeper_id", "kind", id="record_id")
     removed = accepted.join(rows, on="id", maintain_order="left")
