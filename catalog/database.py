@@ -115,6 +115,7 @@ class Catalog:
 
     @cached_property
     def sqlite_path(self) -> Path:
+        """The database's file."""
         return Path(make_url(self.settings.database).database or "winnow.db").absolute()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What is asked about counterfactual pairs: a rule's value, or the labeling model's probability of a class."""
+"""What is asked about counterfactual pairs: a rule's value, a quality score, or the probability of a class."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,11 @@ from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
 from curation.bias.counterfactual import Scorer
 from curation.encoders import ENCODERS
+from curation.recipe import recipe_from_canonical
 from curation.rules import RULES, measure
 from labeling.learner import Learner
 from workers import curated, manifests
+from workers.quality import open_score
 
 LABEL = "label:"
 MAX_FITTED = 20_000
@@ -23,7 +25,7 @@ MAX_FITTED = 20_000
 
 
 def scorer_named(catalog: Catalog, session: Session, run: Run, name: str) -> Scorer:
-    """A scorer of texts: a rule by its name, or ``label:CLASS``, the probability of a class of the run's version.
+    """A scorer of texts: a rule or a quality score of the run by its name, or ``label:CLASS``, a class's probability.
 
     Raises
     ------
@@ -31,8 +33,14 @@ def scorer_named(catalog: Catalog, session: Session, run: Run, name: str) -> Sco
     """
     if name.startswith(LABEL):
         return _labeling_model(catalog, session, run, name.removeprefix(LABEL))
+    scores = {step.column: step for step in recipe_from_canonical(run.config["recipe"]).quality}
+    if name in scores:
+        return open_score(catalog, scores[name])
     if name not in RULES.load():
-        raise ConfigError(f"--counterfactual {name!r} is no rule; {nearest(name, RULES)}, or {LABEL}CLASS")
+        known = [*scores, *RULES]
+        raise ConfigError(
+            f"--counterfactual {name!r} is no rule or quality score; {nearest(name, known)}, or {LABEL}CLASS"
+        )
 
     def by_rule(texts: pl.Series) -> npt.NDArray[np.float64]:
         return measure(texts, [name])[name].fill_null(float("nan")).to_numpy()
@@ -50,6 +58,8 @@ def _labeling_model(catalog: Catalog, session: Session, run: Run, wanted: str) -
     classes = sorted(fitted["label"].unique().to_list())
     if wanted not in classes:
         raise DataError(f"{LABEL}{wanted}: no record that stayed has that label; {nearest(wanted, classes)}")
+    if len(classes) == 1:
+        raise DataError(f"{LABEL}{wanted}: all records that stayed have that label; there is nothing to tell it from")
     learner = Learner.fit(vectors[fitted["row"].to_numpy()], fitted["label"].to_list(), classes, seed=0)
     encode = ENCODERS[run.config["recipe"]["encoder"]].member
     column = classes.index(wanted)

@@ -258,6 +258,16 @@ def score_texts(unit: UnitContext, recipe: Recipe, texts: pl.Series) -> tuple[pl
     return pl.DataFrame(columns), vectors.get(recipe.encoder)
 
 
+def open_score(catalog: Catalog, step: QualityStep) -> Score:
+    """The score of a run's pinned step, to apply to other texts.
+
+    Raises
+    ------
+    ConfigError : the model or its encoder is not what it was.
+    """
+    return _opened(Store.of(catalog.settings), step, lambda encoder, texts: _encode(catalog, encoder, texts))
+
+
 def _opened(store: Store, step: QualityStep, encode: Any) -> Score:
     assert step.pin is not None, "a run's recipe is pinned when it is asked for"
     if step.scorer == "classifier":

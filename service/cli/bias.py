@@ -35,7 +35,7 @@ def bias(
     words: Annotated[bool, typer.Option("--words", help="Also which words go with which group (reads texts).")] = False,
     counterfactual: Annotated[
         str | None,
-        typer.Option(help="Swap groups in texts and compare a score: a rule's name, e.g. toxicity, or label:CLASS."),
+        typer.Option(help="Swap groups in texts and compare a score: a rule, a quality score, or label:CLASS."),
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Records whose texts are read, at most.")] = 20_000,
     json: AsJson = False,

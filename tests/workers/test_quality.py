@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError, NotFoundError
+from catalog.errors import ConfigError, DataError, NotFoundError
 from catalog.store import Store
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
+from curation.bias.identity import IdentityTerms
 from curation.quality.perplexity import ReferenceConfig
 from curation.quality.step import quality_steps
 from curation.recipe import Recipe
@@ -20,6 +22,7 @@ from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
 from workers import curated, manifests
 from workers.biography import biography
+from workers.counterfactual import sampled_texts, scorer_named
 from workers.pipelines.clean import funnel, submit_clean
 from workers.pipelines.ingest import submit_ingest
 from workers.quality import labelled_texts, list_models, texts_of_file, train_classifier, train_perplexity
@@ -40,7 +43,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def clean(catalog: Catalog, *given: dict[str, object]) -> Run:
-    recipe = Recipe(name="small", exact=False, quality=quality_steps(list(given)))
+    recipe = Recipe(name="small", exact=False, quality=quality_steps(list(given)), identity=IdentityTerms.configured())
     run_id, _ = submit_clean(catalog, dataset="tickets", recipe=recipe)
     drain(catalog)
     with catalog.read() as session:
@@ -91,3 +94,24 @@ def test_what_is_not_there_is_refused_before_the_run(catalog: Catalog) -> None:
     ):
         with pytest.raises(error, match=told):
             clean(catalog, given)
+
+
+def test_counterfactual_pairs_are_scored_by_what_the_run_scored_with(catalog: Catalog) -> None:
+    run = clean(catalog, {"classifier": "parcels", "minimum": 0.0})
+    with catalog.read() as session:
+        texts = sampled_texts(Store.of(catalog.settings), session, run, 50)
+        stored = {
+            one.record_id: one.measured["classifier_parcels"]
+            for one in session.scalars(select(Verdict).where(Verdict.run_id == run.id))
+        }
+        found = scorer_named(catalog, session, run, "classifier_parcels")(texts["text"])
+        by_rule = scorer_named(catalog, session, run, "char_count")(texts["text"])
+        with pytest.raises(ConfigError, match="did you mean 'classifier_parcels'"):
+            scorer_named(catalog, session, run, "classifier_parcel")
+        with pytest.raises(DataError, match="label:nothing"):
+            scorer_named(catalog, session, run, "label:nothing")
+        by_label = scorer_named(catalog, session, run, "label:billing")(texts["text"])
+    np.testing.assert_allclose(found, [stored[name] for name in texts["id"]], rtol=1e-6)
+    np.testing.assert_array_equal(by_rule, texts["text"].str.len_chars())
+    assert by_label.min() >= 0
+    assert by_label.max() <= 1
