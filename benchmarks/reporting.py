@@ -40,10 +40,14 @@ def report(name: str, options: argparse.Namespace, figures: dict[str, Any], pack
     sys.stdout.write(json.dumps(figures) + "\n")
 
 
+PLACES = {"--corpus": "FILE", "--hatecheck": "FILE", "--harmless": "FILE", "--data": "FOLDER"}
+"""Options that name a file of the machine, and what is said instead."""
+
+
 def _command() -> str:
     """How the benchmark was started; a file is named by what it is, wherever it lay."""
     words = [f"python -m benchmarks.{Path(sys.argv[0]).stem}"]
     for before, word in zip(sys.argv, sys.argv[1:], strict=False):
         if word != "--keep":
-            words.append("FILE" if before == "--corpus" else word)
+            words.append(PLACES.get(before, word))
     return " ".join(words)

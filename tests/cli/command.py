@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,9 @@ class Winnow:
 
     def environment(self, **settings: object) -> dict[str, str]:
         """The test's own environment without any setting but those given, and with Python's usual buffering."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("WINNOW_", "PYTHON"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("WINNOW_", "PYTHON", "COVERAGE"))
+        }
         given = {"home": self.home, "sweep_seconds": 1} | self.settings | settings
         return kept | {f"WINNOW_{name.upper()}": str(value) for name, value in given.items()}
 
@@ -68,9 +69,19 @@ class Winnow:
         return done.json
 
     def each(self, *commands: list[str]) -> list[Done]:
-        """Run several commands that do not depend on one another, two at a time."""
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(lambda arguments: self(*arguments), commands))
+        """Run several commands that do not depend on one another: processes of their own, imported once for all."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "tests.cli.forking"],
+            env=self.environment(),
+            input=json.dumps(commands).encode(),
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            check=True,
+        )
+        done = [Done(*one) for one in json.loads(ended.stdout)]
+        for one in done:
+            assert "Traceback" not in one.err, one.err
+        return done
 
     def start(self, *arguments: str | Path, **settings: object) -> "subprocess.Popen[str]":
         """Start without waiting."""
