@@ -3,11 +3,13 @@
 prepare (all) → fit (an arm) → evaluate (all, one after the other, so that nothing else runs while time is measured)
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -23,14 +25,15 @@ from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelQueue
 from catalog.tables.training import Evaluation, LossPoint
 from labeling import queue as queues
-from training.data import TrainingData
-from training.recipe import PlannedArm, TrainRecipe
 from training.split import is_test
 from workers import curated, learned, manifests, runs
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
+
+if TYPE_CHECKING:
+    from training.recipe import PlannedArm, TrainRecipe
 
 MIN_TEST_RECORDS = 20
 
@@ -100,6 +103,8 @@ def annotated_labels(session: Session, dataset_id: str) -> dict[str, str]:
 
 
 def _recipe(config: dict[str, Any]) -> TrainRecipe:
+    from training.recipe import TrainRecipe
+
     return TrainRecipe.from_canonical(json.dumps(config["recipe"]))
 
 
@@ -129,6 +134,8 @@ def _prepare(unit: UnitContext) -> UnitResult:
             f"only {test.height} labelled records fall into the held-out slice, at least {MIN_TEST_RECORDS} are "
             "needed; label more, or raise test_share"
         )
+    from training.data import TrainingData
+
     # Refuses what the trainer would refuse, before any arm starts.
     TrainingData.build(train, classes)
     return UnitResult(
@@ -183,6 +190,7 @@ def _prepared(unit: UnitContext) -> tuple[list[str], pl.DataFrame, pl.DataFrame]
 
 def _fit(unit: UnitContext) -> UnitResult:
     """Train one arm, from its newest checkpoint if an earlier attempt left one."""
+    from training.data import TrainingData
     from training.export import save_model
     from training.fit import fit
 
