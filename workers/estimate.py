@@ -12,7 +12,7 @@ from curation.dedup.exact import exact_hash, find_exact_duplicates
 from curation.dedup.near import find_near_duplicates
 from curation.recipe import Recipe
 from workers import manifests
-from workers.pipelines.dedup import asked_scope, layout
+from workers.pipelines.dedup import asked_scope, layout, unit_rows
 from workers.pipelines.deduplicate import base_for
 
 SAMPLE_ROWS = 20_000
@@ -57,7 +57,7 @@ def estimate(
         versions = [version, *others]
         shards = [entry for one in versions for entry in manifests.read(store, one)["shards"]]
         base = None if rebuild else base_for(session, catalog, version, recipe, scope)
-    plan = layout(versions, recipe, settings.dedup_rows)
+        plan = layout(versions, recipe, unit_rows(session, versions, settings.dedup_rows))
     sample = _sample(store, shards)
     # What is compiled or loaded once a process is no part of the rate.
     _deduplicate(sample.head(2), recipe)

@@ -1,12 +1,17 @@
 """Peak resident memory of this process, as the kernel counts it."""
 
+import ctypes
 import logging
 import resource
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+
 log = logging.getLogger(__name__)
 
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Of glibc alone."""
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -16,6 +21,13 @@ def reset_peak() -> None:
         _RESET.write_text("5", encoding="ascii")
     except OSError as error:
         log.debug("the peak of memory cannot be reset: %s", error)
+
+
+def give_back() -> None:
+    """Return freed memory that the allocators keep to the system: a big unit does not weigh on the next."""
+    pa.default_memory_pool().release_unused()
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def peak_bytes() -> int:

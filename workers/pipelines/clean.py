@@ -78,6 +78,8 @@ def submit_clean(
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "raw")
         scope, others = dedup.asked_scope(session, dataset, against=against)
+        versions = [version, *others]
+        rows = dedup.unit_rows(session, versions, catalog.settings.dedup_rows)
         config = {
             "recipe": recipe.canonical(),
             "recipe_hash": recipe.digest(),
@@ -90,7 +92,7 @@ def submit_clean(
             kind="clean",
             dataset_id=found.id,
             version_id=version.id,
-            config=config | {"layout": dedup.layout([version, *others], recipe, catalog.settings.dedup_rows)},
+            config=config | {"layout": dedup.layout(versions, recipe, rows)},
             idempotency_key=runs.key_of_newest(session, dataset_id=found.id, kind="curated", asked=config, job="clean"),
             requested_by=requested_by,
         )

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import xxhash
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError
 from catalog.store import StoredFile
 from catalog.tables.curation import DuplicatePair
-from catalog.tables.datasets import Version
+from catalog.tables.datasets import Shard, Version
 from catalog.tables.engine import Run, Unit
 from curation.dedup.config import NearConfig
 from curation.dedup.exact import find_exact_duplicates
@@ -53,14 +53,28 @@ ENTRIES_A_RECORD = 8
 """A band entry is so much smaller than a record that this many take a record's room."""
 PAIRS = DuplicatePair.metadata.tables["duplicate_pairs"]
 KEY_COLUMNS = ["row", "id", "exact_hash", "length", "quality"]
+STORED_BYTES = 400
+"""Stored bytes of a text that take as much room as a short record: its shingles are as many as its characters."""
 REMOVED_SCHEMA = {"row": pl.Int64, "id": pl.String, "keeper_id": pl.String, "kind": pl.String}
 FOLLOWER_SCHEMA = {"record_id": pl.String, "keeper_id": pl.String, "row": pl.Int64}
+
+
+def unit_rows(session: Session, versions: Sequence[Version], dedup_rows: int) -> int:
+    """Records that a unit holds at a time: ``dedup_rows`` short ones, fewer the longer the datasets' texts are."""
+    datasets = {one.dataset_id for one in versions}
+    query = select(func.sum(Shard.size_bytes), func.sum(Shard.num_rows))
+    stored, rows = session.execute(query.where(Shard.dataset_id.in_(datasets), Shard.kind == "text")).one()
+    return max(1, round(dedup_rows / (1 + (stored or 0) / max(1, rows or 0) / STORED_BYTES)))
 
 
 def layout(versions: Sequence[Version], recipe: Recipe, dedup_rows: int) -> dict[str, int]:
     """How a run over a version, and others that it is compared with, is cut into units.
 
     Results do not depend on it, so it is no part of what makes two runs the same.
+
+    Parameters
+    ----------
+    dedup_rows : records that a unit holds at a time (``unit_rows``).
     """
     bands = recipe.near.bands if recipe.near is not None else 0
     num_records = sum(one.num_records for one in versions)

@@ -83,7 +83,7 @@ def submit_dedup(
             "manifest": version.manifest_sha256,
             "scope": scope,
         }
-        rows = catalog.settings.dedup_rows
+        rows = dedup.unit_rows(session, [version, *others], catalog.settings.dedup_rows)
         config: dict[str, Any] = same | {"layout": dedup.layout([version, *others], recipe, rows)}
         if is_indexed(recipe, scope):
             config["indexed"] = True
