@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from curation.dedup.characters import table
-from curation.dedup.rows import Utf8, normalized, over_slices, utf8
+from curation.dedup.rows import Utf8, normalized, over_slices, portions, utf8
 from curation.dedup.shingles import ShingleConfig
 
 
@@ -80,6 +80,18 @@ def _sign(
     outputs: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     """Fill those of ``outputs`` (signatures, band hashes, sketches) that have rows."""
+    for first, last in portions(texts):
+        _sign_portion(texts[first:last], shape, banding, drawn, threads, tuple(one[first:last] for one in outputs))
+
+
+def _sign_portion(
+    texts: pl.Series,
+    shape: ShingleConfig,
+    banding: tuple[int, int],
+    drawn: tuple[np.ndarray, np.ndarray],
+    threads: int,
+    outputs: tuple[np.ndarray, ...],
+) -> None:
     from curation.dedup.kernels import sign_rows  # compiles: numba takes half a second
 
     entries = table(fold_digits=shape.fold_digits)

@@ -14,6 +14,8 @@ from curation.dedup.normalize import normalize
 SLICES_PER_THREAD = 4
 """More slices than threads, so that one with long texts does not keep the others waiting."""
 MIN_SLICE_BYTES = 1 << 16
+PORTION_BYTES = 1 << 24
+"""Text that is normalized and hashed at a time; meanwhile that takes about ten times as much memory."""
 STRICT = True
 """Kernels stop at a text with a hard character, to be given it again once it is normalized."""
 
@@ -42,14 +44,32 @@ def utf8(texts: pl.Series) -> Utf8:
     ------
     DataError : a text is null.
     """
-    if texts.null_count():
-        raise DataError(f"{texts.null_count()} of {len(texts)} texts are null; drop or fill them first")
+    _refuse_nulls(texts)
     array = texts.rechunk().to_arrow()
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
     if not len(array):
         bounds = np.zeros(1, dtype=np.int64)
     return Utf8(np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, np.uint8), bounds)
+
+
+def _refuse_nulls(texts: pl.Series) -> None:
+    if texts.null_count():
+        raise DataError(f"{texts.null_count()} of {len(texts)} texts are null; drop or fill them first")
+
+
+def portions(texts: pl.Series) -> list[tuple[int, int]]:
+    """First and last row of slices of about ``PORTION_BYTES`` each that together are all rows, at least one.
+
+    Raises
+    ------
+    DataError : a text is null.
+    """
+    _refuse_nulls(texts)
+    ends = np.cumsum(texts.str.len_bytes().to_numpy().astype(np.int64))
+    total = int(ends[-1]) if len(texts) else 0
+    edges = np.unique(np.searchsorted(ends, np.arange(PORTION_BYTES, total, PORTION_BYTES)) + 1)
+    return list(pairwise([0, *edges[edges < len(texts)].tolist(), len(texts)]))
 
 
 def over_slices(rows: Utf8, work: Callable[[int, int], None], threads: int) -> None:

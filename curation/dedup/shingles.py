@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from curation.dedup.characters import table
-from curation.dedup.rows import Utf8, normalized, over_slices, utf8
+from curation.dedup.rows import Utf8, normalized, over_slices, portions, utf8
 from curation.tokens import Ragged, offsets_of
 
 
@@ -51,6 +51,14 @@ def shingle(texts: pl.Series, shape: ShingleConfig, *, threads: int = 1) -> Ragg
     ----------
     Broder (1997), On the resemblance and containment of documents, section 2.
     """
+    parts = [_shingle(texts[first:last], shape, threads) for first, last in portions(texts)]
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Ragged(np.concatenate([part.values for part in parts]), offsets_of(lengths))
+
+
+def _shingle(texts: pl.Series, shape: ShingleConfig, threads: int) -> Ragged:
     from curation.dedup.kernels import compact, shingle_rows  # compiles: numba takes half a second
 
     entries = table(fold_digits=shape.fold_digits)

@@ -9,6 +9,7 @@ import xxhash
 from datasketch import MinHash
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 from scipy.stats import binom
 
 from catalog.errors import ConfigError, DataError
@@ -21,6 +22,7 @@ from curation.dedup.kernels import settle_roots, unite
 from curation.dedup.minhash import band_hashes, signatures
 from curation.dedup.near import find_near_duplicates
 from curation.dedup.normalize import normalize
+from curation.dedup.rows import portions
 from curation.dedup.shingles import ShingleConfig, shingle
 from curation.dedup.verify import jaccard
 from curation.tokens import Ragged, hash_tokens, offsets_of
@@ -453,3 +455,18 @@ def test_presets_and_recall_targets_choose_the_banding():
     chosen = NearConfig.configured({"threshold": 0.7, "recall": 0.99})
     assert chosen.recall(0.7) >= 0.99
     assert chosen.num_perm <= 256
+
+
+def test_texts_are_shingled_and_signed_alike_however_much_is_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = pl.Series([f"{'한국어 문장 ' * (n % 5)}line {n} of some words ﬁne" * (n % 7 + 1) for n in range(60)])
+    config = NearConfig()
+    whole = shingle(texts, config), band_hashes(texts, config, bands=14, rows=8, seed=1)
+    for size in (1, 100, 1000):
+        monkeypatch.setattr("curation.dedup.rows.PORTION_BYTES", size)
+        assert portions(texts)[-1][1] == len(texts)
+        assert (len(portions(texts)) == len(texts)) == (size == 1)
+        parts = shingle(texts, config), band_hashes(texts, config, bands=14, rows=8, seed=1)
+        assert_array_equal(parts[0].values, whole[0].values)
+        assert_array_equal(parts[0].offsets, whole[0].offsets)
+        assert_array_equal(parts[1][0], whole[1][0])
+        assert_array_equal(parts[1][1], whole[1][1])
