@@ -20,6 +20,8 @@ FOLDER = "static-minilm-1"
 """Name of the distilled model in the cache; a new recipe gets a new number."""
 
 BATCH_TEXTS = 1_024
+BATCH_CHARS = 1 << 19
+"""Tokens of a batch are objects of some hundred bytes each."""
 _BATCH_TOKENS = 512
 _SIF = 1e-4
 """Weight of smooth inverse frequency (Arora et al. 2017, section 3.1)."""
@@ -127,4 +129,6 @@ def static(texts: Sequence[str], cache: Path) -> np.ndarray:
         return np.empty((0, DIMENSIONS), dtype=np.float32)
     with _LOADING:
         model = _load(cache.absolute())
-    return unit_rows(model.encode(list(texts), batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True))
+    mean_chars = max(1, sum(map(len, texts)) // len(texts))
+    size = max(1, min(BATCH_TEXTS, BATCH_CHARS // mean_chars))
+    return unit_rows(model.encode(list(texts), batch_size=size, show_progress_bar=False, convert_to_numpy=True))
