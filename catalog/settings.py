@@ -48,7 +48,9 @@ class Settings(BaseSettings):
     shard_bytes: int = Field(64 * 2**20, ge=1024, description="bytes of text a shard holds at most")
     max_line_bytes: int = Field(16 * 2**20, ge=1024, description="a longer line is quarantined, not read")
     dedup_rows: int = Field(
-        250_000, ge=1, description="records a unit of deduplication holds at a time: memory against number of units"
+        250_000,
+        ge=1,
+        description="short records a unit of deduplication holds at a time, fewer long ones: memory against units",
     )
     pii_key: SecretStr | None = Field(
         None, min_length=16, exclude=True, description="secret of the pseudonyms that the pii step's action hash writes"

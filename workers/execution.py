@@ -12,7 +12,7 @@ from catalog.errors import ServiceError, TransientError
 from catalog.store import Store
 from workers import engine
 from workers.engine import Claim, LostClaimError
-from workers.memory import give_back, peak_bytes, reset_peak
+from workers.memory import peak_bytes, release_memory, reset_peak
 from workers.pipelines import PIPELINES
 from workers.stopping import STOPPING
 
@@ -105,7 +105,7 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     stage = PIPELINES[mine.run_kind].member.stages[mine.stage]
     try:
         with context.heartbeat():
-            give_back()
+            release_memory()
             reset_peak()
             outcome = stage.work(context)
             done, total = context.num_done, context.num_total

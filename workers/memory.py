@@ -23,7 +23,7 @@ def reset_peak() -> None:
         log.debug("the peak of memory cannot be reset: %s", error)
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return freed memory that the allocators keep to the system: a big unit does not weigh on the next."""
     pa.default_memory_pool().release_unused()
     if _TRIM is not None:
