@@ -55,7 +55,10 @@ class Sweeper(threading.Thread):
             now = self.catalog.now(session)
             worker = session.get(Worker, engine.this_process())
             if worker is None:
-                session.add(Worker(name=engine.this_process(), pid=os.getpid(), started_at=now, seen_at=now))
+                serves = ",".join(self.catalog.settings.serves)
+                session.add(
+                    Worker(name=engine.this_process(), pid=os.getpid(), needs=serves, started_at=now, seen_at=now)
+                )
             else:
                 worker.seen_at = now
 
@@ -94,7 +97,7 @@ def main() -> None:
             # Not between two sweeps: those may be rare, and long.
             threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
         sweeper.start()
-        make_app(settings).worker_main(worker_arguments(options.name))
+        make_app(settings).worker_main(worker_arguments(options.name, settings.serves))
     finally:
         STOPPING.set()
         with catalog.write() as session:
