@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, gt=0, description="how long a unit stays claimed without a heartbeat")
     heartbeat_seconds: float = Field(15.0, gt=0, description="how often a running unit renews its lease")
     sweep_seconds: float = Field(5.0, gt=0, description="how often expired leases and unsent messages are looked for")
+    watch_settle_seconds: float = Field(
+        10.0, ge=0, description="a file of a watched folder is taken in once it has not changed for so long"
+    )
     max_attempts: int = Field(3, ge=1, description="claims of a unit before it is poisoned")
     broker_poll_seconds: float = Field(0.02, gt=0, description="how often an idle worker polls the embedded broker")
     label_lease_seconds: float = Field(600.0, gt=0, description="how long an annotator holds a task without a sign")

@@ -17,7 +17,7 @@ from catalog.migrate import check_revision
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.engine import Worker
-from workers import engine
+from workers import engine, requests, schedules
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
@@ -41,6 +41,8 @@ class Sweeper(threading.Thread):
             try:
                 self._show_life()
                 engine.sweep(self.catalog, idle=not self.busy.is_set())
+                schedules.tick(self.catalog)
+                requests.settle_requests(self.catalog)
                 relay(self.catalog, self.app)
             except ServiceError as error:
                 log.warning("sweep failed, will try again: %s", error)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.tables.base import Base, Id, Json, Moment, new_id
 
-TRIGGERS = ("cron", "ingest", "watch")
+TRIGGERS = ("cron", "ingest", "clean", "watch")
 MISSED = ("once", "skip")
 OUTCOMES = ("pending", "started", "unchanged", "skipped", "refused")
 REQUEST_STATES = ("waiting", "started", "refused", "cancelled")
@@ -46,7 +46,7 @@ class Schedule(Base):
     next_at: Mapped[datetime | None] = mapped_column(Moment, index=True)
     """When it is due, of trigger ``cron``; when it looks again, of ``watch``."""
     cursor: Mapped[str | None] = mapped_column(Id)
-    """The raw version that trigger ``ingest`` has seen last."""
+    """The version that trigger ``ingest`` (raw) or ``clean`` (curated) has seen last."""
     problem: Mapped[str | None] = mapped_column(Text)
     """What keeps it from looking, e.g. a folder that is gone; null when all is well."""
     created_by: Mapped[str | None] = mapped_column(String(200))
@@ -102,6 +102,8 @@ class Request(Base):
     max_units: Mapped[int | None]
     state: Mapped[str] = mapped_column(String(20), default="waiting", index=True)
     run_id: Mapped[str | None] = mapped_column(Id)
+    queue_id: Mapped[str | None] = mapped_column(Id)
+    """The labeling queue that it opened, of kind ``label``: what comes after waits for its end."""
     reason: Mapped[str | None] = mapped_column(Text)
     requested_by: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(Moment)
