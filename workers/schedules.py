@@ -7,6 +7,7 @@ is the same run. So a time is never lost and never counts twice, whoever dies wh
 """
 
 import logging
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -66,6 +67,16 @@ def next_time(cron: str, timezone: str, after: datetime) -> datetime:
 def in_words(cron: str) -> str:
     """A cron expression as people say it."""
     return str(CronSim(cron, datetime(2026, 1, 1)).explain())  # noqa: DTZ001 - only the words are asked for
+
+
+def when(schedule: Schedule) -> str:
+    """What a schedule waits for, in words."""
+    if schedule.trigger == "cron":
+        zone = "" if schedule.timezone == "UTC" else f" in {schedule.timezone}"
+        return f"{in_words(str(schedule.cron))}{zone or ' UTC'} ({schedule.cron})"
+    if schedule.trigger == "watch":
+        return f"when files appear in {schedule.folder}"
+    return "whenever new data has come in" if schedule.trigger == "ingest" else "whenever it was cleaned anew"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,8 +161,10 @@ def add_schedule(session: Session, wanted: Wanted, *, now: datetime, created_by:
 
 def _check(session: Session, wanted: Wanted) -> None:
     trigger = wanted.trigger
-    if not 1 <= len(wanted.name) <= 100 or not wanted.name.isprintable():
-        raise ConfigError(f"name={wanted.name!r} must be 1 to 100 printable characters")
+    if not re.fullmatch(r"\w[\w.-]{0,99}", wanted.name):
+        raise ConfigError(
+            f"name={wanted.name!r} must be 1 to 100 letters, digits, '.', '-' or '_', beginning with a letter or digit"
+        )
     if wanted.missed not in MISSED:
         raise ConfigError(f"missed={wanted.missed!r} is unknown; {nearest(wanted.missed, MISSED)}")
     if trigger == "clean" and wanted.kind == "clean":
@@ -531,4 +544,5 @@ __all__ = [
     "next_time",
     "settle",
     "tick",
+    "when",
 ]
