@@ -28,7 +28,7 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.schedules import MISSED, Firing, Request, Schedule, WatchedFile
-from workers import jobs, requests
+from workers import jobs, requests, webhooks
 from workers.runs import check_steering
 
 INGEST = "ingest"
@@ -416,7 +416,7 @@ def settle(catalog: Catalog) -> int:
             continue
         for firing in firings[:-1]:
             reason = f"that of {firings[-1].due_at:%Y-%m-%d %H:%M} stands for it"
-            settled += _record(catalog, firing, outcome="skipped", reason=reason)
+            settled += _record(catalog, firing, schedule, outcome="skipped", reason=reason)
         settled += _start(catalog, schedule, firings[-1])
     return settled
 
@@ -453,7 +453,7 @@ def _start(catalog: Catalog, schedule: Schedule, firing: Firing) -> int:
         # A job's bug must become a reason in the history: other schedules wait for their turn.
         log.exception("schedule %r failed", schedule.name)
         outcome = {"outcome": "refused", "reason": f"{type(error).__name__}: {error}"}
-    return _record(catalog, firing, **outcome)
+    return _record(catalog, firing, schedule, **outcome)
 
 
 def _ask(catalog: Catalog, schedule: Schedule) -> dict[str, Any]:
@@ -521,15 +521,19 @@ def _mapping_of(catalog: Catalog, dataset: str) -> Any:
     return Mapping(text=None if turns else found.text_column, turns=turns, label=found.label_column)
 
 
-def _record(catalog: Catalog, firing: Firing, **values: Any) -> int:
+def _record(catalog: Catalog, firing: Firing, schedule: Schedule, **values: Any) -> int:
     with catalog.write() as session:
+        now = catalog.now(session)
         changed = session.execute(
             update(Firing)
             .where(Firing.id == firing.id, Firing.outcome == "pending")
-            .values(settled_at=catalog.now(session), **values)
+            .values(settled_at=now, **values)
             .execution_options(synchronize_session=False)
         )
         assert isinstance(changed, CursorResult)
+        if changed.rowcount == 1 and values["outcome"] == "refused":
+            payload = {"schedule": schedule.name, "due_at": firing.due_at.isoformat(), "reason": values["reason"]}
+            webhooks.emit(session, event="schedule.refused", about=firing.id, payload=payload, now=now)
         return changed.rowcount
 
 

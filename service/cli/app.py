@@ -30,6 +30,7 @@ from service.cli import (
     schedules,
     steering,
     teaching,
+    webhooks,
     what_if,
 )
 from service.cli.output import complain, err, first_line
@@ -72,6 +73,7 @@ for module in (
     running,
     steering,
     schedules,
+    webhooks,
     *JUDGING,
     dedup,
     passages,

@@ -65,12 +65,16 @@ COMMANDS = [
     "schedule run",
     "schedule remove",
     "label close",
+    "webhook add",
+    "webhook list",
+    "webhook deliveries",
+    "webhook remove",
     "pause",
     "resume",
     "steer",
     "logs",
 ]
-GROUPS = ("label", "dedup", "recipe", "pii", "quality", "schedule")
+GROUPS = ("label", "dedup", "recipe", "pii", "quality", "schedule", "webhook")
 NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 

@@ -449,3 +449,20 @@ def test_a_job_that_waits_for_a_run_is_a_request_until_then(worlds):
     assert client.delete(f"{API}/requests/{request_id}").status_code == 204
     assert client.delete(f"{API}/requests/{request_id}").status_code == 409
     assert client.post(f"{API}/runs", json=body | {"after": "none-such"}).status_code == 404
+
+
+def test_webhooks_are_for_administrators_and_secrets_are_shown_once(worlds):
+    hook = {"url": "https://example.org/hook", "events": ["run.done"]}
+    assert worlds.client("curator").post(f"{API}/webhooks", json=hook).status_code == 403
+    client = worlds.client("admin")
+    made = client.post(f"{API}/webhooks", json=hook)
+    assert made.status_code == 201
+    assert made.json()["secret"].startswith("whsec_")
+    listed = client.get(f"{API}/webhooks")
+    assert [one["url"] for one in listed.json()["items"]] == [hook["url"]]
+    assert "whsec_" not in listed.text
+    assert client.get(f"{API}/webhooks/{made.json()['id']}/deliveries").json()["items"] == []
+    assert client.post(f"{API}/webhooks", json=hook | {"url": "http://169.254.169.254/"}).status_code == 422
+    assert client.post(f"{API}/webhooks", json=hook | {"events": ["run.dnoe"]}).status_code == 422
+    assert client.delete(f"{API}/webhooks/{made.json()['id']}").status_code == 204
+    assert client.delete(f"{API}/webhooks/{made.json()['id']}").status_code == 404
