@@ -7,6 +7,7 @@ import threading
 
 import uvicorn
 
+from catalog import logs
 from catalog.errors import ServiceError
 from catalog.settings import load_settings
 from service.app import create_app
@@ -25,11 +26,13 @@ def main() -> None:
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from error
+    logs.configure(settings, worker="service")
     if options.parent is not None:
         threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        # Its lines go where all others go.
+        log_config=None,
         access_log=False,
         server_header=False,
         # Without a proxy of ours in front, a caller could name any address in X-Forwarded-For.

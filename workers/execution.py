@@ -1,5 +1,6 @@
 """Running one claimed unit: heartbeat beside it, its result committed once, its failure recorded."""
 
+import contextvars
 import logging
 import threading
 import time
@@ -9,6 +10,7 @@ from functools import cached_property
 
 from catalog.database import Catalog
 from catalog.errors import ServiceError, TransientError
+from catalog.logs import log_context
 from catalog.store import Store
 from workers import engine
 from workers.engine import Claim, LostClaimError
@@ -61,7 +63,9 @@ class UnitContext:
     def heartbeat(self) -> Iterator[None]:
         """Keep the lease alive from a thread of its own while the body runs."""
         done = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(done,), name="heartbeat", daemon=True)
+        # With this thread's context, so that its log lines name the unit too.
+        beat = contextvars.copy_context()
+        thread = threading.Thread(target=beat.run, args=(self._beat, done), name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
@@ -101,6 +105,14 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     mine = engine.claim(catalog, unit_id, owner)
     if mine is None:
         return "nothing"
+    with log_context(run_id=mine.run_id, unit_id=mine.unit_id, stage=mine.stage_name):
+        began = time.monotonic()
+        outcome = _work(catalog, mine)
+        log.info("unit %s after %.3f s, attempt %d", outcome, time.monotonic() - began, mine.attempts)
+    return outcome
+
+
+def _work(catalog: Catalog, mine: Claim) -> str:
     context = UnitContext(catalog, mine)
     stage = PIPELINES[mine.run_kind].member.stages[mine.stage]
     try:
@@ -116,11 +128,12 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     except StoppedError:
         return _give_back(catalog, mine)
     except ServiceError as error:
+        log.warning("unit failed: %s", error)
         _record_failure(catalog, mine, f"{error}", retry=isinstance(error, TransientError))
         return "failed"
     except Exception as error:
         # A stage's bug must become a reason on the unit, not a dead worker.
-        log.exception("unit %s (%s) failed", mine.unit_id, mine.stage_name)
+        log.exception("unit failed")
         _record_failure(catalog, mine, f"{type(error).__name__}: {error}", retry=True)
         return "failed"
     return "done"

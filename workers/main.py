@@ -8,9 +8,10 @@ import sys
 import threading
 import warnings
 
-from celery.signals import task_postrun, task_prerun
+from celery.signals import setup_logging, task_postrun, task_prerun
 from sqlalchemy import delete
 
+from catalog import logs
 from catalog.database import Catalog
 from catalog.errors import ServiceError
 from catalog.migrate import check_revision
@@ -21,7 +22,8 @@ from workers import engine
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
-log = logging.getLogger(__name__)
+# Not by its own name, which is __main__ in a worker.
+log = logging.getLogger("workers.main")
 
 
 class Sweeper(threading.Thread):
@@ -76,7 +78,9 @@ def main() -> None:
     options = parser.parse_args()
     settings = load_settings()
     limit_threads(settings.num_workers)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings, worker=options.name)
+    # Or Celery would set up logging of its own on top.
+    setup_logging.connect(lambda **_: None, weak=False)
     # Celery prints advice about running as root and about its own deprecations on every start.
     warnings.filterwarnings("ignore", module=r"celery\..*")
     catalog = Catalog(settings)
@@ -94,9 +98,11 @@ def main() -> None:
             # Not between two sweeps: those may be rare, and long.
             threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
         sweeper.start()
+        log.info("worker %s started", engine.this_process())
         make_app(settings).worker_main(worker_arguments(options.name))
     finally:
         STOPPING.set()
+        log.info("worker stops")
         with catalog.write() as session:
             session.execute(delete(Worker).where(Worker.name == engine.this_process()))
 
