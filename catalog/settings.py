@@ -55,6 +55,12 @@ class Settings(BaseSettings):
     pii_key: SecretStr | None = Field(
         None, min_length=16, exclude=True, description="secret of the pseudonyms that the pii step's action hash writes"
     )
+    otlp_endpoint: str = Field(
+        "", description="base URL of an OpenTelemetry collector (OTLP over HTTP); empty means no traces"
+    )
+    metrics_from_loopback: bool = Field(
+        default=False, description="let programs on this machine read /metrics without a token"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level of Winnow's own log lines; libraries log from warnings on"
     )

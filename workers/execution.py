@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
+from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ServiceError, TransientError
 from catalog.logs import log_context
 from catalog.store import Store
+from catalog.tables.engine import Run, Unit
 from workers import engine
 from workers.engine import Claim, LostClaimError
 from workers.memory import peak_bytes, release_memory, reset_peak
@@ -105,11 +107,27 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     mine = engine.claim(catalog, unit_id, owner)
     if mine is None:
         return "nothing"
-    with log_context(run_id=mine.run_id, unit_id=mine.unit_id, stage=mine.stage_name):
+    with (
+        log_context(run_id=mine.run_id, unit_id=mine.unit_id, stage=mine.stage_name),
+        tracing.unit_span(
+            mine.stage_name, mine.run_id, unit_id=mine.unit_id, epoch=mine.epoch, attempt=mine.attempts
+        ) as span,
+    ):
         began = time.monotonic()
         outcome = _work(catalog, mine)
+        if span is not None:
+            span.set_attribute("winnow.outcome", outcome)
+            _trace_ended_run(catalog, mine)
         log.info("unit %s after %.3f s, attempt %d", outcome, time.monotonic() - began, mine.attempts)
     return outcome
+
+
+def _trace_ended_run(catalog: Catalog, mine: Claim) -> None:
+    """Send the run's own span if this unit was the one that ended it: the two then ended in one transaction."""
+    with catalog.read() as session:
+        run = session.get_one(Run, mine.run_id)
+        if run.finished_at is not None and run.finished_at == session.get_one(Unit, mine.unit_id).finished_at:
+            tracing.run_span(run.kind, run.id, run.state, run.created_at, run.finished_at)
 
 
 def _work(catalog: Catalog, mine: Claim) -> str:

@@ -11,7 +11,7 @@ import warnings
 from celery.signals import setup_logging, task_postrun, task_prerun
 from sqlalchemy import delete
 
-from catalog import logs
+from catalog import logs, tracing
 from catalog.database import Catalog
 from catalog.errors import ServiceError
 from catalog.migrate import check_revision
@@ -85,6 +85,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"celery\..*")
     catalog = Catalog(settings)
     try:
+        tracing.configure(settings, "winnow-worker")
         check_revision(catalog)
         Store.of(settings).check()
         sweeper = Sweeper(catalog)
@@ -103,6 +104,7 @@ def main() -> None:
     finally:
         STOPPING.set()
         log.info("worker stops")
+        tracing.shut_down()
         with catalog.write() as session:
             session.execute(delete(Worker).where(Worker.name == engine.this_process()))
 
