@@ -21,6 +21,7 @@ from service.cli import (
     label_errors,
     labels,
     mapping,
+    operations,
     passages,
     pii,
     quality,
@@ -65,7 +66,19 @@ def _home(
 
 
 JUDGING = (cleaning, what_if, bias, pii, recipes, export)
-for module in (admin, running, *JUDGING, dedup, passages, mapping, label_errors, difficulty, teaching, reports):
+for module in (
+    admin,
+    running,
+    operations,
+    *JUDGING,
+    dedup,
+    passages,
+    mapping,
+    label_errors,
+    difficulty,
+    teaching,
+    reports,
+):
     module.add(app)
 app.add_typer(labels.app, name="label")
 app.add_typer(quality.app, name="quality")
