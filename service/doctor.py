@@ -19,7 +19,7 @@ from catalog.migrate import check_revision, latest_revision
 from catalog.settings import Settings
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Shard, Version
-from catalog.tables.engine import Outbox, Run, Unit
+from catalog.tables.engine import READY, Outbox, Run, Unit
 from workers.app import broker_name
 from workers.probes import check_broker
 from workers.runs import num_workers_alive
@@ -228,7 +228,7 @@ def _files(catalog: Catalog, sample: int) -> Iterator[Finding]:
 def _workers(catalog: Catalog) -> Iterator[Finding]:
     alive = num_workers_alive(catalog)
     with catalog.read() as session:
-        waiting = (Unit.state == "ready", Run.state == "running")
+        waiting = (READY, Run.state == "running", Run.paused_at.is_(None))
         count = session.scalar(select(func.count()).select_from(Unit).join(Run, Run.id == Unit.run_id).where(*waiting))
     if not alive and count:
         yield Finding("workers", PROBLEM, f"{count:,} units wait and no worker is alive", "start some: `winnow up`")

@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ForbiddenError
+from catalog.settings import NEEDS
 from catalog.tables.datasets import Shard, Source
-from catalog.tables.engine import Outbox, Run, Unit
+from catalog.tables.engine import READY, Outbox, Run, Unit
 from catalog.tables.labeling import Annotation
 from workers.runs import num_workers_alive
 
@@ -32,8 +33,6 @@ RECENT_SECONDS = 300.0
 SLOW_SECONDS = 60.0
 """What takes a walk over a whole table is read at most this often by a process."""
 LIVE_STATES = ("ready", "running", "poisoned")
-NEEDS = "cpu"
-"""What every unit needs of its worker, until units say so themselves."""
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -107,23 +106,30 @@ def units_by_state(session: Session) -> list[Metric]:
 def queue(session: Session, now: datetime) -> list[Metric]:
     """What waits: for a worker, for a sweep, for the broker."""
     ready = (
-        select(func.count(), func.min(Unit.ready_at))
+        select(Unit.needs, func.count(), func.min(Unit.ready_at))
         .join(Run, Run.id == Unit.run_id)
-        .where(Unit.state == "ready", Run.state == "running")
+        .where(READY, Run.state == "running", Run.paused_at.is_(None))
+        .group_by(Unit.needs)
     )
-    count, oldest = session.execute(ready).one()
+    waiting_for = {need: (count, oldest) for need, count, oldest in session.execute(ready)}
+    by_need = [(need, *waiting_for.get(need, (0, None))) for need in NEEDS]
     expired = session.scalar(
         select(func.count()).select_from(Unit).where(Unit.state == "running", Unit.lease_until < now)
     )
     waiting, first = session.execute(select(func.count(), func.min(Outbox.created_at))).one()
     needs = ("needs",)
     return [
-        _gauge("units_ready", "Units of running runs that wait for a worker.", needs, [((NEEDS,), count)]),
+        _gauge(
+            "units_ready",
+            "Units of running runs, not paused, that wait for a worker.",
+            needs,
+            [((need,), count) for need, count, _ in by_need],
+        ),
         _gauge(
             "oldest_ready_seconds",
             "How long the unit that has waited longest has been ready; 0 when none waits.",
             needs,
-            [((NEEDS,), _age(oldest, now))],
+            [((need,), _age(oldest, now)) for need, _, oldest in by_need],
         ),
         _gauge(
             "leases_expired",

@@ -11,7 +11,7 @@ from functools import cached_property
 from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ServiceError, TransientError
-from catalog.logs import log_context
+from catalog.logs import log_context, redacted, secrets_of
 from catalog.store import Store
 from catalog.tables.engine import Run, Unit
 from workers import engine
@@ -19,6 +19,7 @@ from workers.engine import Claim, LostClaimError
 from workers.memory import peak_bytes, release_memory, reset_peak
 from workers.pipelines import PIPELINES
 from workers.stopping import STOPPING
+from workers.unit_log import UnitLogHandler, unit_log
 
 log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
@@ -62,12 +63,12 @@ class UnitContext:
             raise StoppedError
 
     @contextmanager
-    def heartbeat(self) -> Iterator[None]:
-        """Keep the lease alive from a thread of its own while the body runs."""
+    def heartbeat(self, lines: UnitLogHandler) -> Iterator[None]:
+        """Keep the lease alive, and what is logged written, from a thread of its own while the body runs."""
         done = threading.Event()
         # With this thread's context, so that its log lines name the unit too.
         beat = contextvars.copy_context()
-        thread = threading.Thread(target=beat.run, args=(self._beat, done), name="heartbeat", daemon=True)
+        thread = threading.Thread(target=beat.run, args=(self._beat, done, lines), name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
@@ -75,7 +76,7 @@ class UnitContext:
             done.set()
             thread.join()
 
-    def _beat(self, done: threading.Event) -> None:
+    def _beat(self, done: threading.Event, lines: UnitLogHandler) -> None:
         pause = min(PROGRESS_SECONDS, self.catalog.settings.heartbeat_seconds)
         shown = (0, 0)
         last = time.monotonic()
@@ -93,18 +94,19 @@ class UnitContext:
                 log.exception("heartbeat of unit %s failed, will try again", self.claim.unit_id)
                 continue
             shown, last = now, time.monotonic()
+            lines.flush_to(self.catalog)
 
 
 def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
-    """Claim, work and commit one unit; return what became of it.
+    """Claim the unit, or one that comes before it, work and commit; return what became of it.
 
     Returns
     -------
-    ``"nothing"`` (not claimable: repeated or late message), ``"done"``, ``"lost"``, ``"stopped"`` or ``"failed"``.
+    ``"nothing"`` (to take up: the message was late), ``"done"``, ``"lost"``, ``"stopped"`` or ``"failed"``.
     """
     if STOPPING.is_set():
         return "nothing"
-    mine = engine.claim(catalog, unit_id, owner)
+    mine = engine.take(catalog, unit_id, owner)
     if mine is None:
         return "nothing"
     with (
@@ -114,7 +116,8 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
         ) as span,
     ):
         began = time.monotonic()
-        outcome = _work(catalog, mine)
+        with unit_log(catalog, mine) as lines:
+            outcome = _work(catalog, mine, lines)
         if span is not None:
             span.set_attribute("winnow.outcome", outcome)
             _trace_ended_run(catalog, mine)
@@ -130,11 +133,11 @@ def _trace_ended_run(catalog: Catalog, mine: Claim) -> None:
             tracing.run_span(run.kind, run.id, run.state, run.created_at, run.finished_at)
 
 
-def _work(catalog: Catalog, mine: Claim) -> str:
+def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
     context = UnitContext(catalog, mine)
     stage = PIPELINES[mine.run_kind].member.stages[mine.stage]
     try:
-        with context.heartbeat():
+        with context.heartbeat(lines):
             release_memory()
             reset_peak()
             outcome = stage.work(context)
@@ -146,7 +149,7 @@ def _work(catalog: Catalog, mine: Claim) -> str:
     except StoppedError:
         return _give_back(catalog, mine)
     except ServiceError as error:
-        log.warning("unit failed: %s", error)
+        log.error("%s", error)
         _record_failure(catalog, mine, f"{error}", retry=isinstance(error, TransientError))
         return "failed"
     except Exception as error:
@@ -167,6 +170,8 @@ def _give_back(catalog: Catalog, mine: Claim) -> str:
 
 
 def _record_failure(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:
+    # It is shown to everybody, and a driver's error may quote an address with its password.
+    reason = redacted(reason, secrets_of(catalog.settings))
     try:
         engine.fail(catalog, mine, reason, retry=retry)
     except LostClaimError as lost:

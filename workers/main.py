@@ -18,7 +18,7 @@ from catalog.migrate import check_revision
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.engine import Worker
-from workers import engine
+from workers import engine, requests, schedules
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
@@ -43,6 +43,8 @@ class Sweeper(threading.Thread):
             try:
                 self._show_life()
                 engine.sweep(self.catalog, idle=not self.busy.is_set())
+                schedules.tick(self.catalog)
+                requests.settle_requests(self.catalog)
                 relay(self.catalog, self.app)
             except ServiceError as error:
                 log.warning("sweep failed, will try again: %s", error)
@@ -57,7 +59,10 @@ class Sweeper(threading.Thread):
             now = self.catalog.now(session)
             worker = session.get(Worker, engine.this_process())
             if worker is None:
-                session.add(Worker(name=engine.this_process(), pid=os.getpid(), started_at=now, seen_at=now))
+                serves = ",".join(self.catalog.settings.serves)
+                session.add(
+                    Worker(name=engine.this_process(), pid=os.getpid(), needs=serves, started_at=now, seen_at=now)
+                )
             else:
                 worker.seen_at = now
 
@@ -100,7 +105,7 @@ def main() -> None:
             threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
         sweeper.start()
         log.info("worker %s started", engine.this_process())
-        make_app(settings).worker_main(worker_arguments(options.name))
+        make_app(settings).worker_main(worker_arguments(options.name, settings.serves))
     finally:
         STOPPING.set()
         log.info("worker stops")

@@ -28,6 +28,7 @@ from service.cli import (
     recipes,
     reports,
     running,
+    steering,
     teaching,
     what_if,
 )
@@ -70,6 +71,7 @@ for module in (
     admin,
     running,
     operations,
+    steering,
     *JUDGING,
     dedup,
     passages,

@@ -47,7 +47,7 @@ def add_units(world: World) -> None:
         session.add(run)
         session.flush()
 
-        def unit(position: int, state: str, **times: float) -> Unit:
+        def unit(position: int, state: str, needs: str = "cpu", **times: float) -> Unit:
             moments = {name: now - timedelta(seconds=ago) for name, ago in times.items()}
             return Unit(
                 run_id=run.id,
@@ -56,13 +56,14 @@ def add_units(world: World) -> None:
                 position=position,
                 payload={},
                 state=state,
+                needs=needs,
                 **({"ready_at": now} | moments),
             )
 
         session.add_all(
             [
                 unit(0, "ready", ready_at=90.0),
-                unit(1, "ready", ready_at=30.0),
+                unit(1, "ready", needs="embed", ready_at=30.0),
                 unit(2, "running", started_at=5.0, lease_until=-30.0),
                 unit(3, "running", started_at=99.0, lease_until=2.0),
                 unit(4, "done", started_at=20.0, finished_at=16.0),
@@ -91,7 +92,9 @@ def test_figures_are_those_of_the_database_whichever_process_is_asked(worlds: Wo
             ("winnow_units", {"state": "done"}, 3),
             ("winnow_units", {"state": "poisoned"}, 1),
             ("winnow_units_live", {"state": "ready", "stage": "measure"}, 2),
-            ("winnow_units_ready", {"needs": "cpu"}, 2),
+            ("winnow_units_ready", {"needs": "cpu"}, 1),
+            ("winnow_units_ready", {"needs": "embed"}, 1),
+            ("winnow_units_ready", {"needs": "train"}, 0),
             ("winnow_leases_expired", {}, 1),
             ("winnow_outbox_messages", {}, 1),
             ("winnow_workers_alive", {}, 1),
@@ -102,16 +105,21 @@ def test_figures_are_those_of_the_database_whichever_process_is_asked(worlds: Wo
         ):
             assert found[name, tuple(sorted(labels.items()))] == value, name
         assert 90 <= found["winnow_oldest_ready_seconds", (("needs", "cpu"),)] < 150
+        assert 30 <= found["winnow_oldest_ready_seconds", (("needs", "embed"),)] < 90
         assert 7 <= found["winnow_outbox_oldest_seconds", ()] < 67
         assert found["winnow_recent_unit_seconds", (("stage", "measure"),)] == pytest.approx(6.0, abs=0.01)
         assert found["winnow_database_bytes", ()] > 100_000
 
 
-def test_units_of_a_run_that_has_ended_wait_for_nobody(world: World) -> None:
+@pytest.mark.parametrize("ended", ["cancelled", "paused"])
+def test_units_of_a_run_that_does_not_go_on_wait_for_nobody(world: World, ended: str) -> None:
     add_units(world)
     with world.catalog.write() as session:
         run = session.scalars(select(Run).where(Run.state == "running")).one()
-        run.state = "cancelled"
+        if ended == "paused":
+            run.paused_at = world.catalog.now(session)
+        else:
+            run.state = ended
     found = scraped(world.client("admin").get("/metrics").text)
     assert found["winnow_units_ready", (("needs", "cpu"),)] == 0
     assert found["winnow_oldest_ready_seconds", (("needs", "cpu"),)] == 0

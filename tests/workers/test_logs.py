@@ -19,10 +19,13 @@ from sqlalchemy import func, select
 from catalog import logs
 from catalog.database import Catalog
 from catalog.settings import Settings
-from catalog.tables.engine import Unit
+from catalog.tables.engine import Run, Unit, UnitLog
 from tests.workers.corpus import write_files
 from tests.workers.test_determinism import ask_ingest, make_catalog
+from workers import engine
 from workers.app import make_app, relay
+from workers.execution import _record_failure
+from workers.unit_log import unit_log
 
 TOKEN = "wnw_0123456789abcdef_" + "k" * 43
 SECRETS = {
@@ -78,6 +81,28 @@ def test_no_secret_is_in_a_line_whether_told_or_raised(name: str, tmp_path: Path
     assert secret not in stream.getvalue()
     assert stream.getvalue().count(logs.HIDDEN) >= 3
     assert "RuntimeError" in lines[1]["exception"]
+
+
+def test_no_secret_is_in_what_is_kept_with_a_unit(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home")
+    ask_ingest(catalog, write_files(tmp_path / "in", 1, 10))
+    with catalog.read() as session:
+        unit_id = session.scalars(select(Unit.id)).first()
+    assert unit_id is not None
+    mine = engine.take(catalog, unit_id, engine.this_process())
+    assert mine is not None
+    with unit_log(catalog, mine):
+        logging.getLogger("workers.anything").warning("refused: %s", TOKEN)
+    _record_failure(catalog, mine, f"no answer from redis://me:hunter2pass@queue/0 for {TOKEN}", retry=False)
+    with catalog.read() as session:
+        told = [
+            *session.scalars(select(UnitLog.message)),
+            *session.scalars(select(Unit.reason)),
+            *session.scalars(select(Run.reason)),
+        ]
+    assert [one.count(logs.HIDDEN) for one in told if one] == [1, 2, 2]
+    assert not any("hunter2pass" in one or "k" * 43 in one for one in told if one)
+    catalog.close()
 
 
 def test_level_is_of_our_own_lines_and_an_uncaught_error_is_a_line_too(tmp_path: Path, logged: Any) -> None:
