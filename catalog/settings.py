@@ -6,7 +6,7 @@ Moving from a laptop to many machines changes nothing but these values.
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -65,6 +65,15 @@ class Settings(BaseSettings):
     )
     pii_key: SecretStr | None = Field(
         None, min_length=16, exclude=True, description="secret of the pseudonyms that the pii step's action hash writes"
+    )
+    otlp_endpoint: str = Field(
+        "", description="base URL of an OpenTelemetry collector (OTLP over HTTP); empty means no traces"
+    )
+    metrics_from_loopback: bool = Field(
+        default=False, description="let programs on this machine read /metrics without a token"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level of Winnow's own log lines; libraries log from warnings on"
     )
     token_days: int = Field(90, ge=1, description="days until a new token expires")
 

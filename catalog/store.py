@@ -12,8 +12,9 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ _VERIFIED: set[tuple[str, int]] = set()
 """Mapped files that this process has verified, by path and time of change."""
 ROW_GROUP = 16_384
 """Rows of a shard that are written and read at a time."""
+PROBE = ".winnow-probe-"
+ASIDE = ".removing"
+"""Suffix of a file that is about to be deleted."""
 MARKER = ".winnow-store"
 """An empty prefix of an object store does not exist; this file, made by ``create``, is what makes it."""
 
@@ -58,6 +62,25 @@ class StoredFile:
     def from_json(cls, value: dict[str, Any]) -> "StoredFile":
         """The inverse of ``to_json``."""
         return cls(**value)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that lies in the store, whoever refers to it.
+
+    Parameters
+    ----------
+    modified : seconds since 1970, by the store's clock.
+    """
+
+    name: str
+    size_bytes: int
+    modified: float
+
+
+def _modified(filesystem: Any, where: str, told: dict[str, Any]) -> float:
+    moment = told.get("LastModified") or told.get("mtime") or told.get("created") or filesystem.modified(where)
+    return float(moment.timestamp() if isinstance(moment, datetime) else moment)
 
 
 class Store:
@@ -269,6 +292,87 @@ class Store:
         document: dict[str, Any] = json.loads(self._read(file))
         return document
 
+    def probe(self) -> None:
+        """Write a small file and take it away again.
+
+        Raises
+        ------
+        ConfigError : the store refuses one or the other.
+        """
+        name = f"{PROBE}{uuid.uuid4().hex}"
+        if self.is_local:
+            try:
+                (Path(self._root) / name).write_bytes(b"x")
+                (Path(self._root) / name).unlink()
+            except OSError as error:
+                raise ConfigError(f"store {self.url} cannot be written to ({error.strerror})") from error
+            return
+        filesystem, root = self._filesystem
+        with self._answering():
+            filesystem.pipe_file(f"{root}/{name}", b"x")
+            filesystem.rm_file(f"{root}/{name}")
+
+    def files(self) -> Iterator[FoundFile]:
+        """Everything below the root, in no order; what killed writers left half-written too."""
+        if self.is_local:
+            root = Path(self._root)
+            for folder, _, names in os.walk(root):
+                for name in names:
+                    path = Path(folder) / name
+                    with suppress(FileNotFoundError):
+                        told = path.stat()
+                        yield FoundFile(path.relative_to(root).as_posix(), told.st_size, told.st_mtime)
+            return
+        filesystem, place = self._filesystem
+        with self._answering():
+            found = filesystem.find(place, detail=True)
+        for where, told in found.items():
+            yield FoundFile(where.removeprefix(f"{place}/"), int(told["size"]), _modified(filesystem, where, told))
+
+    def remove(self, name: str, *, before: float) -> bool:
+        """Delete a file unless it was written, or written again, since; whether it was deleted.
+
+        In a folder it is moved aside, looked at and only then deleted: whoever writes the same bytes in that moment
+        finds no file and writes a new one, or touches this one, which is then moved back.
+
+        Parameters
+        ----------
+        name : as ``files`` tells it. before : seconds since 1970.
+        """
+        if not self.is_local:
+            filesystem, root = self._filesystem
+            where = f"{root}/{name}"
+            with self._answering():
+                filesystem.invalidate_cache()
+                if _modified(filesystem, where, filesystem.info(where)) >= before:
+                    return False
+                filesystem.rm_file(where)
+            return True
+        path = Path(self._root) / name
+        aside = path.with_name(f"{path.name}{ASIDE}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return False
+        if aside.stat().st_mtime >= before:
+            self._put_back(aside, path)
+            return False
+        aside.unlink()
+        return True
+
+    def mend(self) -> None:
+        """Put back what a killed ``remove`` left aside."""
+        if self.is_local:
+            for aside in Path(self._root).rglob(f"*{ASIDE}"):
+                self._put_back(aside, aside.with_name(aside.name.removesuffix(ASIDE)))
+
+    @staticmethod
+    def _put_back(aside: Path, path: Path) -> None:
+        # A link fails where a new file has come meanwhile; a rename would replace it.
+        with suppress(FileExistsError):
+            path.hardlink_to(aside)
+        aside.unlink()
+
     def _write(self, raw: memoryview, kind: str, suffix: str, num_rows: int) -> StoredFile:
         sha256 = hashlib.sha256(raw).hexdigest()
         name = f"{kind}/{sha256[:2]}/{sha256}.{suffix}"
@@ -291,7 +395,7 @@ class Store:
         if not Path(self._root).is_dir():
             raise ConfigError(f"store {self.url} is not there; mount it, or run `winnow init`")
         # Its bytes, not only its size: writing a damaged file again is what heals it.
-        if path.exists() and path.stat().st_size == raw.nbytes and path.read_bytes() == raw:
+        if self._is_there(path, raw):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -308,6 +412,17 @@ class Store:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    @staticmethod
+    def _is_there(path: Path, raw: memoryview) -> bool:
+        try:
+            if path.stat().st_size != raw.nbytes or path.read_bytes() != raw:
+                return False
+            # As if just written: what nobody has referred to for long is garbage, and this will be in a moment.
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _read(self, file: StoredFile) -> bytes:
         try:

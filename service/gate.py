@@ -19,10 +19,13 @@ from catalog.errors import AuthError, ForbiddenError
 from service.auth import REFUSAL, Identity, TooManyRequestsError, identify
 from service.errors import error_response
 
-PUBLIC = frozenset({"/health", "/login"})
+PUBLIC = frozenset({"/health", "/login", "/ready"})
 STATIC = "/static/"
 SESSION_COOKIE = "winnow_session"
 MAX_BODY_BYTES = 2**20
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+FOR_PROGRAMS = ("/api/", "/metrics")
+"""Paths that answer who lacks a login with an error instead of the login page."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -47,12 +50,21 @@ class Gate:
     app : what lies behind.
     catalog : where tokens are looked up.
     allowed_hosts : host names answered, without port; anything else is a DNS rebinding attempt or a misconfiguration.
+    open_to_loopback : paths that programs on this machine may read without a token.
     """
 
-    def __init__(self, app: ASGIApp, *, catalog: Catalog, allowed_hosts: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        catalog: Catalog,
+        allowed_hosts: frozenset[str],
+        open_to_loopback: frozenset[str] = frozenset(),
+    ) -> None:
         self._app = app
         self._catalog = catalog
         self._allowed_hosts = allowed_hosts
+        self._open_to_loopback = open_to_loopback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in, or answer it here."""
@@ -90,10 +102,12 @@ class Gate:
             if request.method not in SAFE_METHODS:
                 _check_origin(request.headers)
             return None
+        if path in self._open_to_loopback and client_address(request) in LOOPBACK and request.method in SAFE_METHODS:
+            return None
         try:
             identity = self._identify(request)
         except (AuthError, TooManyRequestsError):
-            if path.startswith("/api/") or request.method not in SAFE_METHODS:
+            if path.startswith(FOR_PROGRAMS) or request.method not in SAFE_METHODS:
                 raise
             target = path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"/login?next={quote(target, safe='')}", status_code=303)

@@ -16,6 +16,7 @@ import httpx
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ServiceError, TransientError
+from catalog.logs import readable
 from catalog.settings import Settings
 from service.address import host_names, local_url, service_url
 from workers import engine
@@ -63,7 +64,7 @@ class Process:
     def last_words(self) -> str:
         """The end of its log, for an error message."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return " | ".join(lines[-3:]) or "it left no message"
+        return " | ".join(readable(line) for line in lines[-3:]) or "it left no message"
 
 
 class Supervisor:

@@ -1,12 +1,14 @@
 """The web service as a process: ``python -m service.serve --fd 3``."""
 
 import argparse
+import signal
 import socket
 import sys
 import threading
 
 import uvicorn
 
+from catalog import logs, tracing
 from catalog.errors import ServiceError
 from catalog.settings import load_settings
 from service.app import create_app
@@ -21,15 +23,18 @@ def main() -> None:
     options = parser.parse_args()
     try:
         settings = load_settings()
+        tracing.configure(settings, "winnow-service")
         app = create_app(settings)
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from error
+    logs.configure(settings, worker="service")
     if options.parent is not None:
         threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        # Its lines go where all others go.
+        log_config=None,
         access_log=False,
         server_header=False,
         # Without a proxy of ours in front, a caller could name any address in X-Forwarded-For.
@@ -37,7 +42,12 @@ def main() -> None:
     )
     # Not uvicorn's own fd option: it takes the socket for a Unix one, so TCP_NODELAY stays off and every answer waits
     # 40 ms for the client's delayed acknowledgement.
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=options.fd)])
+    # uvicorn raises a signal again once it has stopped in order; by default that would end this process right there.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        uvicorn.Server(config).run(sockets=[socket.socket(fileno=options.fd)])
+    finally:
+        tracing.shut_down()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Running one claimed unit: heartbeat beside it, its result committed once, its failure recorded."""
 
+import contextvars
 import logging
 import threading
 import time
@@ -7,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
+from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ServiceError, TransientError
+from catalog.logs import log_context, redacted, secrets_of
 from catalog.store import Store
+from catalog.tables.engine import Run, Unit
 from workers import engine
 from workers.engine import Claim, LostClaimError
 from workers.memory import peak_bytes, release_memory, reset_peak
@@ -62,7 +66,9 @@ class UnitContext:
     def heartbeat(self, lines: UnitLogHandler) -> Iterator[None]:
         """Keep the lease alive, and what is logged written, from a thread of its own while the body runs."""
         done = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(done, lines), name="heartbeat", daemon=True)
+        # With this thread's context, so that its log lines name the unit too.
+        beat = contextvars.copy_context()
+        thread = threading.Thread(target=beat.run, args=(self._beat, done, lines), name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
@@ -103,8 +109,28 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     mine = engine.take(catalog, unit_id, owner)
     if mine is None:
         return "nothing"
-    with unit_log(catalog, mine) as lines:
-        return _work(catalog, mine, lines)
+    with (
+        log_context(run_id=mine.run_id, unit_id=mine.unit_id, stage=mine.stage_name),
+        tracing.unit_span(
+            mine.stage_name, mine.run_id, unit_id=mine.unit_id, epoch=mine.epoch, attempt=mine.attempts
+        ) as span,
+    ):
+        began = time.monotonic()
+        with unit_log(catalog, mine) as lines:
+            outcome = _work(catalog, mine, lines)
+        if span is not None:
+            span.set_attribute("winnow.outcome", outcome)
+            _trace_ended_run(catalog, mine)
+        log.info("unit %s after %.3f s, attempt %d", outcome, time.monotonic() - began, mine.attempts)
+    return outcome
+
+
+def _trace_ended_run(catalog: Catalog, mine: Claim) -> None:
+    """Send the run's own span if this unit was the one that ended it: the two then ended in one transaction."""
+    with catalog.read() as session:
+        run = session.get_one(Run, mine.run_id)
+        if run.finished_at is not None and run.finished_at == session.get_one(Unit, mine.unit_id).finished_at:
+            tracing.run_span(run.kind, run.id, run.state, run.created_at, run.finished_at)
 
 
 def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
@@ -128,7 +154,7 @@ def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
         return "failed"
     except Exception as error:
         # A stage's bug must become a reason on the unit, not a dead worker.
-        log.exception("unit %s (%s) failed", mine.unit_id, mine.stage_name)
+        log.exception("unit failed")
         _record_failure(catalog, mine, f"{type(error).__name__}: {error}", retry=True)
         return "failed"
     return "done"
@@ -144,6 +170,8 @@ def _give_back(catalog: Catalog, mine: Claim) -> str:
 
 
 def _record_failure(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:
+    # It is shown to everybody, and a driver's error may quote an address with its password.
+    reason = redacted(reason, secrets_of(catalog.settings))
     try:
         engine.fail(catalog, mine, reason, retry=retry)
     except LostClaimError as lost:

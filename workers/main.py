@@ -9,9 +9,10 @@ import threading
 import warnings
 from collections.abc import Callable
 
-from celery.signals import task_postrun, task_prerun
+from celery.signals import setup_logging, task_postrun, task_prerun
 from sqlalchemy import delete
 
+from catalog import logs, tracing
 from catalog.database import Catalog
 from catalog.errors import ServiceError
 from catalog.migrate import check_revision
@@ -22,7 +23,8 @@ from workers import engine, requests, schedules, webhooks
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
-log = logging.getLogger(__name__)
+# Not by its own name, which is __main__ in a worker.
+log = logging.getLogger("workers.main")
 
 
 class Sweeper(threading.Thread):
@@ -106,11 +108,14 @@ def main() -> None:
     options = parser.parse_args()
     settings = load_settings()
     limit_threads(settings.num_workers)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings, worker=options.name)
+    # Or Celery would set up logging of its own on top.
+    setup_logging.connect(lambda **_: None, weak=False)
     # Celery prints advice about running as root and about its own deprecations on every start.
     warnings.filterwarnings("ignore", module=r"celery\..*")
     catalog = Catalog(settings)
     try:
+        tracing.configure(settings, "winnow-worker")
         check_revision(catalog)
         Store.of(settings).check()
         sweeper = Sweeper(catalog)
@@ -126,9 +131,12 @@ def main() -> None:
         sweeper.start()
         Repeated("schedules", catalog, start_what_is_due).start()
         Repeated("webhooks", catalog, webhooks.deliver).start()
+        log.info("worker %s started", engine.this_process())
         make_app(settings).worker_main(worker_arguments(options.name, settings.serves))
     finally:
         STOPPING.set()
+        log.info("worker stops")
+        tracing.shut_down()
         with catalog.write() as session:
             session.execute(delete(Worker).where(Worker.name == engine.this_process()))
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 
+from catalog import tracing
 from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConfigError, ConflictError, NotFoundError, nearest
 from catalog.tables.base import new_id
@@ -79,6 +80,7 @@ def submit(
     # The first stages may have nothing to do.
     engine.advance(session, run.id, now)
     assert pipeline.stages
+    tracing.submitted(kind, run.id)
     return run, "new"
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import insert
 
 from catalog.database import Catalog
 from catalog.errors import ServiceError
+from catalog.logs import redacted, secrets_of
 from catalog.tables.engine import UnitLog
 from workers.engine import Claim
 
@@ -24,8 +25,9 @@ log = logging.getLogger(__name__)
 class UnitLogHandler(logging.Handler):
     """Collects lines until they are written with ``flush_to``."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, secrets: list[str]) -> None:
         super().__init__(logging.INFO)
+        self._secrets = secrets
         self._claim = claim
         self._lines: list[dict[str, object]] = []
         self._num_seen = 0
@@ -45,7 +47,8 @@ class UnitLogHandler(logging.Handler):
             if self._num_seen == MAX_LINES:
                 message = f"{MAX_LINES:,} lines were logged; further ones are only in the worker's own log"
             at = datetime.fromtimestamp(record.created, UTC)
-            self._lines.append({"at": at, "level": record.levelname, "message": message[: 2 * MAX_CHARS]})
+            shown = redacted(message[: 2 * MAX_CHARS], self._secrets)
+            self._lines.append({"at": at, "level": record.levelname, "message": shown})
 
     def flush_to(self, catalog: Catalog) -> None:
         """Write what has come since the last time. Trouble of the database costs lines, never the unit."""
@@ -65,7 +68,7 @@ class UnitLogHandler(logging.Handler):
 @contextmanager
 def unit_log(catalog: Catalog, claim: Claim) -> Iterator[UnitLogHandler]:
     """Collect what this process logs while the body runs: a worker does one unit at a time."""
-    handler = UnitLogHandler(claim)
+    handler = UnitLogHandler(claim, secrets_of(catalog.settings))
     loggers = [logging.getLogger(name) for name in LOGGERS]
     for logger in loggers:
         logger.addHandler(handler)

@@ -21,6 +21,7 @@ from service.cli import (
     label_errors,
     labels,
     mapping,
+    operations,
     passages,
     pii,
     quality,
@@ -71,6 +72,7 @@ JUDGING = (cleaning, what_if, bias, pii, recipes, export)
 for module in (
     admin,
     running,
+    operations,
     steering,
     schedules,
     webhooks,

@@ -22,6 +22,7 @@ from rich.table import Table
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ServiceError
 from catalog.migrate import check_revision
@@ -129,6 +130,7 @@ def workspace() -> Catalog:
     ConfigError : a setting is wrong, the database is missing or of another release, the store is not there.
     """
     settings: Settings = load_settings()
+    tracing.configure(settings, "winnow-command")
     catalog = Catalog(settings)
     with database_refusals(settings):
         check_revision(catalog)

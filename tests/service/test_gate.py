@@ -14,7 +14,7 @@ from service.app import create_app
 from service.gate import CONTENT_SECURITY_POLICY, MAX_BODY_BYTES
 
 BASE = "http://127.0.0.1:8765"
-OPEN = {"/health", "/login", "/static"}
+OPEN = {"/health", "/login", "/ready", "/static"}
 SAMPLE = {"name": "tickets 고객", "run_id": "x", "queue_id": "x", "lease_id": "x"}
 
 
@@ -39,6 +39,8 @@ def test_every_route_but_health_login_and_static_needs_a_login(world):
         if template.startswith("/api/"):
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
             assert answer.headers["www-authenticate"] == "Bearer"
+        elif template == "/metrics":
+            assert answer.status_code == 401
         elif method == "GET":
             assert (answer.status_code, answer.headers["location"][:12]) == (303, "/login?next="), path
         else:
