@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from catalog.database import Catalog
-from catalog.errors import ServiceError, TransientError
+from catalog.errors import ServiceError, StoreAwayError, TransientError
 from catalog.store import Store
 from workers import engine
 from workers.engine import Claim, LostClaimError
@@ -18,6 +18,8 @@ from workers.stopping import STOPPING
 
 log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
+STORE_AWAY_SECONDS = 2.0
+"""A worker whose store is away takes nothing else on for so long: it would stumble over the same."""
 
 
 class StoppedError(Exception):
@@ -115,6 +117,11 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
         return "lost"
     except StoppedError:
         return _give_back(catalog, mine)
+    except StoreAwayError as away:
+        log.warning("unit %s (%s) goes back: %s", mine.unit_id, mine.stage_name, away)
+        outcome_of_it = _give_back(catalog, mine)
+        STOPPING.wait(STORE_AWAY_SECONDS)
+        return outcome_of_it
     except ServiceError as error:
         _record_failure(catalog, mine, f"{error}", retry=isinstance(error, TransientError))
         return "failed"
