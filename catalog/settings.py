@@ -16,6 +16,8 @@ from catalog.errors import ConfigError, nearest
 ENV_PREFIX = "WINNOW_"
 CONFIG_NAME = "winnow.toml"
 SECRETS = ("pii_key",)
+NEEDS = ("cpu", "embed", "train")
+"""What a unit may need of a worker: any processor, an encoder's memory and speed, or a machine to train on."""
 """Settings whose values no message may hold."""
 
 
@@ -38,9 +40,15 @@ class Settings(BaseSettings):
     port: int = Field(8765, ge=0, le=65535, description="port of the web service")
     behind_proxy: bool = Field(default=False, description="allow another host: a TLS proxy stands in front")
     allowed_hosts: str = Field("127.0.0.1,localhost,[::1]", description="Host headers answered, comma separated")
+    worker_needs: str = Field(
+        ",".join(NEEDS), description="which units a worker takes up, comma separated of cpu, embed, train"
+    )
     lease_seconds: float = Field(60.0, gt=0, description="how long a unit stays claimed without a heartbeat")
     heartbeat_seconds: float = Field(15.0, gt=0, description="how often a running unit renews its lease")
     sweep_seconds: float = Field(5.0, gt=0, description="how often expired leases and unsent messages are looked for")
+    watch_settle_seconds: float = Field(
+        10.0, ge=0, description="a file of a watched folder is taken in once it has not changed for so long"
+    )
     max_attempts: int = Field(3, ge=1, description="claims of a unit before it is poisoned")
     broker_poll_seconds: float = Field(0.02, gt=0, description="how often an idle worker polls the embedded broker")
     label_lease_seconds: float = Field(600.0, gt=0, description="how long an annotator holds a task without a sign")
@@ -64,6 +72,18 @@ class Settings(BaseSettings):
                 f"heartbeat_seconds={self.heartbeat_seconds} must be at most half of lease_seconds={self.lease_seconds}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _needs_are_known(self) -> "Settings":
+        unknown = [need for need in self.serves if need not in NEEDS]
+        if unknown or not self.serves:
+            raise ValueError(f"worker_needs={self.worker_needs!r} must name one or more of {', '.join(NEEDS)}")
+        return self
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """``worker_needs``, one by one."""
+        return tuple(need.strip() for need in self.worker_needs.split(",") if need.strip())
 
     @classmethod
     def settings_customise_sources(

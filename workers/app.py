@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
@@ -47,7 +48,7 @@ def make_app(settings: Settings) -> Celery:
         result_serializer="json",
         task_ignore_result=True,
         task_acks_late=False,
-        task_default_queue="winnow",
+        task_default_queue=queue_of("cpu"),
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
@@ -105,9 +106,9 @@ def deliver(catalog: Catalog, app: Celery) -> int:
     BrokerAwayError : the broker takes no message; the rows stay for the next sweep of any process.
     """
     sent = 0
-    for message_id, task, args in engine.unsent(catalog):
+    for message_id, task, args, needs in engine.unsent(catalog):
         try:
-            app.send_task(task, args=args, retry=False)
+            app.send_task(task, args=args, queue=queue_of(needs), retry=False)
         except (OperationalError, *app.connection_for_write().connection_errors, OSError) as error:
             name = broker_name(catalog.settings)
             remedy = f"; {broker.DAMAGED.format(name)}" if broker.is_damaged(error) else ""
@@ -131,11 +132,17 @@ def _stop_running_unit(**_: Any) -> None:
     STOPPING.set()
 
 
-def worker_arguments(name: str) -> list[str]:
+def queue_of(needs: str) -> str:
+    """The broker's queue of units that need this of a worker."""
+    return f"winnow.{needs}"
+
+
+def worker_arguments(name: str, serves: Sequence[str]) -> list[str]:
     """Arguments of one worker process: a solo pool, because a fork after torch or polars started threads can hang."""
     return [
         "worker",
         "--pool=solo",
+        f"--queues={','.join(queue_of(needs) for needs in serves)}",
         f"--hostname={name}@%h",
         "--without-gossip",
         "--without-mingle",

@@ -9,11 +9,11 @@ a dead worker nor a wiped broker loses work.
 import functools
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import psutil
@@ -27,11 +27,13 @@ from catalog.errors import ConflictError, NotFoundError
 from catalog.store import StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Shard
-from catalog.tables.engine import Outbox, Run, Unit
+from catalog.tables.engine import READY, UNFINISHED, Outbox, Run, Unit, UnitLog
 from workers.pipelines import PIPELINES
 
 RELAY_BATCH = 200
 RESEND_BATCH = 10
+RUNS_LOOKED_AT = 100
+"""Live runs among which a worker looks for something to do."""
 
 
 class LostClaimError(ConflictError):
@@ -50,11 +52,13 @@ class Claim:
     dataset_id: str
     stage: int
     stage_name: str
+    needs: str
     payload: dict[str, Any]
     config: dict[str, Any]
     version_id: str | None
     epoch: int
     attempts: int
+    owner: str
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,42 +111,103 @@ def is_gone(owner: str) -> bool:
 def claim(catalog: Catalog, unit_id: str, owner: str) -> Claim | None:
     """Take the unit if it is ready, or if its holder's lease ran out. None when there is nothing to do."""
     with catalog.write() as session:
+        return _claim(session, catalog, unit_id, owner, catalog.now(session))
+
+
+def take(catalog: Catalog, hint: str, owner: str) -> Claim | None:
+    """Claim the unit that a message names, or one that should come before it. None when there is nothing to do.
+
+    Units of runs of higher priority come first. Where the named unit cannot be taken up (it is done, or its run is
+    paused or has as many under way as it may), another one that is ready is: there are as many messages as ready units,
+    so whatever was put off is taken up by a message that named another.
+    """
+    with catalog.write() as session:
         now = catalog.now(session)
-        running = select(Run.id).where(Run.state == "running")
-        free = or_(Unit.state == "ready", and_(Unit.state == "running", Unit.lease_until < now))
-        row = session.execute(
-            update(Unit)
-            .where(Unit.id == unit_id, free, Unit.attempts < catalog.settings.max_attempts, Unit.run_id.in_(running))
-            .values(
-                state="running",
-                epoch=Unit.epoch + 1,
-                attempts=Unit.attempts + 1,
-                owner=owner,
-                lease_until=now + timedelta(seconds=catalog.settings.lease_seconds),
-                started_at=now,
-                reason=None,
-                num_done=0,
-            )
-            .returning(Unit.epoch, Unit.attempts)
-            .execution_options(synchronize_session=False)
-        ).one_or_none()
-        if row is None:
-            return None
-        unit = session.get_one(Unit, unit_id, populate_existing=True)
-        run = session.get_one(Run, unit.run_id)
-        return Claim(
-            unit_id=unit_id,
-            run_id=run.id,
-            run_kind=run.kind,
-            dataset_id=run.dataset_id,
-            stage=unit.stage,
-            stage_name=unit.stage_name,
-            payload=unit.payload,
-            config=run.config,
-            version_id=run.version_id,
-            epoch=row.epoch,
-            attempts=row.attempts,
+        for unit_id in _candidates(session, catalog, hint):
+            mine = _claim(session, catalog, unit_id, owner, now)
+            if mine is not None:
+                return mine
+    return None
+
+
+def _candidates(session: Session, catalog: Catalog, hint: str) -> Iterator[str]:
+    """Units to try, in the order of their runs' priorities; each query only runs when those before led to nothing."""
+    serves = catalog.settings.serves
+    named = session.execute(select(Unit.run_id, Unit.needs).where(Unit.id == hint)).one_or_none()
+    live = session.execute(
+        select(Run.id, Run.priority)
+        .where(Run.state == "running", Run.paused_at.is_(None))
+        .order_by(Run.priority.desc(), Run.created_at, Run.id)
+        .limit(RUNS_LOOKED_AT)
+    ).all()
+    priority = next((one.priority for one in live if named is not None and one.id == named.run_id), None)
+    for run_id, of_run in live:
+        if priority is not None and of_run <= priority:
+            priority = None
+            if named is not None and named.needs in serves:
+                yield hint
+        first = session.scalar(
+            select(Unit.id)
+            .where(Unit.run_id == run_id, Unit.state == "ready", UNFINISHED, Unit.needs.in_(serves))
+            .order_by(Unit.stage, Unit.position)
+            .limit(1)
+            .with_for_update(skip_locked=True)
         )
+        if first is not None:
+            yield first
+
+
+def _claim(session: Session, catalog: Catalog, unit_id: str, owner: str, now: datetime) -> Claim | None:
+    run = session.execute(
+        select(Run.id, Run.max_units).join(Unit, Unit.run_id == Run.id).where(Unit.id == unit_id)
+    ).one_or_none()
+    if run is None or (run.max_units is not None and not _has_room(session, run.id, run.max_units)):
+        return None
+    live = select(Run.id).where(Run.state == "running", Run.paused_at.is_(None))
+    free = or_(Unit.state == "ready", and_(Unit.state == "running", Unit.lease_until < now))
+    row = session.execute(
+        update(Unit)
+        .where(Unit.id == unit_id, free, Unit.attempts < catalog.settings.max_attempts, Unit.run_id.in_(live))
+        .values(
+            state="running",
+            epoch=Unit.epoch + 1,
+            attempts=Unit.attempts + 1,
+            owner=owner,
+            lease_until=now + timedelta(seconds=catalog.settings.lease_seconds),
+            started_at=now,
+            reason=None,
+            num_done=0,
+        )
+        .returning(Unit.epoch, Unit.attempts)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if row is None:
+        return None
+    unit = session.get_one(Unit, unit_id, populate_existing=True)
+    found = session.get_one(Run, unit.run_id)
+    return Claim(
+        unit_id=unit_id,
+        run_id=found.id,
+        run_kind=found.kind,
+        dataset_id=found.dataset_id,
+        stage=unit.stage,
+        stage_name=unit.stage_name,
+        needs=unit.needs,
+        payload=unit.payload,
+        config=found.config,
+        version_id=found.version_id,
+        epoch=row.epoch,
+        attempts=row.attempts,
+        owner=owner,
+    )
+
+
+def _has_room(session: Session, run_id: str, max_units: int) -> bool:
+    """Whether another unit of the run may be under way. Its row is locked, or two claims would see the same room."""
+    session.execute(select(Run.id).where(Run.id == run_id).with_for_update())
+    under_way = session.scalar(select(func.count()).where(Unit.run_id == run_id, Unit.state == "running", UNFINISHED))
+    assert under_way is not None
+    return under_way < max_units
 
 
 def _guarded(session: Session, mine: Claim, **values: Any) -> None:
@@ -237,9 +302,11 @@ def advance(session: Session, run_id: str, now: datetime) -> None:
     stages = PIPELINES[run.kind].member.stages
     while True:
         unfinished = session.scalar(
-            select(func.count()).where(Unit.run_id == run_id, Unit.stage == run.stage, Unit.state != "done")
+            select(Unit.id).where(Unit.run_id == run_id, Unit.stage == run.stage, UNFINISHED).limit(1)
         )
-        if unfinished:
+        if unfinished is not None:
+            if run.max_units is not None:
+                _pass_on(session, run, now)
             return
         run.stage += 1
         if run.stage >= len(stages):
@@ -255,6 +322,18 @@ def advance(session: Session, run_id: str, now: datetime) -> None:
         plan_stage(session, run, now)
 
 
+def _pass_on(session: Session, run: Run, now: datetime) -> None:
+    """A unit of a limited run made room: the message of the next one may have come while there was none."""
+    waiting = session.execute(
+        select(Unit.id, Unit.needs)
+        .where(Unit.run_id == run.id, Unit.state == "ready", UNFINISHED)
+        .order_by(Unit.stage, Unit.position)
+        .limit(1)
+    ).one_or_none()
+    if waiting is not None:
+        announce(session, waiting.id, now, waiting.needs)
+
+
 def plan_stage(session: Session, run: Run, now: datetime) -> None:
     """Create the units of the run's present stage and the messages that announce them."""
     stage = PIPELINES[run.kind].member.stages[run.stage]
@@ -266,18 +345,31 @@ def plan_stage(session: Session, run: Run, now: datetime) -> None:
                 run_id=run.id,
                 stage=run.stage,
                 stage_name=stage.name,
+                needs=stage.needs,
                 position=position,
                 payload=payload,
                 ready_at=now,
             )
         )
-        announce(session, unit_id, now)
+        announce(session, unit_id, now, stage.needs)
     session.flush()
 
 
-def announce(session: Session, unit_id: str, now: datetime) -> None:
-    """Leave a message for the workers in the outbox, part of the caller's transaction."""
-    session.execute(insert(Outbox).values(task="engine.run_unit", args=[unit_id], created_at=now))
+def announce(session: Session, unit_id: str, now: datetime, needs: str) -> None:
+    """Leave a message for workers that serve what the unit needs, in the outbox: part of the caller's transaction."""
+    session.execute(insert(Outbox).values(task="engine.run_unit", args=[unit_id], needs=needs, created_at=now))
+
+
+def announce_ready(session: Session, run_id: str, now: datetime) -> None:
+    """Announce every ready unit of a run: the messages of before may have come to nothing."""
+    ready = session.execute(
+        select(Unit.id, Unit.needs)
+        .where(Unit.run_id == run_id, Unit.state == "ready", UNFINISHED)
+        .order_by(Unit.stage, Unit.position)
+    ).all()
+    messages = [{"task": "engine.run_unit", "args": [one.id], "needs": one.needs, "created_at": now} for one in ready]
+    if messages:
+        session.execute(insert(Outbox), messages)
 
 
 def give_back(catalog: Catalog, mine: Claim) -> None:
@@ -285,7 +377,7 @@ def give_back(catalog: Catalog, mine: Claim) -> None:
     with catalog.write() as session:
         now = catalog.now(session)
         _guarded(session, mine, state="ready", lease_until=None, owner=None, ready_at=now, attempts=mine.attempts - 1)
-        announce(session, mine.unit_id, now)
+        announce(session, mine.unit_id, now, mine.needs)
 
 
 def take_back(catalog: Catalog, owner: str) -> int:
@@ -297,15 +389,15 @@ def take_back(catalog: Catalog, owner: str) -> int:
     """
     with catalog.write() as session:
         now = catalog.now(session)
-        held = session.scalars(
+        held = session.execute(
             update(Unit)
             .where(Unit.owner == owner, Unit.state == "running")
             .values(state="ready", lease_until=None, owner=None, ready_at=now, attempts=Unit.attempts - 1)
-            .returning(Unit.id)
+            .returning(Unit.id, Unit.needs)
             .execution_options(synchronize_session=False)
         ).all()
-        for unit_id in held:
-            announce(session, unit_id, now)
+        for unit_id, needs in held:
+            announce(session, unit_id, now, needs)
     return len(held)
 
 
@@ -315,7 +407,7 @@ def fail(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:
         now = catalog.now(session)
         if retry and mine.attempts < catalog.settings.max_attempts:
             _guarded(session, mine, state="ready", lease_until=None, owner=None, ready_at=now, reason=reason)
-            announce(session, mine.unit_id, now)
+            announce(session, mine.unit_id, now, mine.needs)
             return
         _guarded(session, mine, state="poisoned", lease_until=None, finished_at=now, reason=reason)
         _fail_run(session, mine.run_id, mine.stage_name, reason, now)
@@ -330,11 +422,20 @@ def _fail_run(session: Session, run_id: str, stage_name: str, reason: str, now: 
     )
 
 
-def unsent(catalog: Catalog) -> Sequence[tuple[int, str, list[Any]]]:
+class Message(NamedTuple):
+    """One row of the outbox."""
+
+    id: int
+    task: str
+    args: list[Any]
+    needs: str
+
+
+def unsent(catalog: Catalog) -> Sequence[Message]:
     """The oldest messages still in the outbox."""
     with catalog.read() as session:
-        query = select(Outbox.id, Outbox.task, Outbox.args).order_by(Outbox.id).limit(RELAY_BATCH)
-        return [(row.id, row.task, row.args) for row in session.execute(query)]
+        query = select(Outbox.id, Outbox.task, Outbox.args, Outbox.needs).order_by(Outbox.id).limit(RELAY_BATCH)
+        return [Message(*row) for row in session.execute(query)]
 
 
 def mark_sent(catalog: Catalog, message_id: int) -> None:
@@ -395,23 +496,34 @@ def _recover_expired(session: Session, catalog: Catalog, now: datetime) -> tuple
             _fail_run(session, unit.run_id, unit.stage_name, str(values["reason"]), now)
             poisoned += 1
         else:
-            announce(session, unit.id, now)
+            announce(session, unit.id, now, unit.needs)
             recovered += 1
+        session.execute(
+            insert(UnitLog).values(
+                run_id=unit.run_id,
+                unit_id=unit.id,
+                epoch=unit.epoch,
+                at=now,
+                worker=unit.owner,
+                level="ERROR",
+                message=f"attempt {unit.attempts}: its worker died or went silent; the unit is {values['state']}",
+            )
+        )
     return recovered, poisoned
 
 
 def _resend_forgotten(session: Session, catalog: Catalog, now: datetime) -> int:
     overdue = now - timedelta(seconds=2 * catalog.settings.sweep_seconds)
-    forgotten = session.scalars(
-        select(Unit.id)
-        .join(Run, Run.id == Unit.run_id)
-        .where(Unit.state == "ready", Unit.ready_at < overdue, Run.state == "running")
+    of_live_run = select(Run.id).where(Run.state == "running", Run.paused_at.is_(None))
+    forgotten = session.execute(
+        select(Unit.id, Unit.needs)
+        .where(READY, Unit.needs.in_(catalog.settings.serves), Unit.ready_at < overdue, Unit.run_id.in_(of_live_run))
         .order_by(Unit.ready_at, Unit.id)
         .limit(RESEND_BATCH)
     ).all()
-    for unit_id in forgotten:
+    for unit_id, needs in forgotten:
         session.execute(update(Unit).where(Unit.id == unit_id, Unit.state == "ready").values(ready_at=now))
-        announce(session, unit_id, now)
+        announce(session, unit_id, now, needs)
     return len(forgotten)
 
 

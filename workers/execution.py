@@ -15,6 +15,7 @@ from workers.engine import Claim, LostClaimError
 from workers.memory import peak_bytes, release_memory, reset_peak
 from workers.pipelines import PIPELINES
 from workers.stopping import STOPPING
+from workers.unit_log import UnitLogHandler, unit_log
 
 log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
@@ -60,10 +61,10 @@ class UnitContext:
             raise StoppedError
 
     @contextmanager
-    def heartbeat(self) -> Iterator[None]:
-        """Keep the lease alive from a thread of its own while the body runs."""
+    def heartbeat(self, lines: UnitLogHandler) -> Iterator[None]:
+        """Keep the lease alive, and what is logged written, from a thread of its own while the body runs."""
         done = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(done,), name="heartbeat", daemon=True)
+        thread = threading.Thread(target=self._beat, args=(done, lines), name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
@@ -71,7 +72,7 @@ class UnitContext:
             done.set()
             thread.join()
 
-    def _beat(self, done: threading.Event) -> None:
+    def _beat(self, done: threading.Event, lines: UnitLogHandler) -> None:
         pause = min(PROGRESS_SECONDS, self.catalog.settings.heartbeat_seconds)
         shown = (0, 0)
         last = time.monotonic()
@@ -89,24 +90,30 @@ class UnitContext:
                 log.exception("heartbeat of unit %s failed, will try again", self.claim.unit_id)
                 continue
             shown, last = now, time.monotonic()
+            lines.flush_to(self.catalog)
 
 
 def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
-    """Claim, work and commit one unit; return what became of it.
+    """Claim the unit, or one that comes before it, work and commit; return what became of it.
 
     Returns
     -------
-    ``"nothing"`` (not claimable: repeated or late message), ``"done"``, ``"lost"``, ``"stopped"`` or ``"failed"``.
+    ``"nothing"`` (to take up: the message was late), ``"done"``, ``"lost"``, ``"stopped"`` or ``"failed"``.
     """
     if STOPPING.is_set():
         return "nothing"
-    mine = engine.claim(catalog, unit_id, owner)
+    mine = engine.take(catalog, unit_id, owner)
     if mine is None:
         return "nothing"
+    with unit_log(catalog, mine) as lines:
+        return _work(catalog, mine, lines)
+
+
+def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
     context = UnitContext(catalog, mine)
     stage = PIPELINES[mine.run_kind].member.stages[mine.stage]
     try:
-        with context.heartbeat():
+        with context.heartbeat(lines):
             release_memory()
             reset_peak()
             outcome = stage.work(context)
@@ -123,6 +130,7 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
         STOPPING.wait(STORE_AWAY_SECONDS)
         return outcome_of_it
     except ServiceError as error:
+        log.error("%s", error)
         _record_failure(catalog, mine, f"{error}", retry=isinstance(error, TransientError))
         return "failed"
     except Exception as error:

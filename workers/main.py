@@ -17,7 +17,7 @@ from catalog.migrate import check_revision
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.engine import Worker
-from workers import engine
+from workers import engine, requests, schedules
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
@@ -41,6 +41,8 @@ class Sweeper(threading.Thread):
             try:
                 self._show_life()
                 engine.sweep(self.catalog, idle=not self.busy.is_set())
+                schedules.tick(self.catalog)
+                requests.settle_requests(self.catalog)
                 relay(self.catalog, self.app)
             except ServiceError as error:
                 log.warning("sweep failed, will try again: %s", error)
@@ -55,7 +57,10 @@ class Sweeper(threading.Thread):
             now = self.catalog.now(session)
             worker = session.get(Worker, engine.this_process())
             if worker is None:
-                session.add(Worker(name=engine.this_process(), pid=os.getpid(), started_at=now, seen_at=now))
+                serves = ",".join(self.catalog.settings.serves)
+                session.add(
+                    Worker(name=engine.this_process(), pid=os.getpid(), needs=serves, started_at=now, seen_at=now)
+                )
             else:
                 worker.seen_at = now
 
@@ -94,7 +99,7 @@ def main() -> None:
             # Not between two sweeps: those may be rare, and long.
             threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
         sweeper.start()
-        make_app(settings).worker_main(worker_arguments(options.name))
+        make_app(settings).worker_main(worker_arguments(options.name, settings.serves))
     finally:
         STOPPING.set()
         with catalog.write() as session:

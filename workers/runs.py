@@ -3,21 +3,25 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import ColumnElement, case, func, select, update
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
-from catalog.errors import ConflictError, NotFoundError
+from catalog.errors import ConfigError, ConflictError, NotFoundError, nearest
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Version
-from catalog.tables.engine import Run, Unit, Worker
+from catalog.tables.engine import RUN_STATES, UNFINISHED, Run, Unit, Worker
 from workers import engine
 from workers.pipelines import PIPELINES
 
 ALIVE_SECONDS = 15.0
+STATES = (*RUN_STATES, "paused")
+"""A run's states as people see them."""
+MAX_PRIORITY = 100
+MAX_UNITS = 10_000
 
 
 def digest(config: dict[str, Any]) -> str:
@@ -37,6 +41,8 @@ def submit(
     requested_by: str | None = None,
 ) -> tuple[Run, str]:
     """Ask for a run. The same key again gives the same run, resumed if it had failed or been cancelled.
+
+    A paused run stays paused.
 
     Returns
     -------
@@ -103,13 +109,77 @@ def key_of_newest(session: Session, *, dataset_id: str, kind: str, asked: dict[s
 
 
 def resume(session: Session, run: Run, now: datetime) -> None:
-    """Set a failed or cancelled run going again: finished units stay, the others get fresh attempts."""
+    """Set a paused, failed or cancelled run going again: finished units stay, the others get fresh attempts.
+
+    Raises
+    ------
+    ConflictError : the run is done, or goes on already.
+    """
+    if run.state == "running" and run.paused_at is not None:
+        run.paused_at = None
+        session.flush()
+        engine.announce_ready(session, run.id, now)
+        return
+    if run.state in ("running", "done"):
+        raise ConflictError(f"run {run.id[:8]} is {run.state}; only a paused, failed or cancelled run can be resumed")
+    run.paused_at = None
     run.state, run.reason, run.finished_at = "running", None, None
     unfinished = session.scalars(select(Unit).where(Unit.run_id == run.id, Unit.state != "done")).all()
     for unit in unfinished:
         unit.state, unit.attempts, unit.reason, unit.lease_until, unit.ready_at = "ready", 0, None, None, now
-        engine.announce(session, unit.id, now)
     session.flush()
+    engine.announce_ready(session, run.id, now)
+
+
+def pause(run: Run, now: datetime) -> None:
+    """Take up no further unit of a run until it is resumed; those under way end in peace. Safe to ask twice.
+
+    Raises
+    ------
+    ConflictError : the run has ended already.
+    """
+    if run.state != "running":
+        raise ConflictError(f"run {run.id[:8]} is {run.state}; only a running run can be paused")
+    run.paused_at = run.paused_at or now
+
+
+def steer(
+    session: Session, run: Run, now: datetime, *, priority: int | None = None, max_units: int | None = None
+) -> None:
+    """Change which run is taken up first, or how many of its units are under way at once; None leaves it.
+
+    Parameters
+    ----------
+    priority : -100 to 100; units of the run with the highest are taken up first, whatever is under way goes on.
+    max_units : at least 1, or 0 for no limit.
+
+    Raises
+    ------
+    ConfigError : a value out of range. ConflictError : the run has ended already.
+    """
+    check_steering(priority, max_units)
+    if run.state != "running":
+        raise ConflictError(f"run {run.id[:8]} is {run.state}; only a running run can be steered")
+    if priority is not None:
+        run.priority = priority
+    if max_units is not None:
+        run.max_units = max_units or None
+        session.flush()
+        # Those that found no room are announced no more.
+        engine.announce_ready(session, run.id, now)
+
+
+def check_steering(priority: int | None, max_units: int | None) -> None:
+    """Refuse what no run can be given.
+
+    Raises
+    ------
+    ConfigError : a value out of range.
+    """
+    if priority is not None and abs(priority) > MAX_PRIORITY:
+        raise ConfigError(f"priority={priority} must be {-MAX_PRIORITY} to {MAX_PRIORITY}; 0 is usual")
+    if max_units is not None and not 0 <= max_units <= MAX_UNITS:
+        raise ConfigError(f"max_units={max_units} must be 1 to {MAX_UNITS:,}, or 0 for no limit")
 
 
 def cancel(session: Session, run: Run, now: datetime) -> None:
@@ -128,6 +198,25 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
         .values(state="cancelled", lease_until=None)
         .execution_options(synchronize_session=False)
     )
+
+
+def shown_state(run: Run) -> str:
+    """A run's state as people see it: one of ``STATES``."""
+    return "paused" if run.state == "running" and run.paused_at is not None else run.state
+
+
+def in_state(state: str) -> list[ColumnElement[bool]]:
+    """What a query asks for runs in a state as people see it.
+
+    Raises
+    ------
+    ConfigError : no such state.
+    """
+    if state not in STATES:
+        raise ConfigError(f"there is no state {state!r}; {nearest(state, STATES)}")
+    if state in ("running", "paused"):
+        return [Run.state == "running", Run.paused_at.is_(None) if state == "running" else Run.paused_at.is_not(None)]
+    return [Run.state == state]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +244,13 @@ class RunProgress:
     seconds: float
     seconds_left: float | None
     """Of the present stage, from its own rate; null until it is known."""
+    run_seconds_left: float | None
+    """Of the whole run: the present stage by its rate, those to come by what they took in the last run of the kind."""
+    paused: bool
+    priority: int
+    max_units: int | None
+    waiting_for: str | None
+    """What the units that are ready need and no living worker serves; null when somebody can go on."""
     result: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
@@ -199,6 +295,8 @@ def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
         for index, stage in enumerate(PIPELINES[run.kind].member.stages)
     ]
     rate, left = _rate(stages[run.stage], rows.get(run.stage), now)
+    running = run.state == "running"
+    to_come = _seconds_to_come(session, run) if running and left is not None else None
     return RunProgress(
         run_id=run.id,
         kind=run.kind,
@@ -208,9 +306,52 @@ def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
         stages=stages,
         rate=rate,
         seconds=((run.finished_at or now) - run.created_at).total_seconds(),
-        seconds_left=left if run.state == "running" else None,
+        seconds_left=left if running else None,
+        run_seconds_left=None if left is None or to_come is None else left + to_come,
+        paused=running and run.paused_at is not None,
+        priority=run.priority,
+        max_units=run.max_units,
+        waiting_for=_unserved(session, run, now) if running else None,
         result=run.result,
     )
+
+
+def _seconds_to_come(session: Session, run: Run) -> float | None:
+    """What the stages after the present one will take: as the last finished run of the kind, by the record.
+
+    None where there was none, or nothing says how many records either reads.
+    """
+    own = _num_records(session, run)
+    before = session.scalars(
+        select(Run)
+        .where(Run.kind == run.kind, Run.state == "done", Run.id != run.id)
+        .order_by((Run.dataset_id == run.dataset_id).desc(), Run.finished_at.desc())
+        .limit(1)
+    ).one_or_none()
+    if before is None:
+        return 0.0 if run.stage == len(PIPELINES[run.kind].member.stages) - 1 else None
+    others = _num_records(session, before)
+    spans = session.execute(
+        select(func.min(Unit.ready_at).label("began"), func.max(Unit.finished_at).label("ended"))
+        .where(Unit.run_id == before.id, Unit.stage > run.stage)
+        .group_by(Unit.stage)
+    )
+    took: float = sum((one.ended - one.began).total_seconds() for one in spans if one.ended is not None)
+    return took if not own or not others else took * own / others
+
+
+def _num_records(session: Session, run: Run) -> int:
+    return session.scalar(select(Version.num_records).where(Version.id == run.version_id)) or 0
+
+
+def _unserved(session: Session, run: Run, now: datetime) -> str | None:
+    ready = session.scalars(
+        select(Unit.needs).where(Unit.run_id == run.id, Unit.state == "ready", UNFINISHED).limit(1)
+    ).first()
+    if ready is None:
+        return None
+    alive = session.scalars(select(Worker.needs).where(Worker.seen_at > now - timedelta(seconds=ALIVE_SECONDS)))
+    return None if any(ready in needs.split(",") for needs in alive) else ready
 
 
 def was_refused(session: Session, run_id: str, max_attempts: int) -> bool:

@@ -3,13 +3,15 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from catalog.settings import NEEDS
 from catalog.tables.base import Base, Id, Json, Moment, new_id
 
 RUN_STATES = ("running", "done", "failed", "cancelled")
 UNIT_STATES = ("ready", "running", "done", "poisoned", "cancelled")
+SERIAL = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Run(Base):
@@ -30,11 +32,26 @@ class Run(Base):
     state: Mapped[str] = mapped_column(String(20), default="running")
     stage: Mapped[int] = mapped_column(default=0)
     """Index of the stage whose units are under way."""
+    paused_at: Mapped[datetime | None] = mapped_column(Moment)
+    """Since when none of its units is taken up; null unless paused. The state stays ``running``."""
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Ready units of the run with the highest are taken up first."""
+    max_units: Mapped[int | None]
+    """So many of its units are under way at once, at most; null for no limit."""
     reason: Mapped[str | None] = mapped_column(Text)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     requested_by: Mapped[str | None] = mapped_column(String(200))
     created_at: Mapped[datetime] = mapped_column(Moment)
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
+
+
+READY = text("units.state = 'ready'")
+UNFINISHED = text("units.state <> 'done'")
+"""As text, for a database takes a partial index only where the query has its very condition."""
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Unit(Base):
@@ -45,6 +62,8 @@ class Unit(Base):
         UniqueConstraint("run_id", "stage", "position"),
         CheckConstraint(f"state IN {UNIT_STATES}", name="state"),
         Index("ix_units_state_lease_until", "state", "lease_until"),
+        Index("ix_units_run_id_unfinished", "run_id", "stage", "position", **_where("state <> 'done'")),
+        Index("ix_units_needs_ready_at", "needs", "ready_at", **_where("state = 'ready'")),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
@@ -53,6 +72,7 @@ class Unit(Base):
     stage_name: Mapped[str] = mapped_column(String(60))
     position: Mapped[int]
     payload: Mapped[dict[str, Any]] = mapped_column(Json)
+    needs: Mapped[str] = mapped_column(String(20), default="cpu", server_default="cpu")
     state: Mapped[str] = mapped_column(String(20), default="ready")
     epoch: Mapped[int] = mapped_column(default=0)
     """The fencing token: raised by every claim, demanded by every commit."""
@@ -71,13 +91,30 @@ class Unit(Base):
     finished_at: Mapped[datetime | None] = mapped_column(Moment)
 
 
+class UnitLog(Base):
+    """A line that was logged while a unit was worked on, or what became of an attempt at it. Append-only."""
+
+    __tablename__ = "unit_log"
+    __table_args__ = (Index("ix_unit_log_run_id_id", "run_id", "id"),)
+
+    id: Mapped[int] = mapped_column(SERIAL, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    unit_id: Mapped[str] = mapped_column(ForeignKey("units.id"))
+    epoch: Mapped[int]
+    at: Mapped[datetime] = mapped_column(Moment)
+    worker: Mapped[str | None] = mapped_column(String(200))
+    level: Mapped[str] = mapped_column(String(10))
+    message: Mapped[str] = mapped_column(Text)
+
+
 class Outbox(Base):
     """A message that must be sent because a committed change needs it; gone once the broker has it."""
 
     __tablename__ = "outbox"
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    id: Mapped[int] = mapped_column(SERIAL, primary_key=True)
     """In the order of the changes that need them."""
+    needs: Mapped[str] = mapped_column(String(20), default="cpu", server_default="cpu")
     task: Mapped[str] = mapped_column(String(100))
     args: Mapped[list[Any]] = mapped_column(Json)
     created_at: Mapped[datetime] = mapped_column(Moment)
@@ -90,5 +127,7 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
     pid: Mapped[int]
+    needs: Mapped[str] = mapped_column(String(100), default=",".join(NEEDS), server_default=",".join(NEEDS))
+    """The needs it serves, comma separated."""
     started_at: Mapped[datetime] = mapped_column(Moment)
     seen_at: Mapped[datetime] = mapped_column(Moment)

@@ -1,5 +1,6 @@
 """Runs: start one, list them, watch one."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -8,12 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
+from catalog.database import Catalog
 from catalog.errors import ConfigError, NotFoundError
 from catalog.store import Store
 from catalog.tables.datasets import Dataset
-from catalog.tables.engine import Run, Unit
+from catalog.tables.engine import Run, Unit, UnitLog
 from service.api.access import Catalogued, Curator, PageSize
-from service.auth import audit
+from service.auth import Identity, audit
+from workers.runs import shown_state
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -46,6 +49,8 @@ class RunOut(BaseModel):
     dataset: str
     state: str
     reason: str | None
+    priority: int
+    max_units: int | None
     requested_by: str | None
     created_at: datetime
     finished_at: datetime | None
@@ -67,6 +72,33 @@ class WhatIfRequest(BaseModel):
         min_length=1, max_length=100, description="KEY=VALUE of the recipe, e.g. word_count.minimum=30, near=off"
     )
     samples: int = Field(default=3, ge=0, le=20, description="texts shown for each rule and direction")
+
+
+class Steering(BaseModel):
+    """What to change about a run that is under way."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    priority: int | None = Field(default=None, description="-100 to 100; the highest is taken up first")
+    max_units: int | None = Field(default=None, description="units under way at once, at most; 0 for no limit")
+
+
+class LogLine(BaseModel):
+    """A line that a worker logged while it did a unit."""
+
+    at: datetime
+    stage_name: str
+    position: int
+    attempt: int
+    worker: str | None
+    level: str
+    message: str
+
+
+class LogLines(BaseModel):
+    """The last lines of a run's log, oldest first."""
+
+    items: list[LogLine]
 
 
 class UnitOut(BaseModel):
@@ -151,6 +183,68 @@ def list_units(catalog: Catalogued, _who: Curator, run_id: str) -> UnitList:
         return UnitList(items=units_of(session, run_id))
 
 
+@router.get("/{run_id}/log", summary="Read what workers logged")
+def read_log(catalog: Catalogued, _who: Curator, run_id: str, limit: PageSize = 50) -> LogLines:
+    """The last lines that were logged while the run's units were done, with why attempts failed."""
+    with catalog.read() as session:
+        if session.get(Run, run_id) is None:
+            raise _no_run(run_id)
+        return LogLines(items=log_of(session, run_id, limit))
+
+
+@router.post("/{run_id}/pause", summary="Pause a run")
+def pause_run(catalog: Catalogued, who: Curator, run_id: str) -> RunOut:
+    """Take up no further unit; those under way end in peace."""
+    from workers import runs
+
+    return _changed(catalog, who, run_id, "run.paused", lambda _session, run, now: runs.pause(run, now))
+
+
+@router.post("/{run_id}/resume", summary="Resume a run")
+def resume_run(catalog: Catalogued, who: Curator, run_id: str) -> RunOut:
+    """Go on with a paused, failed or cancelled run; what it has finished stays, failed units are tried anew."""
+    from workers import runs
+
+    return _changed(catalog, who, run_id, "run.resumed", runs.resume)
+
+
+@router.post("/{run_id}/cancel", summary="Cancel a run")
+def cancel_run(catalog: Catalogued, who: Curator, run_id: str) -> RunOut:
+    """End a running run; what it has finished is kept."""
+    from workers import runs
+
+    return _changed(catalog, who, run_id, "run.cancelled", runs.cancel)
+
+
+@router.patch("/{run_id}", summary="Steer a run")
+def steer_run(catalog: Catalogued, who: Curator, run_id: str, asked: Steering) -> RunOut:
+    """Change which run comes first, or how much of one is done at once; what is left out stays."""
+    from workers import runs
+
+    def change(session: Session, run: Run, now: datetime) -> None:
+        runs.steer(session, run, now, priority=asked.priority, max_units=asked.max_units)
+
+    return _changed(catalog, who, run_id, "run.steered", change, asked.model_dump(exclude_none=True))
+
+
+def _changed(
+    catalog: Catalog,
+    who: Identity,
+    run_id: str,
+    action: str,
+    change: Callable[[Session, Run, datetime], None],
+    detail: dict[str, Any] | None = None,
+) -> RunOut:
+    with catalog.write() as session:
+        now = catalog.now(session)
+        run = session.get(Run, run_id, with_for_update=True)
+        if run is None:
+            raise _no_run(run_id)
+        change(session, run, now)
+        audit(session, now=now, actor=who.user_id, action=action, target=f"run:{run.id}", detail=detail or {})
+        return _run_out(run, session.get_one(Dataset, run.dataset_id).name)
+
+
 @router.post("/{run_id}/what-if", summary="Ask who would stay under other thresholds")
 def ask_what_if(catalog: Catalogued, _who: Curator, run_id: str, request: WhatIfRequest) -> dict[str, Any]:
     """Who would return and leave, by rule, source and language, with samples; nothing is changed."""
@@ -207,6 +301,24 @@ def units_of(session: Session, run_id: str) -> list[UnitOut]:
     return [UnitOut.model_validate(unit, from_attributes=True) for unit in session.scalars(query)]
 
 
+def log_of(session: Session, run_id: str, limit: int = 50) -> list[LogLine]:
+    """The last lines of a run's log, oldest first."""
+    query = select(UnitLog, Unit.stage_name, Unit.position).join(Unit, Unit.id == UnitLog.unit_id)
+    rows = session.execute(query.where(UnitLog.run_id == run_id).order_by(UnitLog.id.desc()).limit(limit)).all()
+    return [
+        LogLine(
+            at=line.at,
+            stage_name=stage_name,
+            position=position,
+            attempt=line.epoch,
+            worker=line.worker,
+            level=line.level,
+            message=line.message,
+        )
+        for line, stage_name, position in reversed(rows)
+    ]
+
+
 def _no_run(run_id: str) -> NotFoundError:
     return NotFoundError(f"no run {run_id[:40]!r}; see /api/v1/runs")
 
@@ -216,8 +328,10 @@ def _run_out(run: Run, dataset: str) -> RunOut:
         id=run.id,
         kind=run.kind,
         dataset=dataset,
-        state=run.state,
+        state=shown_state(run),
         reason=run.reason,
+        priority=run.priority,
+        max_units=run.max_units,
         requested_by=run.requested_by,
         created_at=run.created_at,
         finished_at=run.finished_at,

@@ -1,4 +1,4 @@
-"""``winnow init``, ``user``, ``datasets``, ``runs``, ``cancel``: the home folder, who may do what, what there is."""
+"""``winnow init``, ``user``, ``datasets``: the home folder, who may do what, what there is."""
 
 import os
 from pathlib import Path
@@ -14,10 +14,8 @@ from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.access import ROLES, User
 from catalog.tables.datasets import Dataset, Version
-from catalog.tables.engine import Run
 from service.auth import create_user, issue_token, revoke_all
 from service.cli.output import AsJson, database_refusals, emit_json, emit_table, say, show, workspace
-from workers import engine, runs
 
 ADMIN = "admin"
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file name
@@ -28,8 +26,6 @@ def add(app: typer.Typer) -> None:
     app.command("init")(init)
     app.command("user")(user)
     app.command("datasets")(datasets)
-    app.command("runs")(list_runs)
-    app.command("cancel")(cancel)
 
 
 def init(*, json: AsJson = False) -> None:
@@ -140,41 +136,3 @@ def datasets(*, json: AsJson = False) -> None:
     emit_table("", header, [(*row[:5], row[5].strftime("%Y-%m-%d %H:%M") if row[5] else "") for row in rows])
     if not rows:
         say("no dataset yet: `winnow ingest FILES --dataset NAME --text COLUMN`")
-
-
-def list_runs(
-    *, limit: Annotated[int, typer.Option(min=1, max=1000, help="Rows shown at most.")] = 20, json: AsJson = False
-) -> None:
-    """List runs, newest first."""
-    catalog = workspace()
-    with catalog.read() as session:
-        found = session.execute(
-            select(Run, Dataset.name)
-            .join(Dataset, Dataset.id == Run.dataset_id)
-            .order_by(Run.created_at.desc(), Run.id)
-            .limit(limit)
-        ).all()
-        rows = [
-            (run.id[:8], run.kind, name, run.state, run.created_at.strftime("%Y-%m-%d %H:%M:%S"), run.reason or "")
-            for run, name in found
-        ]
-    header = ("run", "kind", "dataset", "state", "asked", "reason")
-    if json:
-        emit_json([dict(zip(header, row, strict=True)) for row in rows])
-        return
-    emit_table("", header, rows)
-
-
-def cancel(
-    run: Annotated[str, typer.Argument(help="Run id, or its first characters.")], *, json: AsJson = False
-) -> None:
-    """Cancel a running run; what it has finished is kept."""
-    catalog = workspace()
-    with catalog.write() as session:
-        found = engine.find_run(session, run)
-        runs.cancel(session, found, catalog.now(session))
-        run_id = found.id
-    if json:
-        emit_json({"run": run_id, "state": "cancelled"})
-        return
-    say(f"run {run_id[:8]} cancelled; asking for the same again goes on from there")

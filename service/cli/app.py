@@ -27,6 +27,7 @@ from service.cli import (
     recipes,
     reports,
     running,
+    steering,
     teaching,
     what_if,
 )
@@ -65,7 +66,19 @@ def _home(
 
 
 JUDGING = (cleaning, what_if, bias, pii, recipes, export)
-for module in (admin, running, *JUDGING, dedup, passages, mapping, label_errors, difficulty, teaching, reports):
+for module in (
+    admin,
+    running,
+    steering,
+    *JUDGING,
+    dedup,
+    passages,
+    mapping,
+    label_errors,
+    difficulty,
+    teaching,
+    reports,
+):
     module.add(app)
 app.add_typer(labels.app, name="label")
 app.add_typer(quality.app, name="quality")

@@ -224,6 +224,7 @@ def watch(
     with progress_bar(as_json=as_json) as bar:
         task = bar.add_task("starting", total=None, rate="", left="")
         shown_stage = -1
+        told_paused = False
         tended = time.monotonic()
         while True:
             with catalog.read() as session:
@@ -238,8 +239,11 @@ def watch(
                 completed=stage.num_done,
                 total=stage.num_total or None,
                 rate=f"{state.rate:,.0f}/s" if state.rate else "",
-                left=f"{state.seconds_left:,.0f} s left" if state.seconds_left is not None else "",
+                left=_time_left(state),
             )
+            if state.paused and not told_paused:
+                say(f"run {run_id[:8]} is paused; go on with `winnow resume {run_id[:8]}`", as_json=as_json)
+            told_paused = state.paused
             if state.state != "running":
                 break
             if time.monotonic() - tended >= TEND_SECONDS:
@@ -257,6 +261,14 @@ def watch(
             f"{state.kind} run {run_id[:8]} {state.state}: {state.reason}; what was finished is kept, {again}"
         )
     return state
+
+
+def _time_left(state: runs.RunProgress) -> str:
+    if state.paused:
+        return "paused"
+    if state.run_seconds_left is not None:
+        return f"{state.run_seconds_left:,.0f} s left"
+    return "" if state.seconds_left is None else f"{state.seconds_left:,.0f} s left in this stage"
 
 
 def progress_bar(*, as_json: bool) -> Progress:

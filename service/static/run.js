@@ -3,6 +3,7 @@
 import { call } from "./requests.js";
 
 const EVERY_MS = 1500;
+let waiting;
 const byId = (id) => document.getElementById(id);
 const page = document.querySelector("main");
 const { run } = page.dataset;
@@ -78,8 +79,38 @@ function showUnits(units) {
 function showPace(progress) {
   const parts = [`after ${duration(progress.seconds)}`];
   if (progress.state === "running" && progress.rate !== null) parts.push(`${pace(progress.rate)} a second`);
-  if (progress.seconds_left !== null) parts.push(`about ${duration(progress.seconds_left)} left in this stage`);
+  if (progress.run_seconds_left !== null) parts.push(`about ${duration(progress.run_seconds_left)} left`);
+  else if (progress.seconds_left !== null) parts.push(`about ${duration(progress.seconds_left)} left in this stage`);
+  if (progress.waiting_for) parts.push(`no worker serves ${progress.waiting_for}: start one with worker_needs`);
   byId("pace").textContent = parts.join(" · ");
+}
+
+function showActions(progress) {
+  const running = progress.state === "running";
+  const shown = {
+    pause: running && !progress.paused,
+    resume: progress.paused || progress.state === "failed" || progress.state === "cancelled",
+    cancel: running,
+  };
+  for (const button of document.querySelectorAll("[data-do]")) button.hidden = !shown[button.dataset.do];
+  for (const label of document.querySelectorAll("#actions label")) label.hidden = !running;
+}
+
+function showLog(lines) {
+  const rows = lines.map((line) => {
+    const row = document.createElement("tr");
+    row.append(
+      cell("td", `${line.at.slice(0, 16).replace("T", " ")} UTC`),
+      cell("td", `${line.stage_name}/${line.position}`),
+      cell("td", line.attempt, "number"),
+      cell("td", line.level),
+      cell("td", line.message, "wrap lines"),
+    );
+    return row;
+  });
+  byId("log").tBodies[0].replaceChildren(...rows);
+  byId("log").hidden = rows.length === 0;
+  byId("no-log").hidden = rows.length > 0;
 }
 
 async function refresh() {
@@ -87,19 +118,41 @@ async function refresh() {
   if (outcome.ok) {
     const progress = outcome.body;
     page.dataset.state = progress.state;
-    byId("state").replaceChildren(badge(progress.state));
+    byId("state").replaceChildren(badge(progress.paused ? "paused" : progress.state));
+    showActions(progress);
     byId("reason").textContent = progress.reason ?? "";
     byId("reason").hidden = !progress.reason;
     showStages(progress.stages);
     showPace(progress);
     const units = await call("GET", `/runs/${run}/units`);
     if (units.ok) showUnits(units.body.items);
+    const log = await call("GET", `/runs/${run}/log`);
+    if (log.ok) showLog(log.body.items);
     if (progress.state !== "running") return;
   } else {
     byId("pace").textContent = outcome.why === "logged out" ? "logged out; log in again in another tab" : "the service does not answer; trying again";
     if (outcome.refused) return;
   }
-  setTimeout(refresh, EVERY_MS);
+  waiting = setTimeout(refresh, EVERY_MS);
 }
+
+async function ask(method, path, body) {
+  const outcome = await call(method, `/runs/${run}${path}`, body);
+  const answer = byId("answer");
+  answer.hidden = outcome.ok;
+  if (!outcome.ok) answer.textContent = outcome.message ?? `not done (${outcome.why}); try again`;
+  clearTimeout(waiting);
+  refresh();
+}
+
+for (const button of document.querySelectorAll("[data-do]")) {
+  button.addEventListener("click", () => ask("POST", `/${button.dataset.do}`));
+}
+byId("priority").addEventListener("change", (event) => {
+  if (event.target.reportValidity()) ask("PATCH", "", { priority: event.target.valueAsNumber });
+});
+byId("max-units").addEventListener("change", (event) => {
+  if (event.target.reportValidity()) ask("PATCH", "", { max_units: event.target.valueAsNumber });
+});
 
 refresh();

@@ -9,7 +9,7 @@ import pytest
 from catalog.tables.base import new_id
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Dataset, Quarantined, Source, Version
-from catalog.tables.engine import Run, Unit
+from catalog.tables.engine import Run, Unit, UnitLog
 from catalog.tables.labeling import LabelQueue, LabelRound
 from labeling.schema import Label, LabelSchema
 
@@ -170,3 +170,47 @@ def test_a_link_leads_through_login_to_where_it_pointed_and_log_out_ends_it(visi
     visitor.page.wait_for_url(f"{site.url}/login")
     visitor.page.goto(f"{site.url}/label/{queue_id}")
     assert "/login?next=" in visitor.page.url
+
+
+def test_a_run_is_paused_resumed_and_steered_from_its_page(visitor, site):
+    queue_id = site.add_queue(["a"])
+    with site.catalog.write() as session:
+        now = site.catalog.now(session)
+        dataset_id = session.get_one(LabelQueue, queue_id).dataset_id
+        run_id = new_id()
+        session.add(
+            Run(
+                id=run_id, kind="ingest", dataset_id=dataset_id, idempotency_key=run_id, config={}, config_hash="0",
+                created_at=now,
+            )
+        )  # fmt: skip
+        session.flush()
+        unit_id = new_id()
+        session.add(Unit(id=unit_id, run_id=run_id, stage=0, stage_name="parse", position=3, payload={}, ready_at=now))
+        session.flush()
+        line = "line 7 is odd\n<b>so</b>"
+        session.add(UnitLog(run_id=run_id, unit_id=unit_id, epoch=1, at=now, level="WARNING", message=line))
+    visitor.log_in(site, "mina", f"/runs/{run_id}")
+    page = visitor.page
+    assert "parse/3" in page.inner_text("#log")
+    assert "<b>so</b>" in page.inner_text("#log")
+    page.get_by_role("button", name="Pause").click()
+    page.wait_for_function("() => document.getElementById('state').textContent === 'paused'")
+    assert not page.get_by_role("button", name="Pause").is_visible()
+    page.get_by_role("button", name="Resume").click()
+    page.wait_for_function("() => document.getElementById('state').textContent === 'running'")
+    page.get_by_label("Priority").fill("9")
+    page.get_by_label("Priority").press("Tab")
+    page.get_by_label("Units at once").fill("1")
+    page.get_by_label("Units at once").press("Tab")
+    for _ in range(50):
+        with site.catalog.read() as session:
+            run = session.get_one(Run, run_id)
+            if (run.priority, run.max_units, run.paused_at) == (9, 1, None):
+                break
+        page.wait_for_timeout(100)
+    else:
+        raise AssertionError(f"not steered: {run.priority}, {run.max_units}")
+    page.get_by_role("button", name="Cancel the run").click()
+    page.wait_for_function("() => document.getElementById('state').textContent === 'cancelled'")
+    assert visitor.violations() == visitor.troubles == []

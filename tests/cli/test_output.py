@@ -56,6 +56,11 @@ COMMANDS = [
     "quality train",
     "quality reference",
     "quality list",
+    "watch",
+    "pause",
+    "resume",
+    "steer",
+    "logs",
 ]
 GROUPS = ("label", "dedup", "recipe", "pii", "quality")
 NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

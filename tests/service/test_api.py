@@ -5,6 +5,7 @@ import json
 import pytest
 from sqlalchemy import select
 
+from catalog.tables.access import AuditEntry
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
@@ -346,3 +347,49 @@ def test_openapi_names_every_route_and_its_refusals(world):
     operations = [one for path in schema["paths"].values() for one in path.values()]
     assert all({"401", "403", "404", "422"} <= set(one["responses"]) for one in operations)
     assert all(one["security"] for one in operations)
+
+
+def _add_run(world, name):
+    with world.catalog.write() as session:
+        run = Run(
+            kind="clean",
+            dataset_id=world.dataset_id,
+            idempotency_key=name,
+            config={},
+            config_hash="0",
+            created_at=world.catalog.now(session),
+        )
+        session.add(run)
+        session.flush()
+        return run.id
+
+
+def test_a_run_is_steered_paused_resumed_and_cancelled_and_who_did_it_is_known(worlds):
+    run_id, client = _add_run(worlds, "steered"), worlds.client("curator")
+    assert client.patch(f"{API}/runs/{run_id}", json={"priority": 7, "max_units": 2}).json()["max_units"] == 2
+    assert client.post(f"{API}/runs/{run_id}/pause").json()["state"] == "paused"
+    progress = client.get(f"{API}/runs/{run_id}").json()
+    assert (progress["state"], progress["paused"], progress["priority"], progress["max_units"]) == (
+        "running", True, 7, 2,
+    )  # fmt: skip
+    assert client.post(f"{API}/runs/{run_id}/resume").json()["state"] == "running"
+    assert client.post(f"{API}/runs/{run_id}/resume").status_code == 409
+    assert client.post(f"{API}/runs/{run_id}/cancel").json()["state"] == "cancelled"
+    assert client.patch(f"{API}/runs/{run_id}", json={"priority": 1}).status_code == 409
+    with worlds.catalog.read() as session:
+        query = select(AuditEntry.action).where(AuditEntry.object == f"run:{run_id}").order_by(AuditEntry.at)
+        assert list(session.scalars(query)) == ["run.steered", "run.paused", "run.resumed", "run.cancelled"]
+
+
+@pytest.mark.parametrize("asked", [("post", "pause"), ("post", "resume"), ("post", "cancel"), ("get", "log")])
+def test_steering_needs_a_curator_and_a_run(worlds, asked):
+    method, verb = asked
+    path = f"{API}/runs/{_add_run(worlds, verb)}/{verb}"
+    assert worlds.client("annotator").request(method, path).status_code == 403
+    assert worlds.client("curator").request(method, f"{API}/runs/none/{verb}").status_code == 404
+
+
+@pytest.mark.parametrize("body", [{"priority": 101}, {"max_units": -1}, {"speed": 3}, {"priority": "high"}])
+def test_steering_beyond_the_limits_is_refused(world, body):
+    run_id = _add_run(world, "limits")
+    assert world.client("curator").patch(f"{API}/runs/{run_id}", json=body).status_code == 422

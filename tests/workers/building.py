@@ -68,7 +68,7 @@ def drain(catalog: Catalog, *, times: int = 1) -> list[str]:
     """Deliver every message of the outbox ``times`` times, until none is left; return what became of each."""
     outcomes: list[Any] = []
     while messages := engine.unsent(catalog):
-        for message_id, _task, (unit_id,) in messages:
+        for message_id, _task, (unit_id,), _needs in messages:
             for _ in range(times):
                 outcomes.append(execute(catalog, unit_id, owner=ME()))
             engine.mark_sent(catalog, message_id)

@@ -35,7 +35,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def add_message(catalog: Catalog) -> None:
     with catalog.write() as session:
-        engine.announce(session, new_id(), catalog.now(session))
+        engine.announce(session, new_id(), catalog.now(session), "cpu")
 
 
 def num_messages(catalog: Catalog) -> int:

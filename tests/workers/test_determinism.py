@@ -27,7 +27,7 @@ from tests.servers import S3Server
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, write_files
 from workers import engine, manifests, runs
-from workers.app import make_app, relay
+from workers.app import make_app, queue_of, relay
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
 
@@ -208,9 +208,9 @@ def worker_processes(catalog: Catalog, count: int, *, first: int = 0) -> Iterato
 def send_times(catalog: Catalog, times: int) -> None:
     """Publish every message of the outbox several times, as a broker that repeats itself would."""
     app = make_app(catalog.settings)
-    for _id, task, args in engine.unsent(catalog):
+    for _id, task, args, needs in engine.unsent(catalog):
         for _ in range(times - 1):
-            app.send_task(task, args=args)
+            app.send_task(task, args=args, queue=queue_of(needs))
     relay(catalog, app)
 
 

@@ -153,7 +153,7 @@ def test_a_run_goes_through_its_stages(database: Catalog, run_id: str, toy: Toy)
 
 def test_every_message_delivered_three_times_works_once(database: Catalog, run_id: str, toy: Toy) -> None:
     outcomes = drain(database, times=3)
-    assert outcomes == ["done", "nothing", "nothing"] * (WIDTH + 1)
+    assert (outcomes.count("done"), outcomes.count("nothing")) == (WIDTH + 1, 2 * (WIDTH + 1))
     assert toy.worked == [*range(WIDTH), -1]
     assert num_verdicts(database) == WIDTH
 

@@ -26,11 +26,13 @@ class Stage:
     name : permanent; shown to people and stored with the units.
     plan : the payloads of the stage's units, from the run and what earlier stages committed; quick, SQL only.
     work : does one unit; everything it hands over is in its result.
+    needs : what its units need of a worker, one of ``catalog.settings.NEEDS``.
     """
 
     name: str
     plan: Callable[[Session, Run], Iterable[dict[str, Any]]]
     work: "Callable[[UnitContext], UnitResult]"
+    needs: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

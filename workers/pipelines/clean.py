@@ -350,7 +350,7 @@ STAGES = (
     *dedup.STAGES,
     *substring.STAGES,
     *pii.STAGES,
-    Stage(name="score", plan=_text_plan, work=score),
+    Stage(name="score", plan=_text_plan, work=score, needs="embed"),
     *semantic.STAGES,
     Stage(name="rank", plan=single, work=_rank),
     Stage(name="judge", plan=_text_plan, work=_judge),

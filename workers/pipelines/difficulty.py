@@ -222,7 +222,7 @@ PIPELINES.register("difficulty")(
         stages=(
             Stage(name="label", plan=_plan_label, work=labelled.STAGES[0].work),
             Stage(name="fit", plan=_plan_fit, work=labelled.STAGES[1].work),
-            Stage(name="train", plan=_plan_train, work=_train),
+            Stage(name="train", plan=_plan_train, work=_train, needs="train"),
             Stage(name="foresee", plan=_plan_foresee, work=_foresee),
             Stage(name="rank", plan=single, work=_rank),
         )

@@ -421,7 +421,7 @@ def semantic_summary(session: Session, run: str, config: dict[str, Any]) -> dict
     }
 
 
-EMBED = Stage(name="embed", plan=plan_embed, work=embed_kept)
+EMBED = Stage(name="embed", plan=plan_embed, work=embed_kept, needs="embed")
 """For a job kind that embeds nothing by itself."""
 
 STAGES = (

@@ -391,8 +391,8 @@ PIPELINES.register("train")(
     Pipeline(
         stages=(
             Stage(name="prepare", plan=single, work=_prepare),
-            Stage(name="fit", plan=_plan_fit, work=_fit),
-            Stage(name="evaluate", plan=single, work=_evaluate),
+            Stage(name="fit", plan=_plan_fit, work=_fit, needs="train"),
+            Stage(name="evaluate", plan=single, work=_evaluate, needs="train"),
         )
     )
 )

@@ -1,0 +1,185 @@
+"""``winnow runs``, ``watch``, ``pause``, ``resume``, ``cancel``, ``steer``, ``logs``: runs that were asked for."""
+
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import select
+
+from catalog.errors import ConfigError
+from catalog.tables.datasets import Dataset
+from catalog.tables.engine import Run, Unit, UnitLog
+from service.cli.output import AsJson, emit_json, emit_table, run_to_end, say, show, workspace
+from workers import engine, runs
+
+RunId = Annotated[str, typer.Argument(help="Run id, or its first characters.")]
+
+
+def add(app: typer.Typer) -> None:
+    """Register this module's commands."""
+    app.command("runs")(list_runs)
+    app.command("watch")(watch)
+    app.command("pause")(pause)
+    app.command("resume")(resume)
+    app.command("cancel")(cancel)
+    app.command("steer")(steer)
+    app.command("logs")(logs)
+
+
+def list_runs(
+    *,
+    dataset: Annotated[str | None, typer.Option(help="Only runs over this dataset.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only runs that are {', '.join(runs.STATES)}.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Rows shown at most.")] = 20,
+    json: AsJson = False,
+) -> None:
+    """List runs, newest first, with how far they are."""
+    catalog = workspace()
+    query = select(Run, Dataset.name).join(Dataset, Dataset.id == Run.dataset_id)
+    if dataset is not None:
+        query = query.where(Dataset.name == dataset)
+    if state is not None:
+        query = query.where(*runs.in_state(state))
+    rows = []
+    with catalog.read() as session:
+        now = catalog.now(session)
+        found = session.execute(query.order_by(Run.created_at.desc(), Run.id).limit(limit)).all()
+        for run, name in found:
+            far = _how_far(runs.run_progress(session, run.id, now)) if run.state == "running" else ""
+            asked = run.created_at.strftime("%Y-%m-%d %H:%M:%S")
+            rows.append((run.id[:8], run.kind, name, runs.shown_state(run), far, asked, run.reason or ""))
+    header = ("run", "kind", "dataset", "state", "progress", "asked", "reason")
+    if json:
+        emit_json([dict(zip(header, row, strict=True)) for row in rows])
+        return
+    emit_table("", header, rows)
+    if not rows:
+        say("no run: `winnow ingest`, `winnow clean` and `winnow train` ask for one")
+
+
+def _how_far(progress: runs.RunProgress) -> str:
+    stage = progress.stages[progress.stage]
+    told = f"{progress.stage + 1}/{len(progress.stages)} {stage.name}, {stage.num_units_done}/{stage.num_units} units"
+    if progress.waiting_for:
+        return f"{told}, no worker serves {progress.waiting_for}"
+    return told if progress.run_seconds_left is None else f"{told}, {progress.run_seconds_left:,.0f} s left"
+
+
+def watch(run: RunId, *, json: AsJson = False) -> None:
+    """Wait for a run that somebody else asked for; Ctrl-C ends the waiting, not the run."""
+    catalog = workspace()
+    with catalog.read() as session:
+        run_id = engine.find_run(session, run).id
+    result = run_to_end(catalog, run_id, as_json=json).result
+    if json:
+        emit_json({"run": run_id, "state": "done", "result": result})
+        return
+    say(f"run {run_id[:8]} is done")
+
+
+def pause(run: RunId, *, json: AsJson = False) -> None:
+    """Take up nothing more of a run until it is resumed; units under way end in peace."""
+    catalog = workspace()
+    with catalog.write() as session:
+        found = engine.find_run(session, run)
+        runs.pause(found, catalog.now(session))
+        run_id = found.id
+    _told(run_id, "paused", f"go on with `winnow resume {run_id[:8]}`", as_json=json)
+
+
+def resume(run: RunId, *, json: AsJson = False) -> None:
+    """Set a paused, failed or cancelled run going again; what it has finished stays, failed units are tried anew."""
+    catalog = workspace()
+    with catalog.write() as session:
+        found = engine.find_run(session, run)
+        runs.resume(session, found, catalog.now(session))
+        run_id = found.id
+    working = "" if runs.num_workers_alive(catalog) else "; no worker is running: start them with `winnow up`"
+    _told(run_id, "running", f"watch it with `winnow watch {run_id[:8]}`{working}", as_json=json)
+
+
+def cancel(run: RunId, *, json: AsJson = False) -> None:
+    """Cancel a running run; what it has finished is kept."""
+    catalog = workspace()
+    with catalog.write() as session:
+        found = engine.find_run(session, run)
+        runs.cancel(session, found, catalog.now(session))
+        run_id = found.id
+    _told(run_id, "cancelled", "asking for the same again, or `winnow resume`, goes on from there", as_json=json)
+
+
+def steer(
+    run: RunId,
+    *,
+    priority: Annotated[
+        int | None, typer.Option(help="-100 to 100; units of the run with the highest are taken up first.")
+    ] = None,
+    max_units: Annotated[
+        int | None, typer.Option(help="Units of it under way at once, at most; 0 for no limit.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Change which run comes first, or how much of one is done at once."""
+    if priority is None and max_units is None:
+        raise ConfigError("nothing to change; give --priority, --max-units, or both")
+    catalog = workspace()
+    with catalog.write() as session:
+        found = engine.find_run(session, run)
+        runs.steer(session, found, catalog.now(session), priority=priority, max_units=max_units)
+        told = {"run": found.id, "priority": found.priority, "max_units": found.max_units}
+    if json:
+        emit_json(told)
+        return
+    limit = "no limit" if told["max_units"] is None else f"at most {told['max_units']}"
+    say(f"run {str(told['run'])[:8]}: priority {told['priority']}, {limit} units at once")
+
+
+def _told(run_id: str, state: str, next_step: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_json({"run": run_id, "state": state})
+        return
+    say(f"run {run_id[:8]} {state}; {next_step}")
+
+
+def logs(
+    run: RunId,
+    *,
+    unit: Annotated[str | None, typer.Option(help="Only this unit, as STAGE or STAGE/NUMBER, e.g. measure/3.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Lines shown at most, the last ones.")] = 200,
+    json: AsJson = False,
+) -> None:
+    """Show what workers logged while they did a run's units, and why attempts failed."""
+    catalog = workspace()
+    with catalog.read() as session:
+        found = engine.find_run(session, run)
+        query = select(UnitLog, Unit.stage_name, Unit.position).join(Unit, Unit.id == UnitLog.unit_id)
+        query = query.where(UnitLog.run_id == found.id, *_of_unit(unit))
+        rows = session.execute(query.order_by(UnitLog.id.desc()).limit(limit)).all()
+        lines: list[dict[str, Any]] = [
+            {
+                "at": line.at.isoformat(),
+                "unit": f"{stage}/{position}",
+                "attempt": line.epoch,
+                "level": line.level,
+                "message": line.message,
+                "worker": line.worker,
+            }
+            for line, stage, position in reversed(rows)
+        ]
+    if json:
+        emit_json(lines)
+        return
+    for line in lines:
+        show(f"{line['at'][:19]} {line['unit']} #{line['attempt']} {line['level']}: {line['message']}")
+    if not lines:
+        say(
+            f"nothing was logged by run {found.id[:8]}{' in that unit' if unit else ''}; only troubles and warnings are"
+        )
+
+
+def _of_unit(unit: str | None) -> list[Any]:
+    if unit is None:
+        return []
+    stage, _, number = unit.partition("/")
+    if number and not (number.isascii() and number.isdigit()):
+        raise ConfigError(f"unit={unit!r} must be STAGE or STAGE/NUMBER, e.g. measure/3")
+    return [Unit.stage_name == stage] + ([Unit.position == int(number)] if number else [])

@@ -1,0 +1,461 @@
+"""What starts by itself: by the clock, on new data, from a folder, after something else; once, whoever looks."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError, ConflictError, NotFoundError
+from catalog.settings import Settings
+from catalog.store import Store
+from catalog.tables import metadata
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.engine import Run, Unit
+from catalog.tables.labeling import LabelQueue
+from catalog.tables.schedules import Firing, Request, Schedule
+from labeling.queue import close_queue
+from tests.workers.building import add_dataset, at_once, clean_dataset, drain
+from tests.workers.corpus import RECIPE
+from workers import jobs, requests, runs, schedules
+from workers.schedules import Wanted, next_time
+
+NIGHT = "0 3 * * *"
+ROWS = [{"body": f"note {number} about the printer in room {number}", "queue": "hardware"} for number in range(30)]
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def __call__(self, _session: Session) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock(database: Catalog) -> Clock:
+    database.clock = Clock()
+    return database.clock
+
+
+@pytest.fixture
+def cleaned(database: Catalog, clock: Clock, tmp_path: Path) -> Catalog:
+    """A dataset ``tickets`` of thirty rows, cleaned once."""
+    clean_dataset(database, tmp_path, ROWS)
+    return database
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    """The options of a cleaning by a recipe from a file, which is gone when the schedule is due."""
+    path = tmp_path / "own.yaml"
+    path.write_text(RECIPE.replace("name: small", "name: own"))
+    config = jobs.recipe_config("clean", str(path))
+    path.unlink()
+    return config
+
+
+def add(catalog: Catalog, **wanted: Any) -> None:
+    with catalog.write() as session:
+        given = {"name": "nightly", "dataset": "tickets", "kind": "clean", "config": {}} | wanted
+        schedules.add_schedule(session, Wanted(**given), now=catalog.now(session))
+
+
+def firings(catalog: Catalog) -> list[Firing]:
+    with catalog.read() as session:
+        return list(session.scalars(select(Firing).order_by(Firing.due_at)))
+
+
+def outcomes(catalog: Catalog) -> list[str]:
+    return [one.outcome for one in firings(catalog)]
+
+
+def num_runs(catalog: Catalog, kind: str) -> int:
+    with catalog.read() as session:
+        return session.scalar(select(func.count()).where(Run.kind == kind)) or 0
+
+
+def ingest_more(catalog: Catalog, folder: Path, name: str) -> None:
+    path = folder / name
+    path.write_text(json.dumps({"body": f"{name} came in late, please call back", "queue": "software"}) + "\n")
+    schedules_ingest(catalog, path)
+    drain(catalog)
+
+
+def schedules_ingest(catalog: Catalog, path: Path) -> None:
+    from workers.pipelines.ingest import submit_ingest
+
+    submit_ingest(catalog, dataset="tickets", paths=[str(path)], text_column="body", label_column="queue")
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone", "after", "expected"),
+    [
+        (NIGHT, "UTC", "2026-01-01T02:59", "2026-01-01T03:00"),
+        (NIGHT, "UTC", "2026-01-01T03:00", "2026-01-02T03:00"),
+        (NIGHT, "Asia/Seoul", "2026-01-01T02:59", "2026-01-01T18:00"),
+        # Europe's clocks go forward at 01:00 UTC on 29 March 2026: 02:30 does not exist and runs right after the gap.
+        ("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00", "2026-03-29T01:00"),
+        # They go back at 01:00 UTC on 25 October 2026: 02:30 exists twice and is due once.
+        ("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00", "2026-10-25T00:30"),
+        ("30 2 * * *", "Europe/Berlin", "2026-10-25T00:30", "2026-10-26T01:30"),
+        ("0 9 * * MON", "Asia/Tokyo", "2026-01-01T00:00", "2026-01-05T00:00"),
+        ("0 0 29 2 *", "UTC", "2026-01-01T00:00", "2028-02-29T00:00"),
+    ],
+)
+def test_the_next_time_of_a_cron_expression(cron: str, zone: str, after: str, expected: str) -> None:
+    found = next_time(cron, zone, datetime.fromisoformat(after).replace(tzinfo=UTC))
+    assert found.isoformat()[:16] == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"cron": "0 3 * *"}, "must have five fields"),
+        ({"cron": "99 3 * * *"}, "is refused"),
+        ({"cron": "0 0 30 2 *"}, "is refused"),
+        ({"cron": NIGHT, "timezone": "Asia/Seoull"}, "did you mean 'Asia/Seoul'"),
+        ({"cron": NIGHT, "missed": "onse"}, "did you mean 'once'"),
+        ({}, "say when, once"),
+        ({"cron": NIGHT, "on": "ingest"}, "say when, once"),
+        ({"on": "injest"}, "did you mean 'ingest'"),
+        ({"on": "clean"}, "would never end"),
+        ({"folder": "/nowhere/at/all"}, "folder /nowhere/at/all is not there"),
+        ({"cron": NIGHT, "kind": "ingest"}, "files are taken in from a folder"),
+        ({"cron": NIGHT, "priority": 1000}, "priority=1000 must be"),
+        ({"cron": NIGHT, "name": ""}, "must be 1 to 100 printable"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_with_the_remedy(tmp_path: Path, wanted: dict[str, Any], words: str) -> None:
+    catalog = Catalog(Settings(home=tmp_path))
+    with catalog.write() as session:
+        metadata.create_all(session.connection())
+        add_dataset(session)
+    with pytest.raises(ConfigError, match=words):
+        add(catalog, **wanted)
+    catalog.close()
+
+
+def test_a_name_is_taken_once_and_a_dataset_must_be_there(cleaned: Catalog) -> None:
+    add(cleaned, cron=NIGHT)
+    with pytest.raises(ConflictError, match="there is a schedule 'nightly'"):
+        add(cleaned, cron=NIGHT)
+    with pytest.raises(NotFoundError, match="did you mean 'tickets'"):
+        add(cleaned, name="other", dataset="tikets", cron=NIGHT)
+
+
+def test_of_many_that_look_at_once_one_starts_it(cleaned: Catalog, clock: Clock, recipe: dict[str, Any]) -> None:
+    add(cleaned, cron=NIGHT, config=recipe, priority=7)
+    assert schedules.tick(cleaned) == 0
+    clock.now += timedelta(hours=15, seconds=5)
+    at_once(*[lambda: schedules.tick(cleaned) for _ in range(8)])
+    (firing,) = firings(cleaned)
+    assert (firing.outcome, firing.due_at) == ("started", datetime(2026, 1, 2, 3, tzinfo=UTC))
+    assert num_runs(cleaned, "clean") == 2
+    with cleaned.read() as session:
+        run = session.get_one(Run, firing.run_id)
+        assert (run.requested_by, run.priority, run.config["recipe"]["name"]) == ("schedule nightly", 7, "own")
+        assert session.scalars(select(Schedule.next_at)).one() == datetime(2026, 1, 3, 3, tzinfo=UTC)
+    drain(cleaned)
+    assert schedules.tick(cleaned) == 0
+
+
+def test_nothing_new_is_no_new_run(cleaned: Catalog, clock: Clock, recipe: dict[str, Any]) -> None:
+    add(cleaned, cron=NIGHT, config=recipe)
+    for day in range(3):
+        clock.now = datetime(2026, 1, 2 + day, 3, 0, 5, tzinfo=UTC)
+        schedules.tick(cleaned)
+        drain(cleaned)
+    assert outcomes(cleaned) == ["started", "unchanged", "unchanged"]
+    assert num_runs(cleaned, "clean") == 2
+
+
+@pytest.mark.parametrize(("missed", "outcome"), [("once", "started"), ("skip", "skipped")])
+def test_times_that_nobody_was_there_for(
+    cleaned: Catalog, clock: Clock, recipe: dict[str, Any], missed: str, outcome: str
+) -> None:
+    add(cleaned, cron=NIGHT, config=recipe, missed=missed)
+    clock.now += timedelta(days=5)
+    schedules.tick(cleaned)
+    (firing,) = firings(cleaned)
+    assert firing.outcome == outcome
+    assert firing.detail["late_seconds"] == pytest.approx((4 * 24 + 9) * 3600)
+    with cleaned.read() as session:
+        assert session.scalars(select(Schedule.next_at)).one() == datetime(2026, 1, 7, 3, tzinfo=UTC)
+
+
+def test_who_dies_between_writing_it_down_and_starting_it_loses_nothing(
+    cleaned: Catalog, clock: Clock, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(cleaned, cron=NIGHT, config=recipe)
+    clock.now += timedelta(days=1)
+    with monkeypatch.context() as dying:
+        dying.setattr(schedules, "settle", lambda _catalog: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            schedules.tick(cleaned)
+    assert outcomes(cleaned) == ["pending"]
+    # Or after starting it, before writing that down.
+    jobs.start_job(cleaned, kind="clean", dataset="tickets", config=recipe, requested_by="schedule nightly")
+    assert schedules.tick(cleaned) == 1
+    assert outcomes(cleaned) == ["started"]
+    assert num_runs(cleaned, "clean") == 2
+
+
+def test_what_is_due_while_the_last_run_goes_on_waits_and_is_done_once(
+    cleaned: Catalog, clock: Clock, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    add(cleaned, cron="*/10 * * * *", config=recipe)
+    clock.now += timedelta(minutes=10)
+    schedules.tick(cleaned)
+    for _ in range(3):
+        clock.now += timedelta(minutes=10)
+        assert schedules.tick(cleaned) == 0
+    assert outcomes(cleaned) == ["started", "pending", "pending", "pending"]
+    drain(cleaned)
+    assert schedules.tick(cleaned) == 3
+    assert outcomes(cleaned) == ["started", "skipped", "skipped", "unchanged"]
+
+
+def test_a_disabled_schedule_rests_and_makes_up_for_nothing(
+    cleaned: Catalog, clock: Clock, recipe: dict[str, Any]
+) -> None:
+    add(cleaned, cron=NIGHT, config=recipe)
+
+    def enable(enabled: bool) -> None:
+        with cleaned.write() as session:
+            found = schedules.find_schedule(session, "nightly")
+            schedules.change_schedule(session, found, clock.now, enabled=enabled)
+
+    enable(False)
+    clock.now += timedelta(days=3)
+    assert schedules.tick(cleaned) == 0
+    enable(True)
+    assert schedules.tick(cleaned) == 0
+    clock.now += timedelta(days=1)
+    assert schedules.tick(cleaned) == 1
+
+
+def test_new_data_starts_a_cleaning_and_a_cleaning_starts_what_follows(
+    cleaned: Catalog, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    add(cleaned, on="ingest", config=recipe)
+    add(cleaned, name="errors", on="clean", kind="label_errors", config={"features": "tfidf"})
+    assert schedules.tick(cleaned) == 0
+    ingest_more(cleaned, tmp_path, "second.jsonl")
+    at_once(*[lambda: schedules.tick(cleaned) for _ in range(4)])
+    assert outcomes(cleaned) == ["started"]
+    assert schedules.tick(cleaned) == 0
+    drain(cleaned)
+    assert schedules.tick(cleaned) == 1
+    assert num_runs(cleaned, "label_errors") == 1
+    drain(cleaned)
+    assert schedules.tick(cleaned) == 0
+    with cleaned.read() as session:
+        newest = session.scalars(select(Version).where(Version.kind == "curated").order_by(Version.number)).all()[-1]
+        assert newest.summary["recipe"] == "own"
+
+
+def test_a_refusal_is_history_and_not_the_end(cleaned: Catalog, clock: Clock, tmp_path: Path) -> None:
+    add(cleaned, cron=NIGHT, kind="train", config={"recipe": "classify-small"})
+    with cleaned.write() as session:
+        session.scalars(select(Dataset)).one().label_column = None
+    clock.now += timedelta(days=1)
+    schedules.tick(cleaned)
+    (firing,) = firings(cleaned)
+    assert firing.outcome == "refused"
+    assert "has no labels" in str(firing.reason)
+    clock.now += timedelta(days=1)
+    schedules.tick(cleaned)
+    assert outcomes(cleaned) == ["refused", "refused"]
+
+
+@pytest.fixture
+def watched(database: Catalog, clock: Clock, recipe: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
+    """A watched folder; the function puts a file there, by default one that has settled."""
+    folder = tmp_path / "inbox"
+    (folder / "deep").mkdir(parents=True)
+    Store.of(database.settings).create()
+    mapping = {"text": "body", "label": "queue"}
+    add(database, name="inbox", dataset="notes", folder=str(folder), config=recipe, mapping=mapping)
+
+    def put(name: str, *bodies: str, settled: bool = True) -> Path:
+        path = folder / name
+        path.write_text("".join(json.dumps({"body": one, "queue": "x"}, ensure_ascii=False) + "\n" for one in bodies))
+        if settled:
+            os.utime(path, (time.time() - 100, time.time() - 100))
+        return path
+
+    return put
+
+
+def look(catalog: Catalog, clock: Clock) -> None:
+    clock.now += timedelta(minutes=5)
+    schedules.tick(catalog)
+    drain(catalog)
+    requests.settle_requests(catalog)
+    drain(catalog)
+
+
+def texts(catalog: Catalog) -> int:
+    with catalog.read() as session:
+        query = select(Version.num_records).where(Version.kind == "raw").order_by(Version.number.desc())
+        return session.scalars(query).first() or 0
+
+
+def test_files_that_appear_are_taken_in_and_cleaned(
+    database: Catalog, clock: Clock, watched: Callable[..., Path]
+) -> None:
+    watched("one.jsonl", "주문이 늦어요, 확인 부탁드립니다", "the printer is broken again")
+    watched("deep/two.jsonl", "my password does not work any more")
+    watched(".hidden.jsonl", "hidden")
+    watched("half.jsonl.part", "half")
+    watched("young.jsonl", "still being written", settled=False)
+    look(database, clock)
+    assert texts(database) == 3
+    assert (num_runs(database, "ingest"), num_runs(database, "clean")) == (1, 1)
+    look(database, clock)
+    assert len(firings(database)) == 1
+    os.utime(watched("young.jsonl", "still being written"), (time.time() - 50, time.time() - 50))
+    watched("copy.jsonl", "my password does not work any more")
+    look(database, clock)
+    assert texts(database) == 4
+    assert (num_runs(database, "ingest"), num_runs(database, "clean")) == (2, 2)
+    assert outcomes(database) == ["started", "started"]
+
+
+def test_of_many_that_look_into_a_folder_one_takes_its_files(
+    database: Catalog, clock: Clock, watched: Callable[..., Path]
+) -> None:
+    watched("one.jsonl", "the printer is broken again")
+    at_once(*[lambda: schedules.tick(database) for _ in range(8)])
+    at_once(*[lambda: schedules.tick(database) for _ in range(8)])
+    assert (len(firings(database)), num_runs(database, "ingest")) == (1, 1)
+    with database.read() as session:
+        assert session.scalar(select(func.count()).select_from(Request)) == 1
+
+
+def test_a_folder_that_is_gone_is_said_and_comes_back(
+    database: Catalog, clock: Clock, watched: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "inbox").rename(tmp_path / "away")
+    look(database, clock)
+
+    def problem() -> str | None:
+        with database.read() as session:
+            return session.scalars(select(Schedule.problem)).one()
+
+    assert "no such folder" in str(problem())
+    (tmp_path / "away").rename(tmp_path / "inbox")
+    watched("one.jsonl", "the printer is broken again")
+    look(database, clock)
+    assert problem() is None
+    assert texts(database) == 1
+
+
+def test_a_file_that_is_refused_does_not_stop_the_folder(
+    database: Catalog, clock: Clock, watched: Callable[..., Path]
+) -> None:
+    path = watched("bad.parquet", "no parquet at all")
+    look(database, clock)
+    watched("good.jsonl", "the printer is broken again")
+    look(database, clock)
+    assert texts(database) == 1
+    assert path.exists()
+
+
+def ask_after(catalog: Catalog, after: str, kind: str, **config: Any) -> str:
+    with catalog.write() as session:
+        now = catalog.now(session)
+        return requests.ask_after(session, now=now, after=after, kind=kind, dataset="tickets", config=config).id
+
+
+def request(catalog: Catalog, request_id: str) -> Request:
+    with catalog.read() as session:
+        return session.get_one(Request, request_id)
+
+
+SCHEMA = "question: Which?\nlabels: [hardware, software]\n"
+
+
+def test_clean_then_label_then_train_start_one_after_the_other(
+    cleaned: Catalog, recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    run_id = jobs.start_job(cleaned, kind="clean", dataset="tickets", config=recipe).run_id
+    label = ask_after(cleaned, run_id[:8], "label", schema=SCHEMA, strategy="random")
+    train = ask_after(cleaned, label[:8], "train", recipe="classify-small")
+    assert requests.settle_requests(cleaned) == 0
+    drain(cleaned)
+    assert sum(at_once(*[lambda: requests.settle_requests(cleaned) for _ in range(4)])) == 1
+    drain(cleaned)
+    assert requests.settle_requests(cleaned) == 0
+    opened = request(cleaned, label)
+    assert opened.queue_id is not None
+    with cleaned.write() as session:
+        assert session.scalar(select(func.count()).select_from(LabelQueue)) == 1
+        close_queue(session, now=cleaned.now(session), queue_id=opened.queue_id)
+    assert requests.settle_requests(cleaned) == 1
+    assert (request(cleaned, train).state, num_runs(cleaned, "train")) == ("started", 1)
+
+
+def test_what_follows_a_failed_run_waits_for_its_resumption(cleaned: Catalog, recipe: dict[str, Any]) -> None:
+    run_id = jobs.start_job(cleaned, kind="clean", dataset="tickets", config=recipe).run_id
+    after = ask_after(cleaned, run_id, "dedup", threshold=0.7)
+    with cleaned.write() as session:
+        run = session.get_one(Run, run_id)
+        run.state, run.reason = "failed", "the disk is full"
+        session.query(Unit).filter(Unit.run_id == run_id, Unit.state == "ready").update({"state": "poisoned"})
+    assert requests.settle_requests(cleaned) == 0
+    with cleaned.read() as session:
+        told = requests.waits_for(session, session.get_one(Request, after))
+    assert told == f"clean run {run_id[:8]}, which is failed: `winnow resume {run_id[:8]}`"
+    with cleaned.write() as session:
+        runs.resume(session, session.get_one(Run, run_id), cleaned.now(session))
+    drain(cleaned)
+    assert requests.settle_requests(cleaned) == 1
+    assert request(cleaned, after).state == "started"
+
+
+def test_a_cancelled_request_never_starts_and_nothing_can_follow_it(cleaned: Catalog) -> None:
+    with cleaned.read() as session:
+        run_id = session.scalars(select(Run.id).where(Run.kind == "clean")).one()
+    after = ask_after(cleaned, run_id, "dedup")
+    with cleaned.write() as session:
+        requests.cancel_request(session.get_one(Request, after), cleaned.now(session))
+    assert requests.settle_requests(cleaned) == 0
+    with pytest.raises(ConflictError, match="was cancelled; nothing can follow it"):
+        ask_after(cleaned, after, "dedup")
+    with pytest.raises(NotFoundError, match="no run, request or labeling queue begins with 'ffff'"):
+        ask_after(cleaned, "ffff", "dedup")
+    with cleaned.write() as session, pytest.raises(ConflictError, match="only a waiting request can be cancelled"):
+        requests.cancel_request(session.get_one(Request, after), cleaned.now(session))
+
+
+def test_a_bug_in_one_job_does_not_hold_up_the_others(cleaned: Catalog, caplog: pytest.LogCaptureFixture) -> None:
+    with cleaned.read() as session:
+        run_id = session.scalars(select(Run.id).where(Run.kind == "clean")).one()
+    broken = ask_after(cleaned, run_id, "clean", document={"rules": 7}, recipe="x")
+    sound = ask_after(cleaned, run_id, "dedup", threshold=0.7)
+    assert requests.settle_requests(cleaned) == 2
+    assert (request(cleaned, broken).state, request(cleaned, sound).state) == ("refused", "started")
+    assert "Error: " in str(request(cleaned, broken).reason)
+    assert "failed" in caplog.text
+
+
+def test_a_request_that_is_refused_says_why(cleaned: Catalog) -> None:
+    with cleaned.read() as session:
+        run_id = session.scalars(select(Run.id).where(Run.kind == "clean")).one()
+    after = ask_after(cleaned, run_id, "train", recipe="classify-small")
+    with cleaned.write() as session:
+        session.scalars(select(Dataset)).one().label_column = None
+    assert requests.settle_requests(cleaned) == 1
+    assert request(cleaned, after).state == "refused"
+    assert "has no labels" in str(request(cleaned, after).reason)
