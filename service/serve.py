@@ -1,4 +1,7 @@
-"""The web service as a process: ``python -m service.serve --fd 3``."""
+"""The web service as a process: ``python -m service.serve``, on the host and port of the settings.
+
+``winnow up`` gives it a socket that is bound already, by ``--fd``.
+"""
 
 import argparse
 import socket
@@ -10,18 +13,20 @@ import uvicorn
 from catalog.errors import ServiceError
 from catalog.settings import load_settings
 from service.app import create_app
+from service.processes import bind
 from workers.stopping import watch_parent
 
 
 def main() -> None:
-    """Serve on a socket that the parent has bound."""
+    """Serve until told to stop."""
     parser = argparse.ArgumentParser(prog="winnow-service")
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--parent", type=int)
+    parser.add_argument("--fd", type=int, help="a listening socket; without it the host and port settings")
+    parser.add_argument("--parent", type=int, help="stop when this process is gone")
     options = parser.parse_args()
     try:
         settings = load_settings()
         app = create_app(settings)
+        listener = bind(settings.host, settings.port) if options.fd is None else socket.socket(fileno=options.fd)
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from error
@@ -37,7 +42,7 @@ def main() -> None:
     )
     # Not uvicorn's own fd option: it takes the socket for a Unix one, so TCP_NODELAY stays off and every answer waits
     # 40 ms for the client's delayed acknowledgement.
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=options.fd)])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
