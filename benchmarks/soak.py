@@ -67,6 +67,8 @@ class Plan:
     fault_every: float
     file_every: float
     train_every: float
+    first_rows: int
+    """Rows of the first file, which is what annotators are asked about."""
     rows: int
     annotators: int
     think: float
@@ -75,9 +77,19 @@ class Plan:
 
 
 FULL = Plan(
-    seconds=1800, fault_every=20, file_every=60, train_every=240, rows=200, annotators=50, think=3.0, lease=10.0
+    seconds=1800,
+    fault_every=20,
+    file_every=60,
+    train_every=240,
+    first_rows=8000,
+    rows=200,
+    annotators=50,
+    think=3.0,
+    lease=10.0,
 )
-QUICK = Plan(seconds=18, fault_every=4, file_every=6, train_every=60, rows=60, annotators=8, think=0.5, lease=3.0)
+QUICK = Plan(
+    seconds=18, fault_every=4, file_every=6, train_every=60, first_rows=400, rows=60, annotators=8, think=0.5, lease=3.0
+)
 
 
 @dataclass
@@ -137,11 +149,11 @@ class Soak:
             user = create_user(session, now=now, name=name, role="annotator")
             return issue_token(session, now=now, user_id=user.id, days=1)
 
-    def feed(self, number: int) -> None:
+    def feed(self, number: int, num_rows: int) -> None:
         """One more file in the watched folder, there at once and whole."""
         chance = random.Random(f"{SEED} file {number}")
         lines = []
-        for row in range(self.plan.rows):
+        for row in range(num_rows):
             if chance.random() < 0.02:
                 lines.append('{"body": "broken')
                 self.books.bad_rows += 1
@@ -236,7 +248,7 @@ class Soak:
 
     def open_queue(self) -> bool:
         """A queue over the first curated version, once there is one."""
-        config = {"schema": SCHEMA, "strategy": "margin", "overlap": 2}
+        config = {"schema": SCHEMA, "strategy": "margin", "overlap": 3}
         try:
             started = start_job(self.catalog, kind="label", dataset=DATASET, config=config)
         except ServiceError:
@@ -252,7 +264,7 @@ class Soak:
 
     def prepare(self) -> None:
         """The first file in, cleaned, and asked about."""
-        self.feed(0)
+        self.feed(0, self.plan.first_rows)
         deadline = time.monotonic() + SETTLED_SECONDS
         while not self.open_queue():
             self.supervisor.tend()
@@ -271,7 +283,7 @@ class Soak:
         next_file, next_fault, next_train, files = 0.0, self.plan.fault_every, self.plan.train_every, 1
         while (now := time.monotonic() - began) < self.plan.seconds:
             if now >= next_file:
-                self.feed(files)
+                self.feed(files, self.plan.rows)
                 files, next_file = files + 1, next_file + self.plan.file_every
             if now >= next_fault:
                 kind = self.fault(chance)
