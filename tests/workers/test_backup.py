@@ -23,6 +23,7 @@ from catalog.settings import Settings
 from catalog.snapshot import sha256_of
 from catalog.store import Store
 from catalog.tables import metadata
+from catalog.tables.datasets import Version
 from catalog.tables.engine import Outbox, Run, Unit, Worker
 from catalog.tables.labeling import LabelEvent
 from labeling import queue
@@ -159,6 +160,49 @@ def test_every_row_comes_back_from_one_kind_of_database_to_the_other_and_back(
     answer(world, back, "third")
     for one in (world.catalog, there, back):
         one.close()
+
+
+@pytest.mark.parametrize("into", ["sqlite", "postgresql"])
+def test_nothing_refers_to_processes_and_messages_of_elsewhere(
+    into: str, world: World, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with world.catalog.write() as session:
+        now = world.catalog.now(session)
+        for number, state in enumerate(("running", "done")):
+            values = {"kind": "clean", "dataset_id": world.dataset_id, "config": {}, "config_hash": "0" * 64}
+            session.add(Run(id=f"run-{number}", idempotency_key=f"{number}", state=state, created_at=now, **values))
+        session.flush()
+        about = {"stage": 0, "stage_name": "measure", "payload": {}, "ready_at": now}
+        held = {"state": "running", "owner": "host/ns/1/2.00", "lease_until": now, "epoch": 5, "attempts": 2}
+        session.add_all(
+            [
+                Unit(id="held", run_id="run-0", position=0, **about | held),
+                Unit(id="waiting", run_id="run-0", position=1, needs="train", attempts=1, **about),
+                Unit(id="over", run_id="run-1", position=0, state="done", **about),
+                Outbox(task="engine.run_unit", args=["waiting"], created_at=now),
+                Worker(name="host/ns/1/2.00", pid=1, started_at=now, seen_at=now),
+            ]
+        )
+        made = {"dataset_id": world.dataset_id, "kind": "raw", "manifest_name": "m", "manifest_sha256": "0" * 64}
+        for number, (name, parent) in enumerate((("z", None), ("a", "z"))):
+            counts = {"number": 7 + number, "num_records": 0, "num_shards": 0, "created_at": now}
+            # In the order of ids, the child comes before its parent.
+            session.add(Version(id=name, parent_id=parent, run_id=f"run-{number}", **made | counts))
+            session.flush()
+    take_backup(world.catalog, tmp_path / "backups")
+    restored = Catalog(Settings(**settings_of(tmp_path / "elsewhere", into, request)))
+    assert restore(restored.settings, tmp_path / "backups").num_woken == 1
+    with restored.read() as session:
+        unit = session.get_one(Unit, "held")
+        assert (unit.state, unit.owner, unit.lease_until, unit.epoch, unit.attempts) == ("ready", None, None, 5, 1)
+        assert session.scalar(select(func.count()).select_from(Worker)) == 0
+        messages = session.execute(select(Outbox.args, Outbox.needs).order_by(Outbox.id)).all()
+        assert [tuple(one) for one in messages] == [(["held"], "cpu"), (["waiting"], "train")]
+        assert session.get_one(Version, "a").parent_id == "z"
+    mine = engine.claim(restored, "held", engine.this_process())
+    assert mine is not None
+    assert (mine.epoch, mine.attempts) == (6, 2)
+    restored.close()
 
 
 @pytest.fixture
