@@ -118,10 +118,13 @@ def restore(
     *,
     at: Annotated[str | None, typer.Option(help="Which backup, as --list tells them; default the newest.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the backups of the folder instead.")] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="Only put back missing or damaged files of the store, into a home in use.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Fill an empty home folder, database and store from a backup, verifying every byte."""
-    from workers.backup import list_backups
+    from workers.backup import list_backups, mend_files
     from workers.backup import restore as fill
 
     if list_:
@@ -135,6 +138,17 @@ def restore(
             emit_json([dict(zip(header, row, strict=True)) for row in rows])
         else:
             emit_table("", header, rows)
+        return
+    if files:
+        with _counted("verifying", as_json=json) as progress:
+            mended = mend_files(workspace().settings, folder, name=at, progress=progress)
+        if json:
+            emit_json(mended.to_json())
+        else:
+            say(f"{mended.num_files:,} files verified, {len(mended.mended):,} put back from {mended.name}")
+        if mended.lost:
+            complain(f"{len(mended.lost):,} files are whole neither in the store nor in the backup: {mended.lost[0]}")
+            raise typer.Exit(1)
         return
     settings = load_settings()
     with database_refusals(settings), _counted("restoring", as_json=json) as progress:

@@ -44,7 +44,7 @@ from tests.workers.test_pipelines import write_rows
 from workers import backup as backups
 from workers import engine
 from workers.app import make_app
-from workers.backup import list_backups, restore, take_backup
+from workers.backup import list_backups, mend_files, restore, take_backup
 
 
 def settings_of(folder: Path, kind: str, request: pytest.FixtureRequest, **options: Any) -> dict[str, Any]:
@@ -323,6 +323,22 @@ def test_a_damaged_file_of_the_store_is_told_and_the_rest_is_backed_up(ingested:
     assert told.num_files == done.num_files
 
 
+def test_files_of_a_home_in_use_are_mended_from_a_backup(ingested: Catalog, tmp_path: Path) -> None:
+    take_backup(ingested, tmp_path / "backups")
+    store = ingested.settings.home / "store"
+    damaged, missing, lost = sorted((store / "text").rglob("*.parquet"))[:3]
+    before = [one.read_bytes() for one in (damaged, missing)]
+    flip(damaged)
+    missing.unlink()
+    flip(lost)
+    flip(tmp_path / "backups" / "files" / lost.relative_to(store))
+    told = mend_files(ingested.settings, tmp_path / "backups")
+    assert {Path(one).name for one in told.mended} == {damaged.name, missing.name}
+    assert [Path(one).name for one in told.lost] == [lost.name]
+    assert [one.read_bytes() for one in (damaged, missing)] == before
+    assert mend_files(ingested.settings, tmp_path / "backups").mended == []
+
+
 def as_of_release(place: Path, revision: str, folder: Path) -> None:
     """Make the backup one of an earlier release: only the tables and columns that there were then."""
     catalog = Catalog(Settings(home=folder))
@@ -384,6 +400,12 @@ def test_the_commands_back_up_list_and_restore(tmp_path: Path) -> None:
     with catalog.read() as session:
         assert authenticate(session, now=catalog.now(session), token=token).role == "admin"
     catalog.close()
+    assert elsewhere.ok("restore", tmp_path / "backups", "--files") | {"backup": ""} == {
+        "backup": "",
+        "files": 0,
+        "mended": [],
+        "lost": [],
+    }
     refused = elsewhere("restore", tmp_path / "backups")
     assert (refused.code, refused.out) == (2, "")
     assert "is not empty" in refused.err
