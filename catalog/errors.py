@@ -89,6 +89,12 @@ class TransientError(ServiceError):
     status = 503
 
 
+class StoreAwayError(TransientError):
+    """The shard store does not answer at all. No unit is to blame, so none is charged with an attempt for it."""
+
+    code = "store_away"
+
+
 def nearest(value: str, known: Iterable[str]) -> str:
     """The tail of a not-found message: the nearest known name and the list of what exists.
 

@@ -60,6 +60,9 @@ class Settings(BaseSettings):
         ge=1,
         description="short records a unit of deduplication holds at a time, fewer long ones: memory against units",
     )
+    webhook_private: bool = Field(
+        default=False, description="webhooks may tell private networks and this machine, and without TLS"
+    )
     pii_key: SecretStr | None = Field(
         None, min_length=16, exclude=True, description="secret of the pseudonyms that the pii step's action hash writes"
     )

@@ -12,9 +12,8 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,22 @@ from typing import Any
 import polars as pl
 
 from catalog.errors import ConfigError, CorruptionError, NotFoundError, TransientError
+from catalog.objects import ObjectFiles
 from catalog.settings import Settings
 
 PARTS_KEY = "winnow.parts"
 """Parquet metadata of a file in parts: the row group of each, null for an empty one."""
 _VERIFIED: set[tuple[str, int]] = set()
 """Mapped files that this process has verified, by path and time of change."""
+NUM_MANIFESTS, MANIFEST_BYTES = 64, 2**20
+"""So many manifests of an object store a process remembers, none longer than that."""
+_MANIFESTS: dict[str, bytes] = {}
+"""Verified bytes by their SHA-256."""
 ROW_GROUP = 16_384
 """Rows of a shard that are written and read at a time."""
 PROBE = ".winnow-probe-"
 ASIDE = ".removing"
 """Suffix of a file that is about to be deleted."""
-MARKER = ".winnow-store"
-"""An empty prefix of an object store does not exist; this file, made by ``create``, is what makes it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,11 +80,6 @@ class FoundFile:
     modified: float
 
 
-def _modified(filesystem: Any, where: str, told: dict[str, Any]) -> float:
-    moment = told.get("LastModified") or told.get("mtime") or told.get("created") or filesystem.modified(where)
-    return float(moment.timestamp() if isinstance(moment, datetime) else moment)
-
-
 class Store:
     """A content-addressed file store behind an fsspec URL."""
 
@@ -97,16 +94,8 @@ class Store:
         return cls(settings.store)
 
     @cached_property
-    def _filesystem(self) -> tuple[Any, str]:
-        import fsspec
-
-        try:
-            filesystem, root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(
-                f"store_url={self.url!r} cannot be opened: {error}; use a folder or install its extra"
-            ) from error
-        return filesystem, str(root).rstrip("/")
+    def _objects(self) -> ObjectFiles:
+        return ObjectFiles(self.url)
 
     def check(self) -> None:
         """Refuse a store that is not there, before any work begins.
@@ -115,13 +104,7 @@ class Store:
         ------
         ConfigError : the root folder or bucket does not exist or cannot be listed.
         """
-        if self.is_local:
-            present = Path(self._root).is_dir()
-        else:
-            filesystem, root = self._filesystem
-            with self._answering():
-                present = bool(filesystem.exists(f"{root}/{MARKER}") or filesystem.exists(root))
-        if not present:
+        if not (Path(self._root).is_dir() if self.is_local else self._objects.is_there()):
             raise ConfigError(f"store {self.url} is not there; run `winnow init`, mount it, or set WINNOW_STORE_URL")
 
     def create(self) -> None:
@@ -133,20 +116,8 @@ class Store:
         """
         if self.is_local:
             Path(self._root).mkdir(parents=True, exist_ok=True)
-            return
-        filesystem, root = self._filesystem
-        with self._answering():
-            filesystem.pipe_file(f"{root}/{MARKER}", b"")
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            # Whatever a driver raises: those of object stores have error trees of their own.
-            raise ConfigError(
-                f"store {self.url} does not answer ({error}); check WINNOW_STORE_URL and its credentials"
-            ) from error
+        else:
+            self._objects.create()
 
     def write_frame(self, frame: pl.DataFrame, kind: str) -> StoredFile:
         """Write one shard and return its name and checksum. Equal frames give equal bytes, hence one file.
@@ -231,9 +202,10 @@ class Store:
         import pyarrow.parquet as pq
 
         try:
-            with self._open(file) as source:
-                parquet = pq.ParquetFile(source, page_checksum_verification=True)
-                group = json.loads(parquet.metadata.metadata[PARTS_KEY.encode()])[part]
+            footer = None if self.is_local else self._objects.footer(file.name, file.size_bytes)
+            with self._open_part(file, part, columns, footer) as source:
+                parquet = pq.ParquetFile(source, metadata=footer, page_checksum_verification=True)
+                group = _group_of(parquet.metadata, part)
                 if group is None:
                     table = parquet.schema_arrow.empty_table()
                     table = table.select(columns) if columns else table
@@ -247,11 +219,12 @@ class Store:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def _open(self, file: StoredFile) -> Any:
-        if self.is_local:
+    def _open_part(self, file: StoredFile, part: int, columns: list[str] | None, footer: Any) -> Any:
+        """The file; of an object the part alone."""
+        if footer is None:
             return (Path(self._root) / file.name).open("rb")
-        filesystem, root = self._filesystem
-        return filesystem.open(f"{root}/{file.name}", "rb")
+        group = _group_of(footer, part)
+        return io.BytesIO() if group is None else self._objects.open_group(file.name, file.size_bytes, group, columns)
 
     def write_bytes(self, raw: bytes, kind: str, suffix: str) -> StoredFile:
         """Write a file of any other sort, a model's weights for example."""
@@ -288,8 +261,15 @@ class Store:
         return self._write(memoryview(raw), kind, "json", 0)
 
     def read_json(self, file: StoredFile) -> dict[str, Any]:
-        """Read a manifest, verifying its checksum."""
-        document: dict[str, Any] = json.loads(self._read(file))
+        """Read a manifest, verifying its checksum. An object store is asked once a process: every unit reads some."""
+        raw = _MANIFESTS.get(file.sha256)
+        if raw is None:
+            raw = self._read(file)
+            if not self.is_local and len(raw) <= MANIFEST_BYTES:
+                while len(_MANIFESTS) >= NUM_MANIFESTS:
+                    _MANIFESTS.pop(next(iter(_MANIFESTS)), None)
+                _MANIFESTS[file.sha256] = raw
+        document: dict[str, Any] = json.loads(raw)
         return document
 
     def probe(self) -> None:
@@ -307,10 +287,7 @@ class Store:
             except OSError as error:
                 raise ConfigError(f"store {self.url} cannot be written to ({error.strerror})") from error
             return
-        filesystem, root = self._filesystem
-        with self._answering():
-            filesystem.pipe_file(f"{root}/{name}", b"x")
-            filesystem.rm_file(f"{root}/{name}")
+        self._objects.probe(name)
 
     def files(self) -> Iterator[FoundFile]:
         """Everything below the root, in no order; what killed writers left half-written too."""
@@ -323,11 +300,8 @@ class Store:
                         told = path.stat()
                         yield FoundFile(path.relative_to(root).as_posix(), told.st_size, told.st_mtime)
             return
-        filesystem, place = self._filesystem
-        with self._answering():
-            found = filesystem.find(place, detail=True)
-        for where, told in found.items():
-            yield FoundFile(where.removeprefix(f"{place}/"), int(told["size"]), _modified(filesystem, where, told))
+        for name, size_bytes, modified in self._objects.found():
+            yield FoundFile(name, size_bytes, modified)
 
     def remove(self, name: str, *, before: float) -> bool:
         """Delete a file unless it was written, or written again, since; whether it was deleted.
@@ -340,14 +314,7 @@ class Store:
         name : as ``files`` tells it. before : seconds since 1970.
         """
         if not self.is_local:
-            filesystem, root = self._filesystem
-            where = f"{root}/{name}"
-            with self._answering():
-                filesystem.invalidate_cache()
-                if _modified(filesystem, where, filesystem.info(where)) >= before:
-                    return False
-                filesystem.rm_file(where)
-            return True
+            return self._objects.remove(name, before=before)
         path = Path(self._root) / name
         aside = path.with_name(f"{path.name}{ASIDE}")
         try:
@@ -377,12 +344,11 @@ class Store:
         sha256 = hashlib.sha256(raw).hexdigest()
         name = f"{kind}/{sha256[:2]}/{sha256}.{suffix}"
         stored = StoredFile(name=name, sha256=sha256, size_bytes=raw.nbytes, num_rows=num_rows)
+        if not self.is_local:
+            self._objects.put(name, bytes(raw))
+            return stored
         try:
-            if self.is_local:
-                self._write_local(raw, Path(self._root) / name)
-            else:
-                filesystem, root = self._filesystem
-                filesystem.pipe_file(f"{root}/{name}", bytes(raw))
+            self._write_local(raw, Path(self._root) / name)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise TransientError(
@@ -429,8 +395,7 @@ class Store:
             if self.is_local:
                 raw = (Path(self._root) / file.name).read_bytes()
             else:
-                filesystem, root = self._filesystem
-                raw = filesystem.cat_file(f"{root}/{file.name}")
+                raw = self._objects.get(file.name, file.size_bytes)
         except FileNotFoundError as error:
             raise NotFoundError(f"{file.name} is missing from store {self.url}; restore it from a backup") from error
         self._verify(file, raw)
@@ -443,3 +408,9 @@ class Store:
                 f"{file.name} is damaged: SHA-256 is {sha256[:12]}…, must be {file.sha256[:12]}…; "
                 "restore it from a backup"
             )
+
+
+def _group_of(footer: Any, part: int) -> int | None:
+    """The row group of a part; None for an empty one."""
+    group: int | None = json.loads(footer.metadata[PARTS_KEY.encode()])[part]
+    return group

@@ -21,13 +21,14 @@ from catalog.errors import ConfigError, ServiceError
 from catalog.settings import Settings
 from service import metrics
 from service.address import host_names
-from service.api import datasets, leases, queues, runs
+from service.api import datasets, leases, queues, runs, schedules, webhooks
 from service.errors import PROBLEMS, error_response
 from service.gate import Gate
 from service.pages import datasets as dataset_pages
 from service.pages import home, label, login
 from service.pages import queues as queue_pages
 from service.pages import runs as run_pages
+from service.pages import schedules as schedule_pages
 from workers.probes import parts_away
 
 API = "/api/v1"
@@ -73,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_api_route(metrics.PATH, metrics.endpoint(registry), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
     app.include_router(_api(app))
-    for page in (login, home, dataset_pages, run_pages, queue_pages, label):
+    for page in (login, home, dataset_pages, run_pages, schedule_pages, queue_pages, label):
         app.include_router(page.router)
     for kind in (ServiceError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, error_response)
@@ -89,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _api(app: FastAPI) -> APIRouter:
     api = APIRouter(prefix=API, dependencies=[Security(bearer)], responses=PROBLEMS)
-    for part in (datasets, runs, queues, leases):
+    for part in (datasets, runs, schedules, webhooks, queues, leases):
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)

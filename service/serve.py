@@ -1,4 +1,7 @@
-"""The web service as a process: ``python -m service.serve --fd 3``."""
+"""The web service as a process: ``python -m service.serve``, on the host and port of the settings.
+
+``winnow up`` gives it a socket that is bound already, by ``--fd``.
+"""
 
 import argparse
 import signal
@@ -12,19 +15,21 @@ from catalog import logs, tracing
 from catalog.errors import ServiceError
 from catalog.settings import load_settings
 from service.app import create_app
+from service.processes import bind
 from workers.stopping import watch_parent
 
 
 def main() -> None:
-    """Serve on a socket that the parent has bound."""
+    """Serve until told to stop."""
     parser = argparse.ArgumentParser(prog="winnow-service")
-    parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--parent", type=int)
+    parser.add_argument("--fd", type=int, help="a listening socket; without it the host and port settings")
+    parser.add_argument("--parent", type=int, help="stop when this process is gone")
     options = parser.parse_args()
     try:
         settings = load_settings()
         tracing.configure(settings, "winnow-service")
         app = create_app(settings)
+        listener = bind(settings.host, settings.port) if options.fd is None else socket.socket(fileno=options.fd)
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from error
@@ -45,7 +50,7 @@ def main() -> None:
     # uvicorn raises a signal again once it has stopped in order; by default that would end this process right there.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        uvicorn.Server(config).run(sockets=[socket.socket(fileno=options.fd)])
+        uvicorn.Server(config).run(sockets=[listener])
     finally:
         tracing.shut_down()
 

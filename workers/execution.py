@@ -10,7 +10,7 @@ from functools import cached_property
 
 from catalog import tracing
 from catalog.database import Catalog
-from catalog.errors import ServiceError, TransientError
+from catalog.errors import ServiceError, StoreAwayError, TransientError
 from catalog.logs import log_context, redacted, secrets_of
 from catalog.store import Store
 from catalog.tables.engine import Run, Unit
@@ -23,6 +23,8 @@ from workers.unit_log import UnitLogHandler, unit_log
 
 log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
+STORE_AWAY_SECONDS = 2.0
+"""A worker whose store is away takes nothing else on for so long: it would stumble over the same."""
 
 
 class StoppedError(Exception):
@@ -148,6 +150,11 @@ def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
         return "lost"
     except StoppedError:
         return _give_back(catalog, mine)
+    except StoreAwayError as away:
+        log.warning("unit %s (%s) goes back: %s", mine.unit_id, mine.stage_name, away)
+        outcome_of_it = _give_back(catalog, mine)
+        STOPPING.wait(STORE_AWAY_SECONDS)
+        return outcome_of_it
     except ServiceError as error:
         log.error("%s", error)
         _record_failure(catalog, mine, f"{error}", retry=isinstance(error, TransientError))

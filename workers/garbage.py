@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError
+from catalog.objects import MARKER
 from catalog.references import NAME, find_references
-from catalog.store import MARKER, PROBE, FoundFile, Store
+from catalog.store import PROBE, FoundFile, Store
 from catalog.tables.engine import Unit
 
 DEFAULT_GRACE = timedelta(days=1)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 
 from celery.signals import setup_logging, task_postrun, task_prerun
 from sqlalchemy import delete
@@ -18,7 +19,7 @@ from catalog.migrate import check_revision
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.engine import Worker
-from workers import engine, requests, schedules
+from workers import engine, requests, schedules, webhooks
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
@@ -43,8 +44,6 @@ class Sweeper(threading.Thread):
             try:
                 self._show_life()
                 engine.sweep(self.catalog, idle=not self.busy.is_set())
-                schedules.tick(self.catalog)
-                requests.settle_requests(self.catalog)
                 relay(self.catalog, self.app)
             except ServiceError as error:
                 log.warning("sweep failed, will try again: %s", error)
@@ -65,6 +64,32 @@ class Sweeper(threading.Thread):
                 )
             else:
                 worker.seen_at = now
+
+
+class Repeated(threading.Thread):
+    """Does one thing again and again beside the work, apart from the sweeper: it may take long, or wait for others."""
+
+    def __init__(self, name: str, catalog: Catalog, do: Callable[[Catalog], object]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.catalog = catalog
+        self.do = do
+
+    def run(self) -> None:
+        """Repeat until the process stops."""
+        while not STOPPING.wait(self.catalog.settings.sweep_seconds):
+            try:
+                self.do(self.catalog)
+            except ServiceError as error:
+                log.warning("%s failed, will try again: %s", self.name, error)
+            except Exception:
+                # Whatever it was: nobody else would start what is due.
+                log.exception("%s failed, will try again", self.name)
+
+
+def start_what_is_due(catalog: Catalog) -> None:
+    """Schedules, and jobs that waited for others."""
+    schedules.tick(catalog)
+    requests.settle_requests(catalog)
 
 
 def limit_threads(num_workers: int) -> None:
@@ -104,6 +129,8 @@ def main() -> None:
             # Not between two sweeps: those may be rare, and long.
             threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
         sweeper.start()
+        Repeated("schedules", catalog, start_what_is_due).start()
+        Repeated("webhooks", catalog, webhooks.deliver).start()
         log.info("worker %s started", engine.this_process())
         make_app(settings).worker_main(worker_arguments(options.name, settings.serves))
     finally:

@@ -15,7 +15,7 @@ from catalog.errors import ConfigError, ConflictError, NotFoundError, nearest
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Version
 from catalog.tables.engine import RUN_STATES, UNFINISHED, Run, Unit, Worker
-from workers import engine
+from workers import engine, webhooks
 from workers.pipelines import PIPELINES
 
 ALIVE_SECONDS = 15.0
@@ -200,6 +200,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
         .values(state="cancelled", lease_until=None)
         .execution_options(synchronize_session=False)
     )
+    webhooks.run_ended(session, run, now)
 
 
 def shown_state(run: Run) -> str:

@@ -7,6 +7,7 @@ is the same run. So a time is never lost and never counts twice, whoever dies wh
 """
 
 import logging
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.schedules import MISSED, Firing, Request, Schedule, WatchedFile
-from workers import jobs, requests
+from workers import jobs, requests, webhooks
 from workers.runs import check_steering
 
 INGEST = "ingest"
@@ -66,6 +67,16 @@ def next_time(cron: str, timezone: str, after: datetime) -> datetime:
 def in_words(cron: str) -> str:
     """A cron expression as people say it."""
     return str(CronSim(cron, datetime(2026, 1, 1)).explain())  # noqa: DTZ001 - only the words are asked for
+
+
+def when(schedule: Schedule) -> str:
+    """What a schedule waits for, in words."""
+    if schedule.trigger == "cron":
+        zone = "" if schedule.timezone == "UTC" else f" in {schedule.timezone}"
+        return f"{in_words(str(schedule.cron))}{zone or ' UTC'} ({schedule.cron})"
+    if schedule.trigger == "watch":
+        return f"when files appear in {schedule.folder}"
+    return "whenever new data has come in" if schedule.trigger == "ingest" else "whenever it was cleaned anew"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,8 +161,10 @@ def add_schedule(session: Session, wanted: Wanted, *, now: datetime, created_by:
 
 def _check(session: Session, wanted: Wanted) -> None:
     trigger = wanted.trigger
-    if not 1 <= len(wanted.name) <= 100 or not wanted.name.isprintable():
-        raise ConfigError(f"name={wanted.name!r} must be 1 to 100 printable characters")
+    if not re.fullmatch(r"\w[\w.-]{0,99}", wanted.name):
+        raise ConfigError(
+            f"name={wanted.name!r} must be 1 to 100 letters, digits, '.', '-' or '_', beginning with a letter or digit"
+        )
     if wanted.missed not in MISSED:
         raise ConfigError(f"missed={wanted.missed!r} is unknown; {nearest(wanted.missed, MISSED)}")
     if trigger == "clean" and wanted.kind == "clean":
@@ -403,7 +416,7 @@ def settle(catalog: Catalog) -> int:
             continue
         for firing in firings[:-1]:
             reason = f"that of {firings[-1].due_at:%Y-%m-%d %H:%M} stands for it"
-            settled += _record(catalog, firing, outcome="skipped", reason=reason)
+            settled += _record(catalog, firing, schedule, outcome="skipped", reason=reason)
         settled += _start(catalog, schedule, firings[-1])
     return settled
 
@@ -440,7 +453,7 @@ def _start(catalog: Catalog, schedule: Schedule, firing: Firing) -> int:
         # A job's bug must become a reason in the history: other schedules wait for their turn.
         log.exception("schedule %r failed", schedule.name)
         outcome = {"outcome": "refused", "reason": f"{type(error).__name__}: {error}"}
-    return _record(catalog, firing, **outcome)
+    return _record(catalog, firing, schedule, **outcome)
 
 
 def _ask(catalog: Catalog, schedule: Schedule) -> dict[str, Any]:
@@ -508,15 +521,19 @@ def _mapping_of(catalog: Catalog, dataset: str) -> Any:
     return Mapping(text=None if turns else found.text_column, turns=turns, label=found.label_column)
 
 
-def _record(catalog: Catalog, firing: Firing, **values: Any) -> int:
+def _record(catalog: Catalog, firing: Firing, schedule: Schedule, **values: Any) -> int:
     with catalog.write() as session:
+        now = catalog.now(session)
         changed = session.execute(
             update(Firing)
             .where(Firing.id == firing.id, Firing.outcome == "pending")
-            .values(settled_at=catalog.now(session), **values)
+            .values(settled_at=now, **values)
             .execution_options(synchronize_session=False)
         )
         assert isinstance(changed, CursorResult)
+        if changed.rowcount == 1 and values["outcome"] == "refused":
+            payload = {"schedule": schedule.name, "due_at": firing.due_at.isoformat(), "reason": values["reason"]}
+            webhooks.emit(session, event="schedule.refused", about=firing.id, payload=payload, now=now)
         return changed.rowcount
 
 
@@ -531,4 +548,5 @@ __all__ = [
     "next_time",
     "settle",
     "tick",
+    "when",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,17 +28,24 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["clean", "train"]
+    kind: str = Field(description="clean, train, dedup, label_errors, difficulty or label", max_length=40)
     dataset: str = Field(min_length=1, max_length=200)
     config: dict[str, Any] = Field(
-        default_factory=dict, description='which recipe, e.g. {"recipe": "web-text"}; presets only'
+        default_factory=dict, description='options of the job, e.g. {"recipe": "web-text"}; presets only'
+    )
+    after: str | None = Field(
+        default=None, max_length=36, description="id of a run, request or queue that must have ended first"
     )
 
 
 class RunStarted(BaseModel):
-    """The run that will do what was asked; read its progress at ``/api/v1/runs/{run_id}``."""
+    """The run that will do what was asked; read its progress at ``/api/v1/runs/{run_id}``.
 
-    run_id: str
+    A job that waits for another is a request first: ``run_id`` is null, see ``/api/v1/requests``.
+    """
+
+    run_id: str | None
+    request_id: str | None = None
 
 
 class RunOut(BaseModel):
@@ -149,8 +156,24 @@ def list_runs(
 @router.post("", status_code=202, summary="Start a run")
 def start_run(catalog: Catalogued, who: Curator, request: RunRequest, response: Response) -> RunStarted:
     """Accept a job. It runs in the workers; ``Location`` says where to watch it."""
-    from workers.jobs import submit_run
+    from workers.jobs import check_job, submit_run
+    from workers.requests import ask_after
 
+    if request.after is not None:
+        check_job(request.kind, request.config)
+        with catalog.write() as session:
+            now = catalog.now(session)
+            waiting = ask_after(session, now=now, requested_by=who.name, **request.model_dump())
+            audit(
+                session,
+                now=now,
+                actor=who.user_id,
+                action="request.added",
+                target=f"request:{waiting.id}",
+                detail={"kind": request.kind, "dataset": request.dataset},
+            )
+            response.headers["Location"] = "/api/v1/requests"
+            return RunStarted(run_id=None, request_id=waiting.id)
     run_id = submit_run(
         catalog, kind=request.kind, dataset=request.dataset, config=request.config, requested_by=who.name
     )

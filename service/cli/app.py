@@ -28,8 +28,10 @@ from service.cli import (
     recipes,
     reports,
     running,
+    schedules,
     steering,
     teaching,
+    webhooks,
     what_if,
 )
 from service.cli.output import complain, err, first_line
@@ -72,6 +74,8 @@ for module in (
     running,
     operations,
     steering,
+    schedules,
+    webhooks,
     *JUDGING,
     dedup,
     passages,

@@ -31,6 +31,7 @@ from service.cli.output import (
 )
 from service.cli.passages import explain_passages, outcome
 from service.cli.pii import explain_pii, tell_pii
+from service.cli.schedules import ask_after
 from service.cli.semantic import tell_semantic
 from workers import manifests
 from workers.biography import biography
@@ -185,6 +186,9 @@ def clean(
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")] = False,
+    after: Annotated[
+        str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Judge every record by a recipe and publish what stays as a new version."""
@@ -192,6 +196,11 @@ def clean(
     from workers.pipelines.clean import submit_clean
 
     catalog = workspace()
+    if after is not None:
+        if against:
+            raise ConfigError("--after starts a plain cleaning; leave out --against, or ask once that has ended")
+        ask_after(catalog, after=after, kind="clean", dataset=dataset, recipe=recipe, as_json=json)
+        return
     run_id, state = submit_clean(catalog, dataset=dataset, recipe=load_recipe(recipe), against=against or ())
     if detach:
         detached(catalog, run_id, as_json=json)

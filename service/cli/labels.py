@@ -19,6 +19,7 @@ from service import curves
 from service import simulate as rehearsal
 from service.address import service_url
 from service.cli.output import AsJson, emit_json, emit_table, progress_bar, run_to_end, say, show, workspace
+from service.cli.schedules import ask_after
 from workers import manifests, suspects
 from workers.labeling import label_counts, open_queue
 
@@ -47,12 +48,19 @@ def create(
             help="Finished items between two fits of the model; it is refitted sooner when none is left.",
         ),
     ] = 20,
+    after: Annotated[
+        str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Open a queue over the curated records and print the page where annotators answer."""
     catalog = workspace()
     STRATEGIES[strategy]
     document = _read_schema(schema)
+    if after is not None:
+        config = {"schema": document, "name": name, "strategy": strategy, "overlap": overlap}
+        ask_after(catalog, after=after, kind="label", dataset=dataset, config=config, as_json=json)
+        return
     queue_id, run_id, state = open_queue(
         catalog,
         dataset=dataset,
@@ -117,6 +125,25 @@ def review(
     say(f"queue {name!r}: {result['pool']:,} suspected labels, the likeliest errors first")
     say(f"what people answer is trained on, and shown by `winnow label-errors {dataset}`; they answer at:")
     show(page)
+
+
+@app.command("close")
+def close(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset.")],
+    name: Annotated[str, typer.Argument(help="Name of the queue.")] = "labels",
+    *,
+    json: AsJson = False,
+) -> None:
+    """Close a queue: nothing more is asked, what was answered stays, and what waited for its end starts."""
+    catalog = workspace()
+    with catalog.write() as session:
+        found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=name)
+        queues.close_queue(session, now=catalog.now(session), queue_id=found.id)
+        queue_id = found.id
+    if json:
+        emit_json({"queue": queue_id, "state": "closed"})
+        return
+    say(f"queue {name!r} of {dataset!r} is closed")
 
 
 def _read_schema(path: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from catalog.errors import ConfigError
+from catalog.errors import ConfigError, NotFoundError
 from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run, Unit, UnitLog
 from service.cli.output import AsJson, emit_json, emit_table, run_to_end, say, show, workspace
@@ -97,11 +97,27 @@ def resume(run: RunId, *, json: AsJson = False) -> None:
     _told(run_id, "running", f"watch it with `winnow watch {run_id[:8]}`{working}", as_json=json)
 
 
-def cancel(run: RunId, *, json: AsJson = False) -> None:
-    """Cancel a running run; what it has finished is kept."""
+def cancel(
+    run: Annotated[str, typer.Argument(help="Id of a run or a request, or its first characters.")],
+    *,
+    json: AsJson = False,
+) -> None:
+    """Cancel a running run, of which what is finished is kept, or a job that waits for another."""
+    from workers.requests import cancel_request, find_request
+
     catalog = workspace()
     with catalog.write() as session:
-        found = engine.find_run(session, run)
+        try:
+            found = engine.find_run(session, run)
+        except NotFoundError:
+            request = find_request(session, run)
+            cancel_request(request, catalog.now(session))
+            told = {"request": request.id, "state": "cancelled"}
+            if json:
+                emit_json(told)
+            else:
+                say(f"request {request.id[:8]} cancelled; it never starts")
+            return
         runs.cancel(session, found, catalog.now(session))
         run_id = found.id
     _told(run_id, "cancelled", "asking for the same again, or `winnow resume`, goes on from there", as_json=json)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
+from service.cli.schedules import ask_after
 
 
 def add(app: typer.Typer) -> None:
@@ -17,6 +18,9 @@ def train(
     *,
     recipe: Annotated[str, typer.Option(help="Preset (classify, classify-small) or YAML file.")],
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")] = False,
+    after: Annotated[
+        str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train in curriculum order, each model against itself in random order; compress, measure, print the table."""
@@ -24,6 +28,9 @@ def train(
     from workers.pipelines.train import submit_train
 
     catalog = workspace()
+    if after is not None:
+        ask_after(catalog, after=after, kind="train", dataset=dataset, recipe=recipe, as_json=json)
+        return
     run_id, state = submit_train(catalog, dataset=dataset, recipe=load_recipe(recipe))
     if detach:
         detached(catalog, run_id, as_json=json)

@@ -1,5 +1,6 @@
 """Every other page in a real browser: hostile names stay text, the policy is never violated, runs are live."""
 
+import os
 import re
 from datetime import timedelta
 from urllib.parse import quote
@@ -214,3 +215,34 @@ def test_a_run_is_paused_resumed_and_steered_from_its_page(visitor, site):
     page.get_by_role("button", name="Cancel the run").click()
     page.wait_for_function("() => document.getElementById('state').textContent === 'cancelled'")
     assert visitor.violations() == visitor.troubles == []
+
+
+def test_a_schedule_is_added_switched_off_and_removed_on_its_page(visitor, site):
+    queue_id = site.add_queue(["a"])
+    with site.catalog.read() as session:
+        name = session.get_one(Dataset, session.get_one(LabelQueue, queue_id).dataset_id).name
+    visitor.log_in(site, "mina", "/schedules")
+    page = visitor.page
+    page.get_by_label("Name", exact=True).fill("매일밤")
+    page.get_by_label("Dataset").select_option(name)
+    page.get_by_label("Minute hour day month weekday", exact=True).fill("0 3 * *")
+    page.get_by_role("button", name="Add").click()
+    page.wait_for_function("() => document.getElementById('answer').textContent.includes('five fields')")
+    page.get_by_label("Minute hour day month weekday", exact=True).fill("0 3 * * *")
+    page.get_by_role("button", name="Add").click()
+    page.wait_for_selector("#schedules")
+    assert "매일밤" in page.inner_text("#schedules")
+    page.get_by_role("button", name="Change").click()
+    page.get_by_label("Minute hour day month weekday of").fill("15 4 * * *")
+    page.get_by_role("button", name="Save").click()
+    page.wait_for_function("() => document.getElementById('schedules').textContent.includes('15 4 * * *')")
+    page.get_by_role("button", name="Run now").click()
+    page.get_by_text("pending").wait_for()
+    if shots := os.environ.get("SHOTS"):
+        page.screenshot(path=f"{shots}/schedules.png", full_page=True)
+    page.get_by_role("button", name="Switch off").click()
+    page.get_by_role("button", name="Switch on").wait_for()
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Remove with its history?").click()
+    page.get_by_text("No schedule yet").wait_for()
+    assert visitor.violations() == []

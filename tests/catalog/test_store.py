@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from catalog.errors import ConfigError, CorruptionError, NotFoundError, TransientError
-from catalog.store import ASIDE, MARKER, Store, StoredFile
+from catalog.objects import MARKER
+from catalog.store import ASIDE, Store, StoredFile
 
 FRAME = pl.DataFrame(
     {

@@ -57,12 +57,24 @@ COMMANDS = [
     "quality reference",
     "quality list",
     "watch",
+    "requests",
+    "schedule add",
+    "schedule list",
+    "schedule history",
+    "schedule change",
+    "schedule run",
+    "schedule remove",
+    "label close",
+    "webhook add",
+    "webhook list",
+    "webhook deliveries",
+    "webhook remove",
     "pause",
     "resume",
     "steer",
     "logs",
 ]
-GROUPS = ("label", "dedup", "recipe", "pii", "quality")
+GROUPS = ("label", "dedup", "recipe", "pii", "quality", "schedule", "webhook")
 NOT_OF_A_TERMINAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 

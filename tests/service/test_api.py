@@ -393,3 +393,76 @@ def test_steering_needs_a_curator_and_a_run(worlds, asked):
 def test_steering_beyond_the_limits_is_refused(world, body):
     run_id = _add_run(world, "limits")
     assert world.client("curator").patch(f"{API}/runs/{run_id}", json=body).status_code == 422
+
+
+NIGHTLY = {"name": "nightly", "dataset": "tickets 고객", "kind": "clean", "config": {"recipe": "short-text"}}
+
+
+def test_a_schedule_is_added_changed_run_and_removed(worlds):
+    client = worlds.client("curator")
+    made = client.post(f"{API}/schedules", json=NIGHTLY | {"cron": "0 3 * * *", "timezone": "Asia/Seoul"})
+    assert (made.status_code, made.json()["trigger"]) == (201, "cron")
+    assert client.post(f"{API}/schedules", json=NIGHTLY | {"on": "ingest"}).status_code == 409
+    changed = client.patch(f"{API}/schedules/nightly", json={"cron": "30 4 * * *", "enabled": False})
+    assert (changed.json()["cron"], changed.json()["enabled"]) == ("30 4 * * *", False)
+    assert client.post(f"{API}/schedules/nightly/run").status_code == 202
+    history = client.get(f"{API}/schedules/nightly/history").json()["items"]
+    assert [one["outcome"] for one in history] == ["pending"]
+    assert [one["name"] for one in client.get(f"{API}/schedules").json()["items"]] == ["nightly"]
+    assert client.delete(f"{API}/schedules/nightly").status_code == 204
+    assert client.get(f"{API}/schedules/nightly/history").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"cron": "0 3 * *"}, "five fields"),
+        ({"config": {"recipe": "/etc/passwd"}, "on": "ingest"}, "no clean recipe"),
+        ({"config": {"recipe": "short-text", "document": {}}, "on": "ingest"}, "unknown option 'document'"),
+        ({"folder": "/etc", "kind": "ingest"}, "folder"),
+        ({"kind": "ingest", "on": "ingest"}, "no job kind 'ingest'"),
+        ({"on": "ingest", "max_units": 0}, "max_units"),
+    ],
+)
+def test_a_schedule_over_http_reads_no_file_of_the_server_and_nothing_unknown(world, body, words):
+    answer = world.client("curator").post(f"{API}/schedules", json=NIGHTLY | body)
+    assert answer.status_code == 422
+    assert words in answer.text
+
+
+def test_schedules_are_for_curators(world):
+    client = world.client("annotator")
+    assert client.get(f"{API}/schedules").status_code == 403
+    assert client.post(f"{API}/schedules", json=NIGHTLY | {"on": "ingest"}).status_code == 403
+    assert client.get(f"{API}/requests").status_code == 403
+
+
+def test_a_job_that_waits_for_a_run_is_a_request_until_then(worlds):
+    client, run_id = worlds.client("curator"), _add_run(worlds, "first")
+    body = {"kind": "dedup", "dataset": "tickets 고객", "config": {"threshold": 0.7}, "after": run_id}
+    asked = client.post(f"{API}/runs", json=body)
+    assert (asked.status_code, asked.json()["run_id"]) == (202, None)
+    request_id = asked.json()["request_id"]
+    (item,) = client.get(f"{API}/requests", params={"state": "waiting"}).json()["items"]
+    assert item["id"] == request_id
+    assert item["waits_for"] == f"clean run {run_id[:8]}, which is running"
+    assert client.delete(f"{API}/requests/{request_id}").status_code == 204
+    assert client.delete(f"{API}/requests/{request_id}").status_code == 409
+    assert client.post(f"{API}/runs", json=body | {"after": "none-such"}).status_code == 404
+
+
+def test_webhooks_are_for_administrators_and_secrets_are_shown_once(worlds):
+    hook = {"url": "https://example.org/hook", "events": ["run.done"]}
+    assert worlds.client("curator").post(f"{API}/webhooks", json=hook).status_code == 403
+    client = worlds.client("admin")
+    made = client.post(f"{API}/webhooks", json=hook)
+    assert made.status_code == 201
+    assert made.json()["secret"].startswith("whsec_")
+    listed = client.get(f"{API}/webhooks")
+    assert [one["url"] for one in listed.json()["items"]] == [hook["url"]]
+    assert "whsec_" not in listed.text
+    assert client.get(f"{API}/webhooks/{made.json()['id']}/deliveries").json()["items"] == []
+    assert client.post(f"{API}/webhooks", json=hook | {"url": "http://169.254.169.254/"}).status_code == 422
+    assert client.post(f"{API}/webhooks", json=hook | {"events": ["run.dnoe"]}).status_code == 422
+    assert client.delete(f"{API}/webhooks/{made.json()['id']}").status_code == 204
+    assert client.delete(f"{API}/webhooks/{made.json()['id']}").status_code == 404

@@ -23,6 +23,7 @@ from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from curation.recipe import load_recipe
+from tests.servers import S3Server
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, write_files
 from workers import engine, manifests, runs
@@ -37,15 +38,8 @@ FINISH_SECONDS = 200.0
 def make_catalog(home: Path, **options: Any) -> Catalog:
     """A migrated home with tiny shards, so that a small corpus is many units."""
     home.mkdir(parents=True, exist_ok=True)
-    settings = Settings(
-        home=home,
-        shard_rows=20,
-        lease_seconds=4.0,
-        heartbeat_seconds=1.0,
-        sweep_seconds=0.5,
-        max_attempts=20,
-        **options,
-    )
+    small: dict[str, Any] = {"shard_rows": 20, "lease_seconds": 4.0, "heartbeat_seconds": 1.0, "sweep_seconds": 0.5}
+    settings = Settings(home=home, **{**small, "max_attempts": 20, **options})
     catalog = Catalog(settings)
     migrate.upgrade(catalog)
     Store.of(settings).create()
@@ -273,6 +267,55 @@ def test_two_machines_that_share_the_store_the_database_and_the_broker_alone(
         assert not machine.settings.home.joinpath("winnow.db").exists()
         machine.close()
     catalog.close()
+
+
+def test_two_machines_on_postgresql_redis_and_s3_whose_store_is_away_for_a_while(
+    paths: list[str],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    new_empty_postgres: str,
+    redis_url: str,
+    s3_bucket: str,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Without the driver's own patience, so that units notice.
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    shared = {"database_url": new_empty_postgres, "broker_url": redis_url, "store_url": f"{s3_bucket}/winnow"}
+    catalog = make_catalog(tmp_path / "asking", max_attempts=2, **shared)
+    machines = [make_catalog(tmp_path / f"machine-{number}", max_attempts=2, **shared) for number in range(2)]
+    app = make_app(catalog.settings)
+    with ExitStack() as stack:
+        for number, machine in enumerate(machines):
+            stack.enter_context(worker_processes(machine, 1, first=number))
+        run_id = ask_ingest(catalog, paths)
+        relay(catalog, app)
+        wait_for(catalog, run_id)
+        run_id = ask_clean(catalog, tmp_path)
+        relay(catalog, app)
+        # Not at once: some units are to be done already.
+        while num_units(catalog, run_id, "done") < 5:
+            time.sleep(0.01)
+        s3_server.stop()
+        time.sleep(3)
+        assert num_units(catalog, run_id, "poisoned") == 0
+        s3_server.start()
+        wait_for(catalog, run_id)
+    logs = "".join(path.read_text() for machine in machines for path in machine.settings.home.glob("w*.log"))
+    assert "goes back: store s3://" in logs
+    assert outcome(catalog) == undisturbed
+    with catalog.read() as session:
+        owners = set(session.scalars(select(Unit.owner).where(Unit.run_id == run_id)))
+    assert len(owners) == 2, "one of the two did nothing"
+    for machine in machines:
+        assert not machine.settings.home.joinpath("store").exists()
+        machine.close()
+    catalog.close()
+
+
+def num_units(catalog: Catalog, run_id: str, state: str) -> int:
+    with catalog.read() as session:
+        return session.scalar(select(func.count()).where(Unit.run_id == run_id, Unit.state == state)) or 0
 
 
 @pytest.mark.parametrize("database_name", ["sqlite", "postgresql"])

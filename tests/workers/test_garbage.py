@@ -14,7 +14,8 @@ from sqlalchemy import select
 from catalog import references
 from catalog.database import Catalog
 from catalog.errors import ConfigError, NotFoundError
-from catalog.store import MARKER, Store, StoredFile
+from catalog.objects import MARKER
+from catalog.store import Store, StoredFile
 from catalog.tables import metadata
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit

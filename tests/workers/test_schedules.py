@@ -132,7 +132,8 @@ def test_the_next_time_of_a_cron_expression(cron: str, zone: str, after: str, ex
         ({"folder": "/nowhere/at/all"}, "folder /nowhere/at/all is not there"),
         ({"cron": NIGHT, "kind": "ingest"}, "files are taken in from a folder"),
         ({"cron": NIGHT, "priority": 1000}, "priority=1000 must be"),
-        ({"cron": NIGHT, "name": ""}, "must be 1 to 100 printable"),
+        ({"cron": NIGHT, "name": ""}, "must be 1 to 100 letters"),
+        ({"cron": NIGHT, "name": "a/b"}, "must be 1 to 100 letters"),
     ],
 )
 def test_a_wrong_schedule_is_refused_with_the_remedy(tmp_path: Path, wanted: dict[str, Any], words: str) -> None:

@@ -1,0 +1,52 @@
+"""Schedules: what starts by itself, when, and what came of it; made, changed and switched off here."""
+
+from fastapi import APIRouter
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from catalog.tables.datasets import Dataset
+from catalog.tables.schedules import Firing, Request, Schedule
+from curation.recipe import preset_names
+from service.api.access import Catalogued, Curator
+from service.pages.rendering import render
+from training.recipe import preset_names as training_presets
+from workers.requests import waits_for
+from workers.schedules import when
+
+router = APIRouter(include_in_schema=False)
+
+NUM_SHOWN = 200
+NUM_FIRINGS = 30
+NUM_REQUESTS = 20
+
+
+@router.get("/schedules")
+def show_schedules(request: HttpRequest, catalog: Catalogued, _who: Curator) -> Response:
+    """All schedules, what came of them lately, and what waits for something else."""
+    with catalog.read() as session:
+        rows = [(one, when(one)) for one in session.scalars(select(Schedule).order_by(Schedule.name).limit(NUM_SHOWN))]
+        waiting = [
+            (one, waits_for(session, one) if one.state == "waiting" else one.reason or "")
+            for one in session.scalars(select(Request).order_by(Request.created_at.desc()).limit(NUM_REQUESTS))
+        ]
+        return render(
+            request,
+            "schedules.html",
+            schedules=rows,
+            firings=_firings(session),
+            requests=waiting,
+            datasets=session.scalars(select(Dataset.name).order_by(Dataset.name).limit(NUM_SHOWN)).all(),
+            jobs=[("clean", name) for name in preset_names()] + [("train", name) for name in training_presets()],
+        )
+
+
+def _firings(session: Session) -> list[tuple[Firing, str]]:
+    query = (
+        select(Firing, Schedule.name)
+        .join(Schedule, Schedule.id == Firing.schedule_id)
+        .order_by(Firing.due_at.desc(), Firing.id)
+        .limit(NUM_FIRINGS)
+    )
+    return [(firing, name) for firing, name in session.execute(query)]

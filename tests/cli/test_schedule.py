@@ -1,0 +1,115 @@
+"""``winnow schedule``, ``requests``, ``--after`` and steering, as typed."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Prepared
+
+
+def told(out: str) -> object:
+    return json.loads(out)
+
+
+def test_a_schedule_is_added_listed_changed_run_and_removed(prepared: Prepared, tmp_path: Path) -> None:
+    name = ["--name", "nightly"]
+    done = prepared.winnow.each(
+        ["schedule", "add", "tickets", "--recipe", "short-text", "--cron", "0 3 * * *", *name, "--json"],
+        ["schedule", "list", "--json"],
+        ["schedule", "change", "nightly", "--cron", "30 4 * * MON", "--timezone", "Asia/Seoul", "--json"],
+        ["schedule", "change", "nightly", "--off"],
+        ["schedule", "change", "nightly", "--on"],
+        ["schedule", "run", "nightly"],
+    )
+    assert [one.code for one in done] == [0] * len(done), [one.err for one in done]
+    added, listed, changed, off, on, ran = done
+    assert "03:00" in str(told(added.out))
+    assert [one["name"] for one in json.loads(listed.out)] == ["nightly"]
+    assert "Asia/Seoul (30 4 * * MON)" in json.loads(changed.out)["when"]
+    assert "switched off" in off.err
+    assert "switched off" not in on.err
+    assert "is due now; what came of it: `winnow schedule history nightly`" in ran.err
+    deadline = time.monotonic() + 60
+    while (seen := prepared.winnow.ok("schedule", "history", "nightly")) and seen[0]["outcome"] == "pending":
+        assert time.monotonic() < deadline, "the running worker never started it"
+        time.sleep(0.2)
+    assert [one["outcome"] for one in seen] == ["started"]
+    prepared.winnow.ok("watch", seen[0]["run"])
+    removed, empty = prepared.winnow.each(["schedule", "remove", "nightly"], ["schedule", "list"])
+    assert "removed" in removed.err
+    assert "no schedule: `winnow schedule add" in empty.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--recipe short-text", "say when, once"),
+        ("--recipe short-txt --cron '0 3 * * *'", "did you mean 'short-text'"),
+        ("--recipe short-text --cron noon", "must have five fields"),
+        ("--job clean --cron '0 3 * * *'", "clean goes by a recipe; give --recipe"),
+        ("--job dedup --recipe short-text --on-ingest", "dedup goes by no recipe"),
+        ("--job clen --on-ingest", "did you mean 'clean'"),
+        ("--recipe short-text --on-ingest --text body", "columns are those of files in a watched folder"),
+        ("--watch /nowhere", "folder /nowhere is not there"),
+        ("--on-ingest", "files are taken in from a folder that is watched"),
+    ],
+)
+def test_a_mistyped_schedule_says_what_to_type(prepared: Prepared, arguments: str, words: str) -> None:
+    import shlex
+
+    (done,) = prepared.winnow.each(["schedule", "add", "tickets", *shlex.split(arguments)])
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
+
+
+def test_a_job_waits_for_a_queue_and_is_cancelled_or_starts(prepared: Prepared, tmp_path: Path) -> None:
+    schema = tmp_path / "labels.yaml"
+    schema.write_text("question: Which queue?\nlabels: [hardware, software]\n")
+    options = ["--schema", schema, "--strategy", "random", "--name", "waited-for"]
+    queue = prepared.winnow.ok("label", "create", "tickets", *options)["queue"]
+    after = ["--after", queue, "--json"]
+    forgotten, kept, *_ = [
+        json.loads(one.out)["request"]
+        for one in prepared.winnow.each(
+            ["clean", "tickets", "--recipe", "short-text", *after], ["clean", "tickets", "--recipe", "web-text", *after]
+        )
+    ]
+    done = prepared.winnow.each(
+        ["requests", "--json"], ["cancel", forgotten[:8]], ["cancel", forgotten], ["cancel", "ffffffff"],
+        ["label", "close", "tickets", "waited-for"],
+    )  # fmt: skip
+    assert [one.code for one in done] == [0, 0, 1, 2, 0]
+    waiting = {one["request"]: one["waits for"] for one in json.loads(done[0].out)}
+    assert waiting[kept[:8]] == waiting[forgotten[:8]] == "labeling queue 'waited-for'"
+    assert "it never starts" in done[1].err
+    assert "only a waiting request can be cancelled" in done[2].err
+    assert "no request begins with 'ffffffff'" in done[3].err
+    deadline = time.monotonic() + 60
+    while True:
+        states = {one["request"]: one for one in prepared.winnow.ok("requests")}
+        if states[kept[:8]]["state"] != "waiting":
+            break
+        assert time.monotonic() < deadline, "the running worker never started it"
+        time.sleep(0.2)
+    assert (states[kept[:8]]["state"], states[forgotten[:8]]["state"]) == ("started", "cancelled")
+    prepared.winnow.ok("watch", states[kept[:8]]["run"])
+
+
+def test_steering_what_has_ended_is_refused_by_name(prepared: Prepared) -> None:
+    (listed,) = prepared.winnow.each(["runs", "--state", "done", "--json"])
+    run = json.loads(listed.out)[0]["run"]
+    done = prepared.winnow.each(
+        ["pause", run], ["resume", run], ["steer", run, "--priority", "3"], ["steer", run], ["logs", run],
+        ["logs", run, "--unit", "measure/x"], ["watch", run, "--json"], ["runs", "--state", "dome"],
+    )  # fmt: skip
+    assert [one.code for one in done] == [1, 1, 1, 2, 0, 2, 0, 2]
+    words = [
+        "only a running run can be paused", "only a paused, failed or cancelled run can be resumed",
+        "only a running run can be steered", "nothing to change", "nothing was logged", "must be STAGE or STAGE/NUMBER",
+        "", "did you mean 'done'",
+    ]  # fmt: skip
+    for one, word in zip(done, words, strict=True):
+        assert word in one.err
+    assert json.loads(done[6].out)["state"] == "done"
