@@ -14,7 +14,8 @@ from catalog.errors import ConfigError
 ADVISORY_LOCK = 0x77696E6E6F77  # "winnow"
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Where the migrations are; a connection goes into its ``attributes``."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).resolve().parent.parent / "migrations"))
     return config
@@ -22,9 +23,14 @@ def _config() -> Config:
 
 def latest_revision() -> str:
     """The revision that this release's code expects."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     assert head is not None
     return head
+
+
+def known_revisions() -> set[str]:
+    """Every revision that this release can bring up to its own."""
+    return {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
 
 
 def current_revision(catalog: Catalog) -> str | None:
@@ -47,8 +53,7 @@ def check_revision(catalog: Catalog) -> None:
         return
     if current is None:
         raise ConfigError("the database has no schema yet; run `winnow init`")
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if current in known:
+    if current in known_revisions():
         raise ConfigError(
             f"the database is at revision {current}, this release needs {latest_revision()}; run `winnow init`"
         )
@@ -70,14 +75,12 @@ def upgrade(catalog: Catalog) -> bool:
     before = current_revision(catalog)
     if before == latest_revision():
         return False
-    if before is not None:
-        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-        if before not in known:
-            check_revision(catalog)
+    if before is not None and before not in known_revisions():
+        check_revision(catalog)
     with catalog.write() as session:
         if not catalog.is_sqlite:
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        config = _config()
+        config = alembic_config()
         config.attributes["connection"] = session.connection()
         command.upgrade(config, "head")
     return True

@@ -219,7 +219,7 @@ def _files(catalog: Catalog, sample: int) -> Iterator[Finding]:
         except ServiceError as error:
             wrong.append(str(error))
     if wrong:
-        restore = "restore the files from a backup: `winnow restore` says how"
+        restore = "put them back from a backup: `winnow restore FOLDER --files`"
         yield Finding("files", PROBLEM, f"{len(wrong)} of {len(files)} files: {'; '.join(wrong[:NUM_SHOWN])}", restore)
     else:
         yield Finding("files", OK, f"{len(files)} files read, every SHA-256 is right")

@@ -39,7 +39,7 @@ def test_migrations_give_exactly_the_declared_schema(empty: Catalog) -> None:
 
 
 def test_pairs_of_an_older_release_keep_their_jaccard_and_survive_going_back(empty: Catalog) -> None:
-    config = migrate._config()
+    config = migrate.alembic_config()
     old = {"run_id": "r" * 36, "record_id": "a", "keeper_id": "b", "kind": "near", "jaccard": 0.9, "bands_shared": 3}
     new = old | {"record_id": "c", "kind": "semantic", "jaccard": None, "bands_shared": 0}
     insert = "INSERT INTO duplicate_pairs ({}) VALUES ({})"
