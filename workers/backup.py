@@ -25,10 +25,11 @@ from sqlalchemy.orm import Session
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ConflictError, CorruptionError, NotFoundError, ServiceError, nearest
 from catalog.migrate import known_revisions, latest_revision
+from catalog.objects import MARKER
 from catalog.references import NAME, find_references
 from catalog.settings import Settings
 from catalog.snapshot import check_empty, export_tables, import_tables, sha256_of, snapshot
-from catalog.store import MARKER, Store, StoredFile
+from catalog.store import Store, StoredFile
 from catalog.tables.engine import Outbox, Run, Unit, Worker
 from workers import engine
 
