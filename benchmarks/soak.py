@@ -220,9 +220,8 @@ class Soak:
         kinds = ["kill a worker", "kill a worker", "stop a worker past its lease", "kill the web service", *self.cut]
         kind = chance.choice(kinds)
         if kind in self.cut:
-            thread = threading.Thread(target=self.cut[kind], daemon=True)
-            thread.start()
-            self.stopped.append(thread)
+            # In this thread: a server that a thread started would die with it.
+            self.cut[kind]()
             return kind
         if kind == "kill the web service":
             (service,) = [one for one in self.supervisor.children if one.name == "service"]

@@ -6,6 +6,7 @@ checkpoints run under that lock only. PostgreSQL needs neither.
 """
 
 import fcntl
+import functools
 import hashlib
 import os
 import threading
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, TransientError
@@ -30,14 +31,19 @@ NETWORK_FILESYSTEMS = frozenset(
 )
 BUSY_SECONDS = 30.0
 CHECKPOINT_EVERY_BYTES = 16 * 2**20
+PING_AFTER_SECONDS = 1.0
+"""A connection that lay idle for longer is tried before it is used; trying every time would be a third of all round
+trips of short units. One that broke within the second costs its user an error, and the whole pool is then renewed."""
+_SQLITE_NOW = text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")
+_POSTGRES_NOW = text("SELECT clock_timestamp()")
 
 
 def database_now(session: Session) -> datetime:
     """The database's own clock, aware UTC: the only clock that leases are compared with."""
     if session.get_bind().dialect.name == "sqlite":
-        raw = session.execute(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")).scalar_one()
+        raw = session.execute(_SQLITE_NOW).scalar_one()
         return datetime.fromisoformat(raw).replace(tzinfo=UTC)
-    moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    moment: datetime = session.execute(_POSTGRES_NOW).scalar_one()
     return moment.astimezone(UTC)
 
 
@@ -95,7 +101,10 @@ class Catalog:
         ConfigError : the SQLite file would lie on a network filesystem, where its locks do not hold.
         """
         if not self.is_sqlite:
-            return create_engine(self.settings.database, pool_pre_ping=True, pool_size=20, max_overflow=20)
+            engine = create_engine(self.settings.database, pool_size=20, max_overflow=20)
+            event.listen(engine, "checkin", _note_idle)
+            event.listen(engine, "checkout", functools.partial(_ping_idle, engine))
+            return engine
         path = self.sqlite_path
         kind = filesystem_of(path.parent)
         if kind in NETWORK_FILESYSTEMS:
@@ -207,6 +216,25 @@ class _WriterLock:
         assert self._file is not None
         fcntl.flock(self._file, fcntl.LOCK_UN)
         self._thread_lock.release()
+
+
+def _note_idle(_connection: Any, record: Any) -> None:
+    record.info["idle_since"] = time.monotonic()
+
+
+def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> None:
+    idle_since = record.info.get("idle_since")
+    if idle_since is None or time.monotonic() - idle_since < PING_AFTER_SECONDS:
+        return
+    try:
+        alive = engine.dialect.do_ping(connection)
+    except engine.dialect.dbapi.Error as error:  # type: ignore[union-attr]
+        if not engine.dialect.is_disconnect(error, connection, None):
+            raise
+        alive = False
+    if not alive:
+        # The pool takes another, and so on.
+        raise InvalidatePoolError
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -183,10 +183,11 @@ def wait_for_port(port: int, server: "subprocess.Popen[bytes]", log: Path) -> No
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
+def postgres_server(*, durable: bool = False) -> Iterator[str]:
     """Start a PostgreSQL server of this process alone, on a Unix socket; yield the URL of its ``postgres`` database.
 
-    The server dies with the process even when that is killed, and syncs nothing: it holds nothing worth keeping.
+    The server dies with the process even when that is killed, and syncs nothing unless it is to be as ``durable`` as
+    in service: it holds nothing worth keeping.
     """
     # A socket path must stay under about 100 characters, so not below pytest's own folders.
     folder = Path(tempfile.mkdtemp(prefix="wpg", dir="/tmp"))
@@ -205,13 +206,8 @@ def postgres_server() -> Iterator[str]:
             "UTF8",
             "--locale=C",
         ]
-        options = [
-            "fsync=off",
-            "synchronous_commit=off",
-            "full_page_writes=off",
-            "listen_addresses=",
-            "max_connections=300",
-        ]
+        careless = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
+        options = [*([] if durable else careless), "listen_addresses=", "max_connections=300"]
         command: list[str | Path] = [
             binaries / "postgres",
             "-D",

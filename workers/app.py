@@ -75,7 +75,9 @@ def make_app(settings: Settings) -> Celery:
         from workers.execution import execute
 
         execute(catalog, unit_id, owner=engine.this_process())
-        relay(catalog, app)
+        # Most units leave no message; what others left, they or any sweeper send.
+        if engine.UNSENT.is_set():
+            relay(catalog, app)
 
     return app
 
@@ -105,17 +107,26 @@ def deliver(catalog: Catalog, app: Celery) -> int:
     ------
     BrokerAwayError : the broker takes no message; the rows stay for the next sweep of any process.
     """
-    sent = 0
-    for message_id, task, args, needs in engine.unsent(catalog):
+    # Before the look: what is left there from now on is seen by the next.
+    engine.UNSENT.clear()
+    with engine.sending(catalog) as (messages, sent):
+        if not messages:
+            return 0
+        connection = app.connection_for_write()
         try:
-            app.send_task(task, args=args, queue=queue_of(needs), retry=False)
-        except (OperationalError, *app.connection_for_write().connection_errors, OSError) as error:
+            with app.producer_or_acquire() as producer:
+                for message in messages:
+                    app.send_task(
+                        message.task, args=message.args, queue=queue_of(message.needs), retry=False, producer=producer
+                    )
+                    sent.append(message.id)
+        except (OperationalError, *connection.connection_errors, OSError) as error:
             name = broker_name(catalog.settings)
             remedy = f"; {broker.DAMAGED.format(name)}" if broker.is_damaged(error) else ""
             raise BrokerAwayError(f"the broker at {name} does not answer ({error}){remedy}") from error
-        engine.mark_sent(catalog, message_id)
-        sent += 1
-    return sent
+    if len(messages) == engine.RELAY_BATCH:
+        engine.UNSENT.set()
+    return len(sent)
 
 
 def relay(catalog: Catalog, app: Celery) -> int:

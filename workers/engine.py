@@ -9,7 +9,9 @@ a dead worker nor a wiped broker loses work.
 import functools
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,8 +19,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import psutil
-from sqlalchemy import Table, and_, delete, func, insert, or_, select, update
-from sqlalchemy.engine import CursorResult
+from sqlalchemy import Table, and_, bindparam, delete, func, insert, inspect, or_, select, update
+from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Session
 
 from catalog.bulk import upsert_frame
@@ -33,8 +35,14 @@ from workers.pipelines import PIPELINES
 
 RELAY_BATCH = 200
 RESEND_BATCH = 10
+LAST_UNITS = 64
+"""From so many unfinished units of a stage on, whoever commits one looks under a lock whether it was the last."""
 RUNS_LOOKED_AT = 100
 """Live runs among which a worker looks for something to do."""
+
+
+UNSENT = threading.Event()
+"""This process left messages in the outbox since it last looked there."""
 
 
 class LostClaimError(ConflictError):
@@ -88,13 +96,23 @@ def _pid_namespace() -> str:
 
 def this_process() -> str:
     """Name of this process that no later process can share: host, PID namespace, PID, start time."""
-    return name_of_process(os.getpid())
+    return _own_name(os.getpid())
+
+
+@functools.cache
+def _own_name(pid: int) -> str:
+    return name_of_process(pid)
 
 
 def name_of_process(pid: int) -> str:
     """The same name of another living process of this machine."""
     started = psutil.Process(pid).create_time()
     return f"{socket.gethostname()}/{_pid_namespace()}/{pid}/{started:.2f}"
+
+
+def _prefix_of_this_machine() -> str:
+    """How the names of processes begin of which ``is_gone`` can tell."""
+    return f"{socket.gethostname()}/{_pid_namespace()}/"
 
 
 def is_gone(owner: str) -> bool:
@@ -124,11 +142,81 @@ def take(catalog: Catalog, hint: str, owner: str) -> Claim | None:
     """
     with catalog.write() as session:
         now = catalog.now(session)
+        named = _named(session, hint)
+        if named is not None and named.is_first and named.needs in catalog.settings.serves:
+            mine = _claim(session, catalog, hint, owner, now, named)
+            if mine is not None:
+                return mine
         for unit_id in _candidates(session, catalog, hint):
             mine = _claim(session, catalog, unit_id, owner, now)
             if mine is not None:
                 return mine
     return None
+
+
+_UNITS, _RUNS = inspect(Unit).local_table.c, inspect(Run).local_table.c
+_OF_RUN = (_RUNS.id, _RUNS.kind, _RUNS.dataset_id, _RUNS.config, _RUNS.version_id, _RUNS.max_units)
+"""What a claim tells of a unit's run, and how many units the run may have under way."""
+
+# What every unit needs is built once, and of columns: of a unit that does nothing, building statements is a third.
+_OTHERS = inspect(Run).local_table.alias().c
+_BEFORE = select(_OTHERS.id).where(
+    _OTHERS.state == "running", _OTHERS.paused_at.is_(None), _OTHERS.priority > _RUNS.priority
+)
+_IS_FIRST = and_(
+    READY, _RUNS.state == "running", _RUNS.paused_at.is_(None), ~_BEFORE.correlate(_RUNS.id.table).exists()
+)
+_NAMED = select(*_OF_RUN, _UNITS.needs, _IS_FIRST.label("is_first")).where(
+    _UNITS.run_id == _RUNS.id, _UNITS.id == bindparam("hint")
+)
+_CLAIM = (
+    update(_UNITS.id.table)
+    .where(
+        _UNITS.id == bindparam("of_unit"),
+        or_(_UNITS.state == "ready", and_(_UNITS.state == "running", _UNITS.lease_until < bindparam("now"))),
+        _UNITS.attempts < bindparam("max_attempts"),
+        _UNITS.run_id.in_(select(_RUNS.id).where(_RUNS.state == "running", _RUNS.paused_at.is_(None))),
+    )
+    .values(
+        state="running",
+        epoch=_UNITS.epoch + 1,
+        attempts=_UNITS.attempts + 1,
+        owner=bindparam("new_owner"),
+        lease_until=bindparam("until"),
+        started_at=bindparam("now"),
+        reason=None,
+        num_done=0,
+    )
+    .returning(_UNITS.stage, _UNITS.stage_name, _UNITS.needs, _UNITS.payload, _UNITS.epoch, _UNITS.attempts)
+)
+_DONE = (
+    update(_UNITS.id.table)
+    .where(_UNITS.id == bindparam("of_unit"), _UNITS.epoch == bindparam("of_epoch"), _UNITS.state == "running")
+    .values(
+        state="done",
+        result=bindparam("new_result"),
+        finished_at=bindparam("now"),
+        lease_until=None,
+        num_done=bindparam("done"),
+        num_total=bindparam("total"),
+        peak_bytes=bindparam("peak"),
+    )
+)
+_UNFINISHED_OF_STAGE = (
+    select(_UNITS.id)
+    .where(_UNITS.run_id == _RUNS.id, _UNITS.stage == _RUNS.stage, UNFINISHED)
+    .limit(bindparam("most"))
+    .correlate(_RUNS.id.table)
+    .subquery()
+)
+_LEFT = select(
+    _RUNS.max_units, select(func.count()).select_from(_UNFINISHED_OF_STAGE).scalar_subquery().label("num_left")
+).where(_RUNS.id == bindparam("of_run"))
+
+
+def _named(session: Session, hint: str) -> Any:
+    """The unit of a message with its run, and whether nothing else can come before it: the usual case in one query."""
+    return session.execute(_NAMED, {"hint": hint}).one_or_none()
 
 
 def _candidates(session: Session, catalog: Catalog, hint: str) -> Iterator[str]:
@@ -158,47 +246,38 @@ def _candidates(session: Session, catalog: Catalog, hint: str) -> Iterator[str]:
             yield first
 
 
-def _claim(session: Session, catalog: Catalog, unit_id: str, owner: str, now: datetime) -> Claim | None:
-    run = session.execute(
-        select(Run.id, Run.max_units).join(Unit, Unit.run_id == Run.id).where(Unit.id == unit_id)
-    ).one_or_none()
+def _claim(
+    session: Session, catalog: Catalog, unit_id: str, owner: str, now: datetime, run: Any = None
+) -> Claim | None:
+    if run is None:
+        run = _named(session, unit_id)
     if run is None or (run.max_units is not None and not _has_room(session, run.id, run.max_units)):
         return None
-    live = select(Run.id).where(Run.state == "running", Run.paused_at.is_(None))
-    free = or_(Unit.state == "ready", and_(Unit.state == "running", Unit.lease_until < now))
-    row = session.execute(
-        update(Unit)
-        .where(Unit.id == unit_id, free, Unit.attempts < catalog.settings.max_attempts, Unit.run_id.in_(live))
-        .values(
-            state="running",
-            epoch=Unit.epoch + 1,
-            attempts=Unit.attempts + 1,
-            owner=owner,
-            lease_until=now + timedelta(seconds=catalog.settings.lease_seconds),
-            started_at=now,
-            reason=None,
-            num_done=0,
-        )
-        .returning(Unit.epoch, Unit.attempts)
-        .execution_options(synchronize_session=False)
+    unit = session.execute(
+        _CLAIM,
+        {
+            "of_unit": unit_id,
+            "now": now,
+            "until": now + timedelta(seconds=catalog.settings.lease_seconds),
+            "max_attempts": catalog.settings.max_attempts,
+            "new_owner": owner,
+        },
     ).one_or_none()
-    if row is None:
+    if unit is None:
         return None
-    unit = session.get_one(Unit, unit_id, populate_existing=True)
-    found = session.get_one(Run, unit.run_id)
     return Claim(
         unit_id=unit_id,
-        run_id=found.id,
-        run_kind=found.kind,
-        dataset_id=found.dataset_id,
+        run_id=run.id,
+        run_kind=run.kind,
+        dataset_id=run.dataset_id,
         stage=unit.stage,
         stage_name=unit.stage_name,
         needs=unit.needs,
         payload=unit.payload,
-        config=found.config,
-        version_id=found.version_id,
-        epoch=row.epoch,
-        attempts=row.attempts,
+        config=run.config,
+        version_id=run.version_id,
+        epoch=unit.epoch,
+        attempts=unit.attempts,
         owner=owner,
     )
 
@@ -219,6 +298,10 @@ def _guarded(session: Session, mine: Claim, **values: Any) -> None:
         .values(**values)
         .execution_options(synchronize_session=False)
     )
+    _still_ours(mine, outcome)
+
+
+def _still_ours(mine: Claim, outcome: Result[Any]) -> None:
     assert isinstance(outcome, CursorResult)
     if outcome.rowcount != 1:
         raise LostClaimError(f"unit {mine.unit_id} was claimed by another worker after epoch {mine.epoch}")
@@ -259,17 +342,9 @@ def commit(
     """
     with catalog.write() as session:
         now = catalog.now(session)
-        _guarded(
-            session,
-            mine,
-            state="done",
-            result=outcome.result,
-            finished_at=now,
-            lease_until=None,
-            num_done=num_done,
-            num_total=num_total,
-            peak_bytes=peak_bytes,
-        )
+        values = {"new_result": outcome.result, "now": now, "done": num_done, "total": num_total, "peak": peak_bytes}
+        changed = session.execute(_DONE, {"of_unit": mine.unit_id, "of_epoch": mine.epoch, **values})
+        _still_ours(mine, changed)
         for position, (kind, file) in enumerate(outcome.shards):
             session.add(
                 Shard(
@@ -289,7 +364,18 @@ def commit(
         if outcome.apply is not None:
             outcome.apply(session, now)
         session.flush()
-        advance(session, mine.run_id, now)
+        if _may_go_on(session, mine.run_id, LAST_UNITS):
+            advance(session, mine.run_id, now)
+
+
+def _may_go_on(session: Session, run_id: str, num_left: int) -> bool:
+    """Whether ``advance`` may find something to do: at most so many units of the stage are unfinished.
+
+    Its lock lets one unit of a run commit at a time, so that those far from the end of a stage do without. Should as
+    many as that end between this look and our commit, nobody goes on until the next sweep does.
+    """
+    max_units, left = session.execute(_LEFT, {"of_run": run_id, "most": num_left + 1}).one()
+    return max_units is not None or left <= num_left
 
 
 def advance(session: Session, run_id: str, now: datetime) -> None:
@@ -339,27 +425,27 @@ def _pass_on(session: Session, run: Run, now: datetime) -> None:
 def plan_stage(session: Session, run: Run, now: datetime) -> None:
     """Create the units of the run's present stage and the messages that announce them."""
     stage = PIPELINES[run.kind].member.stages[run.stage]
-    for position, payload in enumerate(stage.plan(session, run)):
-        unit_id = new_id()
-        session.add(
-            Unit(
-                id=unit_id,
-                run_id=run.id,
-                stage=run.stage,
-                stage_name=stage.name,
-                needs=stage.needs,
-                position=position,
-                payload=payload,
-                ready_at=now,
-            )
-        )
-        announce(session, unit_id, now, stage.needs)
-    session.flush()
+    units: list[dict[str, Any]] = [
+        {
+            "id": new_id(),
+            "run_id": run.id,
+            "stage": run.stage,
+            "stage_name": stage.name,
+            "needs": stage.needs,
+            "position": position,
+            "payload": payload,
+            "ready_at": now,
+        }
+        for position, payload in enumerate(stage.plan(session, run))
+    ]
+    if units:
+        session.execute(insert(Unit), units)
+        _announce_all(session, [(unit["id"], stage.needs) for unit in units], now)
 
 
 def announce(session: Session, unit_id: str, now: datetime, needs: str) -> None:
     """Leave a message for workers that serve what the unit needs, in the outbox: part of the caller's transaction."""
-    session.execute(insert(Outbox).values(task="engine.run_unit", args=[unit_id], needs=needs, created_at=now))
+    _announce_all(session, [(unit_id, needs)], now)
 
 
 def announce_ready(session: Session, run_id: str, now: datetime) -> None:
@@ -369,9 +455,16 @@ def announce_ready(session: Session, run_id: str, now: datetime) -> None:
         .where(Unit.run_id == run_id, Unit.state == "ready", UNFINISHED)
         .order_by(Unit.stage, Unit.position)
     ).all()
-    messages = [{"task": "engine.run_unit", "args": [one.id], "needs": one.needs, "created_at": now} for one in ready]
+    _announce_all(session, [(one.id, one.needs) for one in ready], now)
+
+
+def _announce_all(session: Session, units: Sequence[tuple[str, str]], now: datetime) -> None:
+    messages = [
+        {"task": "engine.run_unit", "args": [unit_id], "needs": needs, "created_at": now} for unit_id, needs in units
+    ]
     if messages:
         session.execute(insert(Outbox), messages)
+        UNSENT.set()
 
 
 def give_back(catalog: Catalog, mine: Claim) -> None:
@@ -439,14 +532,38 @@ class Message(NamedTuple):
 def unsent(catalog: Catalog) -> Sequence[Message]:
     """The oldest messages still in the outbox."""
     with catalog.read() as session:
-        query = select(Outbox.id, Outbox.task, Outbox.args, Outbox.needs).order_by(Outbox.id).limit(RELAY_BATCH)
-        return [Message(*row) for row in session.execute(query)]
+        return [Message(*row) for row in session.execute(_OLDEST)]
 
 
-def mark_sent(catalog: Catalog, message_id: int) -> None:
-    """Forget a message that the broker has taken."""
+def mark_sent(catalog: Catalog, *message_ids: int) -> None:
+    """Forget messages that the broker has taken."""
     with catalog.write() as session:
-        session.execute(delete(Outbox).where(Outbox.id == message_id))
+        session.execute(delete(Outbox).where(Outbox.id.in_(message_ids)))
+
+
+_OLDEST = select(Outbox.id, Outbox.task, Outbox.args, Outbox.needs).order_by(Outbox.id).limit(RELAY_BATCH)
+
+
+@contextmanager
+def sending(catalog: Catalog) -> Iterator[tuple[Sequence[Message], list[int]]]:
+    """The oldest messages, and a list for the ids of those that the broker took: they are forgotten afterwards.
+
+    Under PostgreSQL nobody else gets the same ones meanwhile; they stay locked while they are sent. Under SQLite two
+    processes may send the same, which is harmless: its one writer's lock must not be held while a broker is waited for.
+    """
+    sent: list[int] = []
+    if catalog.is_sqlite:
+        try:
+            yield unsent(catalog), sent
+        finally:
+            if sent:
+                mark_sent(catalog, *sent)
+        return
+    with catalog.write() as session:
+        # After trouble everything is sent again, what was sent before it too.
+        yield [Message(*row) for row in session.execute(_OLDEST.with_for_update(skip_locked=True))], sent
+        if sent:
+            session.execute(delete(Outbox).where(Outbox.id.in_(sent)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -469,15 +586,24 @@ def sweep(catalog: Catalog, *, idle: bool) -> SweepReport:
         now = catalog.now(session)
         recovered, poisoned = _recover_expired(session, catalog, now)
         resent = _resend_forgotten(session, catalog, now) if idle else 0
-        for run_id in session.scalars(select(Run.id).where(Run.state == "running")).all():
-            advance(session, run_id, now)
+        # In one order: two sweepers that lock several runs must not wait for each other.
+        for run_id in session.scalars(select(Run.id).where(Run.state == "running").order_by(Run.id)).all():
+            if _may_go_on(session, run_id, 0):
+                advance(session, run_id, now)
     return SweepReport(recovered=recovered, poisoned=poisoned, resent=resent)
 
 
 def _recover_expired(session: Session, catalog: Catalog, now: datetime) -> tuple[int, int]:
     recovered = poisoned = 0
     running = session.scalars(
-        select(Unit).join(Run, Run.id == Unit.run_id).where(Unit.state == "running", Run.state == "running")
+        select(Unit)
+        .join(Run, Run.id == Unit.run_id)
+        .where(
+            Unit.state == "running",
+            Run.state == "running",
+            # Of the others nothing is known before their lease runs out: a thousand sweepers must not read them all.
+            or_(Unit.lease_until < now, Unit.owner.startswith(_prefix_of_this_machine(), autoescape=True)),
+        )
     ).all()
     for unit in running:
         assert unit.lease_until is not None

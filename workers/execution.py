@@ -1,9 +1,11 @@
 """Running one claimed unit: heartbeat beside it, its result committed once, its failure recorded."""
 
 import contextvars
+import functools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -57,6 +59,10 @@ class UnitContext:
         self.num_done, self.num_total = num_done, num_total
         self.check()
 
+    def lose(self) -> None:
+        """Learn that the unit belongs to another worker now."""
+        self._lost.set()
+
     def check(self) -> None:
         """Raise when the work is pointless or must stop; long loops call it often."""
         if self._lost.is_set():
@@ -66,37 +72,81 @@ class UnitContext:
 
     @contextmanager
     def heartbeat(self, lines: UnitLogHandler) -> Iterator[None]:
-        """Keep the lease alive, and what is logged written, from a thread of its own while the body runs."""
-        done = threading.Event()
-        # With this thread's context, so that its log lines name the unit too.
-        beat = contextvars.copy_context()
-        thread = threading.Thread(target=beat.run, args=(self._beat, done, lines), name="heartbeat", daemon=True)
-        thread.start()
+        """Keep the lease alive, and what is logged written, from the process's heart while the body runs."""
+        beat = _Beat(self, lines)
+        _heart(min(PROGRESS_SECONDS, self.catalog.settings.heartbeat_seconds)).beats.append(beat)
         try:
             yield
         finally:
-            done.set()
-            thread.join()
+            beat.end()
 
-    def _beat(self, done: threading.Event, lines: UnitLogHandler) -> None:
-        pause = min(PROGRESS_SECONDS, self.catalog.settings.heartbeat_seconds)
-        shown = (0, 0)
-        last = time.monotonic()
-        while not done.wait(pause):
-            now = (self.num_done, self.num_total)
-            if now == shown and time.monotonic() - last < self.catalog.settings.heartbeat_seconds:
-                continue
-            try:
-                engine.renew(self.catalog, self.claim, *now)
-            except LostClaimError:
-                self._lost.set()
-                return
-            except Exception:
-                # Whatever it was: without its heartbeat a healthy unit would lose its lease and be charged for it.
-                log.exception("heartbeat of unit %s failed, will try again", self.claim.unit_id)
-                continue
-            shown, last = now, time.monotonic()
-            lines.flush_to(self.catalog)
+
+class _Beat:
+    """What the heart does for one unit."""
+
+    def __init__(self, unit: UnitContext, lines: UnitLogHandler) -> None:
+        self._unit, self._lines = unit, lines
+        self._shown = (0, 0)
+        self._last = time.monotonic()
+        self._beating = threading.Lock()
+        # That of the unit's own thread, so that log lines of the heart name the unit too.
+        self._context = contextvars.copy_context()
+        self.ended = False
+
+    def end(self) -> None:
+        """No more from here on; waits for one that is under way."""
+        with self._beating:
+            self.ended = True
+
+    def beat(self) -> None:
+        """Renew the lease if there is progress to show, or it is time."""
+        with self._beating:
+            if not self.ended:
+                self._context.run(self._renew)
+
+    def _renew(self) -> None:
+        unit = self._unit
+        now = (unit.num_done, unit.num_total)
+        if now == self._shown and time.monotonic() - self._last < unit.catalog.settings.heartbeat_seconds:
+            return
+        try:
+            engine.renew(unit.catalog, unit.claim, *now)
+        except LostClaimError:
+            unit.lose()
+            self.ended = True
+            return
+        except Exception:
+            # Whatever it was: without its heartbeat a healthy unit would lose its lease and be charged for it.
+            log.exception("heartbeat of unit %s failed, will try again", unit.claim.unit_id)
+            return
+        self._shown, self._last = now, time.monotonic()
+        self._lines.flush_to(unit.catalog)
+
+
+class _Heart(threading.Thread):
+    """Beats for every unit of this process; started once, for starting a thread takes as long as a short unit."""
+
+    def __init__(self, pause: float) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._pause = pause
+        self.beats: deque[_Beat] = deque()
+
+    def run(self) -> None:
+        """Go round for ever."""
+        while True:
+            time.sleep(self._pause)
+            for _ in range(len(self.beats)):
+                beat = self.beats.popleft()
+                beat.beat()
+                if not beat.ended:
+                    self.beats.append(beat)
+
+
+@functools.cache
+def _heart(pause: float) -> _Heart:
+    heart = _Heart(pause)
+    heart.start()
+    return heart
 
 
 def execute(catalog: Catalog, unit_id: str, owner: str) -> str:

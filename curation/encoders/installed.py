@@ -15,10 +15,12 @@ class Requires:
     ----------
     packages : importable packages it needs beyond the service's own.
     knows_meaning : whether texts that say the same in other words are near each other.
+    exact : whether a text has the same vector to the last bit whatever texts are encoded with it.
     """
 
     packages: tuple[str, ...] = ()
     knows_meaning: bool = True
+    exact: bool = True
 
 
 def missing_packages(packages: tuple[str, ...]) -> list[str]:

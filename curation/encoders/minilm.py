@@ -25,6 +25,7 @@ class MiniLM(Requires):
     """What the encoder needs."""
 
     packages: tuple[str, ...] = PACKAGES
+    exact: bool = False
 
 
 @lru_cache(maxsize=1)

@@ -53,6 +53,14 @@ def test_vector_does_not_depend_on_the_batch(name, cache):
     assert np.array_equal(together, encode(TEXTS, cache))
 
 
+@pytest.mark.parametrize("name", [name for name, one in sorted(ENCODERS.load().items()) if one.config().exact])
+def test_exact_encoders_give_the_same_bits_in_any_batch(name, cache):
+    encode = ENCODERS[name].member
+    together = encode(TEXTS * 3, cache)
+    alone = np.concatenate([encode([text], cache) for text in TEXTS])
+    assert together.tobytes() == np.concatenate([alone] * 3).tobytes()
+
+
 @pytest.mark.parametrize("name", sorted(ENCODERS.load()))
 def test_no_texts_give_no_rows_of_the_same_width(name, cache):
     encode = ENCODERS[name].member

@@ -32,7 +32,7 @@ from curation.verdicts import EMPTIED, LANGUAGE, rule_verdicts
 from workers import manifests, quality, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
-from workers.pipelines import PIPELINES, Pipeline, Stage, bias, dedup, edit, pii, semantic, single, substring
+from workers.pipelines import PIPELINES, Pipeline, Stage, bias, dedup, edit, pii, reuse, semantic, single, substring
 from workers.pipelines.dedup import all_shards, duplicates_of, recipe_of
 from workers.pipelines.embeddings import check_encoder, embed, vector_column
 from workers.pipelines.outputs import entries, outputs
@@ -86,13 +86,14 @@ def submit_clean(
             "manifest": version.manifest_sha256,
             "scope": scope,
         } | key
+        base = reuse.base_of(session, found.id, "clean", {"recipe_hash": recipe.digest()} | key)
         run, state = runs.submit(
             session,
             now=catalog.now(session),
             kind="clean",
             dataset_id=found.id,
             version_id=version.id,
-            config=config | {"layout": dedup.layout(versions, recipe, rows)},
+            config=config | {"layout": dedup.layout(versions, recipe, rows)} | base,
             idempotency_key=runs.key_of_newest(session, dataset_id=found.id, kind="curated", asked=config, job="clean"),
             requested_by=requested_by,
         )
@@ -107,6 +108,8 @@ def _text_plan(session: Session, run: Run) -> list[dict[str, Any]]:
 
 def _measure(unit: UnitContext) -> UnitResult:
     """Every rule's value, language, exact hash and token counts of one shard."""
+    if (done := reuse.taken_over(unit)) is not None:
+        return done
     recipe = recipe_of(unit)
     entry = all_shards(unit)[unit.claim.payload["index"]]
     frame = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["id", "text"])
@@ -187,7 +190,7 @@ def score(unit: UnitContext) -> UnitResult:
     unit.progress(0, chosen.height)
     embedded = _known_vectors(unit, index, chosen["id"])
     if embedded is None:
-        embedded = embed(unit, recipe.encoder, chosen)
+        embedded = _embedded(unit, recipe, chosen)
     return UnitResult(
         result={"records": frame.height, "kept": chosen.height},
         shards=[
@@ -195,6 +198,16 @@ def score(unit: UnitContext) -> UnitResult:
             ("embedding", unit.store.write_frame(embedded, "embedding")),
         ],
     )
+
+
+def _embedded(unit: UnitContext, recipe: Recipe, chosen: pl.DataFrame) -> pl.DataFrame:
+    """``id, vector`` of records, of which those are not encoded again that the run before has."""
+    known = reuse.known_vectors(unit, recipe)
+    if known is None:
+        return embed(unit, recipe.encoder, chosen)
+    new = embed(unit, recipe.encoder, chosen.filter(~pl.col("id").is_in(known["id"].implode())))
+    vectors = pl.concat([frame for frame in (known, new) if frame.height] or [new])
+    return chosen.select("id").join(vectors, on="id", how="left", maintain_order="left")
 
 
 def _known_vectors(unit: UnitContext, index: int, ids: pl.Series) -> pl.DataFrame | None:

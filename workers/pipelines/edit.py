@@ -17,6 +17,7 @@ from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import Stage
 from workers.pipelines.dedup import ingested_shards, plan_measure, recipe_of
+from workers.pipelines.reuse import taken_over
 
 BATCH_ROWS = 1_000
 
@@ -27,6 +28,8 @@ def _plan(session: Session, run: Run) -> list[dict[str, Any]]:
 
 def _edit(unit: UnitContext) -> UnitResult:
     """The texts of one shard as the recipe's edits leave them, and what was changed, by record."""
+    if (done := taken_over(unit)) is not None:
+        return done
     recipe, entry = recipe_of(unit), ingested_shards(unit)[unit.claim.payload["index"]]
     frame = unit.store.read_frame(StoredFile.from_json(entry["data"]))
     texts, found = [pl.Series("text", [], dtype=pl.String)], [pl.DataFrame(schema=CHANGES)]
