@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import func, select
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError
+from catalog.errors import ConfigError, ConflictError
 from catalog.objects import MARKER
 from catalog.references import NAME, find_references
 from catalog.store import PROBE, FoundFile, Store
-from catalog.tables.engine import Unit
+from catalog.tables.engine import Run, Unit
 
 DEFAULT_GRACE = timedelta(days=1)
 MIN_GRACE = timedelta(hours=1)
@@ -66,6 +66,7 @@ def collect(catalog: Catalog, *, grace: timedelta = DEFAULT_GRACE, delete: bool 
     Raises
     ------
     ConfigError : ``grace`` is below ``MIN_GRACE``. NotFoundError, CorruptionError : a manifest cannot be read.
+    ConflictError : to be deleted from an object store while a run is under way.
     """
     if grace < MIN_GRACE:
         raise ConfigError(
@@ -74,6 +75,7 @@ def collect(catalog: Catalog, *, grace: timedelta = DEFAULT_GRACE, delete: bool 
         )
     store = Store.of(catalog.settings)
     if delete:
+        _check_quiet(catalog, store)
         store.mend()
     before = _cutoff(catalog, grace)
     found = [one for one in store.files() if one.name != MARKER]
@@ -93,6 +95,19 @@ def collect(catalog: Catalog, *, grace: timedelta = DEFAULT_GRACE, delete: bool 
         strangers=sorted(strangers),
         before=before,
     )
+
+
+def _check_quiet(catalog: Catalog, store: Store) -> None:
+    """An object cannot be moved aside and looked at: one written between the look and the deletion would be lost."""
+    if store.is_local:
+        return
+    with catalog.read() as session:
+        running = session.scalar(select(Run.id).where(Run.state == "running").limit(1))
+    if running is not None:
+        raise ConflictError(
+            f"run {running[:8]} is under way, and from an object store files are removed only while none is; wait for "
+            "it: `winnow watch`"
+        )
 
 
 def _cutoff(catalog: Catalog, grace: timedelta) -> float:

@@ -45,6 +45,7 @@ from workers import backup as backups
 from workers import engine
 from workers.app import make_app
 from workers.backup import list_backups, mend_files, restore, take_backup
+from workers.garbage import collect
 
 
 def settings_of(folder: Path, kind: str, request: pytest.FixtureRequest, **options: Any) -> dict[str, Any]:
@@ -337,6 +338,36 @@ def test_files_of_a_home_in_use_are_mended_from_a_backup(ingested: Catalog, tmp_
     assert [Path(one).name for one in told.lost] == [lost.name]
     assert [one.read_bytes() for one in (damaged, missing)] == before
     assert mend_files(ingested.settings, tmp_path / "backups").mended == []
+
+
+def test_a_bucket_is_backed_up_restored_mended_and_swept(s3_bucket: str, tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path / "home", store_url=f"{s3_bucket}/winnow")
+    ask_ingest(catalog, [write_rows(tmp_path / "a.jsonl", sentences(30, seed=1))])
+    drain(catalog)
+    done = take_backup(catalog, tmp_path / "backups")
+    assert done.num_copied == done.num_files > 3
+    assert take_backup(catalog, tmp_path / "backups").num_copied == 0
+    restored = reopen(catalog, home=tmp_path / "elsewhere", store_url=f"{s3_bucket}/another")
+    assert restore(restored.settings, tmp_path / "backups").num_files == done.num_files
+    wanted = {one.name for one in Store.of(catalog.settings).files()}
+    store = Store.of(restored.settings)
+    assert {one.name for one in store.files()} == wanted
+    name = next(one for one in sorted(wanted) if one.startswith("text/"))
+    assert store.remove(name, before=time.time() + 60)
+    assert mend_files(restored.settings, tmp_path / "backups").mended == [name]
+
+    orphan = store.write_bytes(b"nobody's", "models", "bin")
+    young = collect(restored, delete=True)
+    assert (young.orphans, young.num_young) == ([], 1)
+    assert store.remove(orphan.name, before=time.time() + 60)
+    with restored.write() as session:
+        run = session.scalars(select(Run)).one()
+        run.state = "running"
+    with pytest.raises(ConflictError, match="only while none is"):
+        collect(restored, delete=True)
+    assert collect(restored).orphans == []
+    for one in (catalog, restored):
+        one.close()
 
 
 def as_of_release(place: Path, revision: str, folder: Path) -> None:
