@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError
+from catalog.faults import fault
 
 ADVISORY_LOCK = 0x77696E6E6F77  # "winnow"
 
@@ -79,5 +80,8 @@ def upgrade(catalog: Catalog) -> bool:
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         config = _config()
         config.attributes["connection"] = session.connection()
+        fault("migrate.before")
         command.upgrade(config, "head")
+        fault("migrate.before_commit")
+    fault("migrate.after_commit")
     return True

@@ -21,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from catalog.errors import ConfigError, CorruptionError, NotFoundError, TransientError
+from catalog.faults import fault
 from catalog.settings import Settings
 
 PARTS_KEY = "winnow.parts"
@@ -274,6 +275,7 @@ class Store:
         name = f"{kind}/{sha256[:2]}/{sha256}.{suffix}"
         stored = StoredFile(name=name, sha256=sha256, size_bytes=raw.nbytes, num_rows=num_rows)
         try:
+            fault("store.before_write")
             if self.is_local:
                 self._write_local(raw, Path(self._root) / name)
             else:
@@ -285,6 +287,7 @@ class Store:
                     f"no space left for {raw.nbytes:,} bytes in store {self.url}; free space, then run the same command"
                 ) from error
             raise TransientError(f"store {self.url} refused {name}: {error}") from error
+        fault("store.after_write")
         return stored
 
     def _write_local(self, raw: memoryview, path: Path) -> None:
@@ -297,10 +300,15 @@ class Store:
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with aside.open("xb") as file:
-                file.write(raw)
+                half = raw.nbytes // 2
+                file.write(raw[:half])
+                fault("store.half_written")
+                file.write(raw[half:])
                 file.flush()
                 os.fsync(file.fileno())
+            fault("store.before_rename")
             aside.replace(path)
+            fault("store.after_rename")
         finally:
             aside.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)

@@ -8,6 +8,7 @@ import threading
 import uvicorn
 
 from catalog.errors import ServiceError
+from catalog.faults import arm_from_environment
 from catalog.settings import load_settings
 from service.app import create_app
 from workers.stopping import watch_parent
@@ -20,6 +21,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int)
     options = parser.parse_args()
     try:
+        arm_from_environment()
         settings = load_settings()
         app = create_app(settings)
     except ServiceError as error:

@@ -11,6 +11,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, TransientError
+from catalog.faults import fault
 from catalog.settings import Settings
 from workers import broker, engine
 from workers.stopping import STOPPING
@@ -73,6 +74,7 @@ def make_app(settings: Settings) -> Celery:
         """Claim one unit, do its stage, commit once. Losing the claim is not an error."""
         from workers.execution import execute
 
+        fault("message.taken")
         execute(catalog, unit_id, owner=engine.this_process())
         relay(catalog, app)
 
@@ -106,13 +108,16 @@ def deliver(catalog: Catalog, app: Celery) -> int:
     """
     sent = 0
     for message_id, task, args in engine.unsent(catalog):
+        fault("outbox.before_send")
         try:
             app.send_task(task, args=args, retry=False)
         except (OperationalError, *app.connection_for_write().connection_errors, OSError) as error:
             name = broker_name(catalog.settings)
             remedy = f"; {broker.DAMAGED.format(name)}" if broker.is_damaged(error) else ""
             raise BrokerAwayError(f"the broker at {name} does not answer ({error}){remedy}") from error
+        fault("outbox.after_send")
         engine.mark_sent(catalog, message_id)
+        fault("outbox.after_mark")
         sent += 1
     return sent
 

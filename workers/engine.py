@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from catalog.bulk import upsert_frame
 from catalog.database import Catalog
 from catalog.errors import ConflictError, NotFoundError
+from catalog.faults import fault
 from catalog.store import StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Shard
@@ -130,6 +131,7 @@ def claim(catalog: Catalog, unit_id: str, owner: str) -> Claim | None:
             return None
         unit = session.get_one(Unit, unit_id, populate_existing=True)
         run = session.get_one(Run, unit.run_id)
+        fault("claim.before_commit")
         return Claim(
             unit_id=unit_id,
             run_id=run.id,
@@ -223,7 +225,9 @@ def commit(
         if outcome.apply is not None:
             outcome.apply(session, now)
         session.flush()
+        fault("commit.inside")
         advance(session, mine.run_id, now)
+        fault("commit.before_end")
 
 
 def advance(session: Session, run_id: str, now: datetime) -> None:
@@ -250,9 +254,12 @@ def advance(session: Session, run_id: str, now: datetime) -> None:
             ).first()
             run.result = last
             session.flush()
+            fault("advance.end")
             return
         session.flush()
+        fault("advance.before_plan")
         plan_stage(session, run, now)
+        fault("advance.after_plan")
 
 
 def plan_stage(session: Session, run: Run, now: datetime) -> None:
@@ -286,6 +293,7 @@ def give_back(catalog: Catalog, mine: Claim) -> None:
         now = catalog.now(session)
         _guarded(session, mine, state="ready", lease_until=None, owner=None, ready_at=now, attempts=mine.attempts - 1)
         announce(session, mine.unit_id, now)
+        fault("give_back.before_commit")
 
 
 def take_back(catalog: Catalog, owner: str) -> int:
@@ -316,6 +324,7 @@ def fail(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:
         if retry and mine.attempts < catalog.settings.max_attempts:
             _guarded(session, mine, state="ready", lease_until=None, owner=None, ready_at=now, reason=reason)
             announce(session, mine.unit_id, now)
+            fault("fail.before_commit")
             return
         _guarded(session, mine, state="poisoned", lease_until=None, finished_at=now, reason=reason)
         _fail_run(session, mine.run_id, mine.stage_name, reason, now)
@@ -365,6 +374,7 @@ def sweep(catalog: Catalog, *, idle: bool) -> SweepReport:
         resent = _resend_forgotten(session, catalog, now) if idle else 0
         for run_id in session.scalars(select(Run.id).where(Run.state == "running")).all():
             advance(session, run_id, now)
+        fault("sweep.inside")
     return SweepReport(recovered=recovered, poisoned=poisoned, resent=resent)
 
 

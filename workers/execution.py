@@ -9,6 +9,7 @@ from functools import cached_property
 
 from catalog.database import Catalog
 from catalog.errors import ServiceError, TransientError
+from catalog.faults import fault
 from catalog.store import Store
 from workers import engine
 from workers.engine import Claim, LostClaimError
@@ -78,7 +79,9 @@ class UnitContext:
             if now == shown and time.monotonic() - last < self.catalog.settings.heartbeat_seconds:
                 continue
             try:
+                fault("heartbeat.before")
                 engine.renew(self.catalog, self.claim, *now)
+                fault("heartbeat.after")
             except LostClaimError:
                 self._lost.set()
                 return
@@ -101,15 +104,20 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     mine = engine.claim(catalog, unit_id, owner)
     if mine is None:
         return "nothing"
+    fault("claim.after_commit")
     context = UnitContext(catalog, mine)
     stage = PIPELINES[mine.run_kind].member.stages[mine.stage]
     try:
         with context.heartbeat():
             release_memory()
             reset_peak()
+            fault("work.before")
             outcome = stage.work(context)
+            fault("work.after")
             done, total = context.num_done, context.num_total
+            fault("commit.before")
             engine.commit(catalog, mine, outcome, num_done=done, num_total=total, peak_bytes=peak_bytes())
+            fault("commit.after")
     except LostClaimError as lost:
         log.warning("%s", lost)
         return "lost"

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
 from catalog.errors import NotFoundError, TransientError, nearest
+from catalog.faults import fault
 from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Shard, Version
@@ -108,7 +109,10 @@ def write(
         }
     if amendments:
         document["amendments"] = list(amendments)
-    return store.write_json(document, "manifests")
+    fault("publish.before_manifest")
+    manifest = store.write_json(document, "manifests")
+    fault("publish.after_manifest")
+    return manifest
 
 
 def read(store: Store, version: Version) -> dict[str, Any]:
@@ -144,6 +148,7 @@ def publisher(
         if kind == "raw" and (newest.id if newest else None) != parent_id:
             raise TransientError("another ingest published meanwhile; this one will be repeated on top of it")
         last = session.scalar(select(func.max(Version.number)).where(Version.dataset_id == claim.dataset_id))
+        fault("publish.before_row")
         session.add(
             Version(
                 id=new_id(),
@@ -160,5 +165,7 @@ def publisher(
                 created_at=now,
             )
         )
+        session.flush()
+        fault("publish.after_row")
 
     return apply

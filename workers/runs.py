@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConflictError, NotFoundError
+from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit, Worker
@@ -73,6 +74,7 @@ def submit(
     # The first stages may have nothing to do.
     engine.advance(session, run.id, now)
     assert pipeline.stages
+    fault("submit.before_commit")
     return run, "new"
 
 
@@ -110,6 +112,7 @@ def resume(session: Session, run: Run, now: datetime) -> None:
         unit.state, unit.attempts, unit.reason, unit.lease_until, unit.ready_at = "ready", 0, None, None, now
         engine.announce(session, unit.id, now)
     session.flush()
+    fault("resume.before_commit")
 
 
 def cancel(session: Session, run: Run, now: datetime) -> None:
@@ -128,6 +131,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
         .values(state="cancelled", lease_until=None)
         .execution_options(synchronize_session=False)
     )
+    fault("cancel.before_commit")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
