@@ -116,19 +116,21 @@ class World:
         self.store = Store.of(self.settings)
         self.worker_names: list[str] = []
 
-    def environment(self, spec: str = "") -> dict[str, str]:
+    def environment(self, spec: str = "", **settings: Any) -> dict[str, str]:
         """Settings and faults, for a process."""
-        given = {"home": self.home} | SETTINGS | self.options
+        given = {"home": self.home} | SETTINGS | self.options | settings
         variables = {f"WINNOW_{name.upper()}": str(value) for name, value in given.items() if value != ""}
         return variables | ({faults.SPEC: spec, faults.FOLDER: str(self.tokens)} if spec else {})
 
-    def start(self, name: str, program: str, *arguments: str, spec: str = "", keep: bool = False) -> None:
-        """Start a program on this home."""
+    def start(
+        self, name: str, program: str, *arguments: str, spec: str = "", keep: bool = False, **settings: Any
+    ) -> None:
+        """Start a program on this home, perhaps with settings of its own."""
         self.nursery.order(
             start=name,
             program=program,
             arguments=list(arguments),
-            environment=self.environment(spec),
+            environment=self.environment(spec, **settings),
             log=str(self.folder / f"{program}.log"),
             keep=keep,
         )
