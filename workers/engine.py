@@ -88,9 +88,26 @@ def this_process() -> str:
 
 
 def name_of_process(pid: int) -> str:
-    """The same name of another living process of this machine."""
-    started = psutil.Process(pid).create_time()
-    return f"{socket.gethostname()}/{_pid_namespace()}/{pid}/{started:.2f}"
+    """The same name of another process of this machine, which lives or has ended and not been asked how."""
+    started, _ended = _start(pid)
+    return f"{socket.gethostname()}/{_pid_namespace()}/{pid}/{started}"
+
+
+def _start(pid: int) -> tuple[str, bool]:
+    """When a process was started, by a clock that nobody sets, and whether it has ended since.
+
+    By the time of day all processes would be others after every correction of the machine's clock.
+
+    Raises
+    ------
+    psutil.NoSuchProcess : there is none.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        process = psutil.Process(pid)
+        return f"{process.create_time():.2f}", process.status() == psutil.STATUS_ZOMBIE
+    return fields[18], state == "Z"
 
 
 def is_gone(owner: str) -> bool:
@@ -99,8 +116,7 @@ def is_gone(owner: str) -> bool:
     if host != socket.gethostname() or namespace != _pid_namespace():
         return False
     try:
-        process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" != started or process.status() == psutil.STATUS_ZOMBIE
+        return _start(int(pid)) != (started, False)
     except psutil.NoSuchProcess:
         return True
 
@@ -235,7 +251,8 @@ def advance(session: Session, run_id: str, now: datetime) -> None:
 
     The run's row is locked first: without that, two last units could each see the other unfinished and nobody go on.
     """
-    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update()).one()
+    # Shared with those whose shards refer to the run: two that commit at once both do, and would wait for each other.
+    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
     if run.state != "running":
         return
     stages = PIPELINES[run.kind].member.stages
@@ -381,7 +398,11 @@ def sweep(catalog: Catalog, *, idle: bool) -> SweepReport:
 def _recover_expired(session: Session, catalog: Catalog, now: datetime) -> tuple[int, int]:
     recovered = poisoned = 0
     running = session.scalars(
-        select(Unit).join(Run, Run.id == Unit.run_id).where(Unit.state == "running", Run.state == "running")
+        select(Unit)
+        .join(Run, Run.id == Unit.run_id)
+        .where(Unit.state == "running", Run.state == "running")
+        # Sweepers that repair the same in two orders would wait for each other.
+        .order_by(Unit.id)
     ).all()
     for unit in running:
         assert unit.lease_until is not None

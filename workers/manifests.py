@@ -142,8 +142,8 @@ def publisher(
         num_records = sum(entry.get("selection", entry["data"])["num_rows"] for entry in entries)
 
     def apply(session: Session, now: datetime) -> None:
-        # Locking the dataset's row keeps two publishers from taking one number.
-        session.execute(select(Dataset.id).where(Dataset.id == claim.dataset_id).with_for_update())
+        # Locking the dataset's row keeps two publishers from taking one number; whoever only refers to it may go on.
+        session.execute(select(Dataset.id).where(Dataset.id == claim.dataset_id).with_for_update(key_share=True))
         newest = latest_version(session, claim.dataset_id, "raw")
         if kind == "raw" and (newest.id if newest else None) != parent_id:
             raise TransientError("another ingest published meanwhile; this one will be repeated on top of it")

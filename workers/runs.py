@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -49,9 +50,7 @@ def submit(
     """
     pipeline = PIPELINES[kind].member
     one_at_a_time(session, f"run {idempotency_key}")
-    existing = session.scalars(
-        select(Run).where(Run.idempotency_key == idempotency_key).with_for_update()
-    ).one_or_none()
+    existing = session.scalars(select(Run).where(Run.idempotency_key == idempotency_key)).one_or_none()
     if existing is not None:
         if existing.state in ("failed", "cancelled"):
             resume(session, existing, now)
@@ -106,13 +105,30 @@ def key_of_newest(session: Session, *, dataset_id: str, kind: str, asked: dict[s
 
 def resume(session: Session, run: Run, now: datetime) -> None:
     """Set a failed or cancelled run going again: finished units stay, the others get fresh attempts."""
+    unfinished = _locked(session, run)
     run.state, run.reason, run.finished_at = "running", None, None
-    unfinished = session.scalars(select(Unit).where(Unit.run_id == run.id, Unit.state != "done")).all()
     for unit in unfinished:
         unit.state, unit.attempts, unit.reason, unit.lease_until, unit.ready_at = "ready", 0, None, None, now
         engine.announce(session, unit.id, now)
     session.flush()
     fault("resume.before_commit")
+
+
+def _locked(session: Session, run: Run) -> Sequence[Unit]:
+    """The run's unfinished units, locked before it is: whoever commits one locks them in that order too.
+
+    The other way round both would wait for each other, and the database would break one of them off.
+    """
+    unfinished = (
+        select(Unit)
+        .where(Unit.run_id == run.id, Unit.state != "done")
+        .order_by(Unit.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    units = session.scalars(unfinished).all()
+    session.refresh(run, with_for_update={"key_share": True})
+    return units
 
 
 def cancel(session: Session, run: Run, now: datetime) -> None:
@@ -122,6 +138,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
     ------
     ConflictError : the run has ended already.
     """
+    _locked(session, run)
     if run.state != "running":
         raise ConflictError(f"run {run.id[:8]} is {run.state}; only a running run can be cancelled")
     run.state, run.finished_at, run.reason = "cancelled", now, "cancelled"
