@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, TransientError
@@ -29,6 +29,9 @@ NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 )
 BUSY_SECONDS = 30.0
+"""How long a writer waits for another one's lock."""
+IDLE_SECONDS = 60.0
+"""So long may a client of PostgreSQL leave its transaction alone: one that was stopped in it holds up all others."""
 CHECKPOINT_EVERY_BYTES = 16 * 2**20
 
 
@@ -95,7 +98,9 @@ class Catalog:
         ConfigError : the SQLite file would lie on a network filesystem, where its locks do not hold.
         """
         if not self.is_sqlite:
-            return create_engine(self.settings.database, pool_pre_ping=True, pool_size=20, max_overflow=20)
+            engine = create_engine(self.settings.database, pool_pre_ping=True, pool_size=20, max_overflow=20)
+            event.listen(engine, "connect", _prepare_postgresql)
+            return engine
         path = self.sqlite_path
         kind = filesystem_of(path.parent)
         if kind in NETWORK_FILESYSTEMS:
@@ -209,6 +214,13 @@ class _WriterLock:
         self._thread_lock.release()
 
 
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {round(BUSY_SECONDS * 1000)}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {round(IDLE_SECONDS * 1000)}")
+    connection.commit()
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # Without this the driver begins transactions by itself, deferred, and a later write can fail with a stale snapshot.
     connection.isolation_level = None
@@ -231,7 +243,9 @@ def _translated() -> Iterator[None]:
     """Turn the drivers' passing troubles into ``TransientError``, with what to do."""
     try:
         yield
-    except OperationalError as error:
+    except DBAPIError as error:
+        if not isinstance(error, OperationalError) and not error.connection_invalidated:
+            raise
         reason = str(error.orig)
         if "full" in reason or "No space" in reason:
             raise TransientError(
@@ -240,5 +254,9 @@ def _translated() -> Iterator[None]:
         if "unable to open" in reason or "readonly" in reason or "no such table" in reason:
             raise ConfigError(
                 f"the database cannot be used ({reason}); run `winnow init`, or check WINNOW_HOME"
+            ) from error
+        if "lock timeout" in reason:
+            raise TransientError(
+                f"the database stayed locked for {BUSY_SECONDS:.0f} s by another process; try again"
             ) from error
         raise TransientError(f"the database did not answer ({reason}); nothing was kept, try again") from error

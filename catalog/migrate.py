@@ -77,6 +77,8 @@ def upgrade(catalog: Catalog) -> bool:
             check_revision(catalog)
     with catalog.write() as session:
         if not catalog.is_sqlite:
+            # However long the first one takes, and whatever it waits for.
+            session.execute(text("SET LOCAL lock_timeout = 0"))
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         config = _config()
         config.attributes["connection"] = session.connection()
