@@ -27,20 +27,21 @@ from catalog.store import Store
 from catalog.tables.engine import Unit
 from curation.recipe import load_recipe
 from tests.faults import judging
-from tests.faults.world import LEASE_SECONDS, Nursery, World
+from tests.faults.world import Nursery, World
 from tests.servers import RedisServer, administer, postgres_server
 from tests.workers.corpus import RECIPE, write_files
-from workers import engine
 from workers.pipelines.clean import submit_clean
 
 NUM_WORKERS = 2
+LEASE_SECONDS = 4.0
+FINISH_SECONDS = 600.0
 CLEAN_GAP_SECONDS = (0.5, 6.0)
 """Between two kills while a corpus is cleaned: a worker needs seconds for its first unit."""
 
 
 @dataclass
 class Recoveries:
-    """How long killed workers' units lay about until somebody had them again."""
+    """How long killed workers' units stayed in their hands."""
 
     seconds: list[float] = field(default_factory=list)
 
@@ -50,27 +51,32 @@ class Recoveries:
         return max(self.seconds, default=0.0)
 
 
-def orphans(world: World) -> dict[str, int]:
-    """Units that belong to processes that are no more, and their epochs."""
+def held(world: World) -> dict[str, int]:
+    """Units that somebody is at, and their epochs."""
     with world.catalog.read() as session:
-        running = session.execute(select(Unit.id, Unit.epoch, Unit.owner).where(Unit.state == "running")).all()
-    return {row.id: row.epoch for row in running if row.owner and engine.is_gone(row.owner)}
+        rows = session.execute(select(Unit.id, Unit.epoch).where(Unit.state == "running")).all()
+    return {row.id: row.epoch for row in rows}
 
 
-def wait_for_new_owner(world: World, units: dict[str, int], since: float) -> list[float]:
-    """Seconds from ``since`` until each unit was claimed again."""
+def wait_until_freed(world: World, units: dict[str, int], since: float) -> list[float]:
+    """Seconds from ``since`` until each unit is in no dead hand any more: ready for anybody, or claimed again.
+
+    Those that were finished before the blow fell are left out.
+    """
     found: dict[str, float] = {}
 
-    def all_claimed() -> bool:
+    def all_free() -> bool:
         with world.catalog.read() as session:
-            rows = session.execute(select(Unit.id, Unit.epoch).where(Unit.id.in_(units))).all()
+            rows = session.execute(select(Unit.id, Unit.state, Unit.epoch).where(Unit.id.in_(units))).all()
         for row in rows:
-            if row.epoch > units[row.id]:
+            if (row.state, row.epoch) == ("done", units[row.id]):
+                found[row.id] = -1.0
+            elif row.state != "running" or row.epoch > units[row.id]:
                 found.setdefault(row.id, time.monotonic() - since)
         return found.keys() == units.keys()
 
-    world.wait_until(all_claimed)
-    return list(found.values())
+    world.wait_until(all_free)
+    return [seconds for seconds in found.values() if seconds >= 0]
 
 
 @contextmanager
@@ -84,11 +90,10 @@ def killer(world: World, rng: random.Random, gap: tuple[float, float], num_kills
             for _ in range(num_kills):
                 if done.wait(rng.uniform(*gap)):
                     return
-                since = time.monotonic()
+                units, since = held(world), time.monotonic()
                 for name in world.worker_names:
                     world.nursery.order(signal=name, number=signal.SIGKILL)
-                units = orphans(world)
-                recoveries.seconds += wait_for_new_owner(world, units, since)
+                recoveries.seconds += wait_until_freed(world, units, since)
         except BaseException as error:  # noqa: BLE001 - told where the body ends
             failures.append(error)
 
@@ -132,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--places", nargs="+", choices=("sqlite", "postgresql"), default=("sqlite", "postgresql"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     judging.register()
@@ -150,12 +156,12 @@ def main() -> None:
         paths = write_files(folder / "corpus", 2, 30)
 
         def new_world(name: str, place: str) -> World:
-            given: dict[str, Any] = {}
+            given: dict[str, Any] = {"lease_seconds": LEASE_SECONDS}
             if place == "postgresql":
                 administer(postgres, f"CREATE DATABASE {name}")
                 given["database_url"] = make_url(postgres).set(database=name).render_as_string(hide_password=False)
                 given["broker_url"] = redis.url
-            world = World(folder / name, nursery, given)
+            world = World(folder / name, nursery, given, finish_seconds=FINISH_SECONDS)
             migrate.upgrade(world.catalog)
             Store.of(world.settings).create()
             return world
@@ -164,7 +170,7 @@ def main() -> None:
         with calm.workers():
             clean(calm, paths)
         undisturbed = calm.outcome()
-        for place in ("sqlite", "postgresql"):
+        for place in options.places:
             equal[place] = 0
             for number in range(options.rounds):
                 seed = options.seed + number

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from catalog.tables.engine import Unit
 from tests.faults.conftest import NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES
-from tests.faults.kill_loop import one_round, wait_for_new_owner
+from tests.faults.kill_loop import one_round, wait_until_freed
 from tests.faults.world import LEASE_SECONDS, World
 from workers import engine
 
@@ -56,7 +56,7 @@ def test_worker_stopped_past_its_lease_commits_nothing_when_it_wakes_up(
         (held,) = session.execute(select(Unit.id, Unit.epoch, Unit.owner).where(Unit.state == "running")).all()
     assert not engine.is_gone(held.owner)
     with world.workers():
-        (waited,) = wait_for_new_owner(world, {held.id: held.epoch}, since)
+        (waited,) = wait_until_freed(world, {held.id: held.epoch}, since)
         world.wait_for(judge)
     assert LEASE_SECONDS / 2 < waited <= 2 * LEASE_SECONDS
     world.nursery.order(signal=sleeper, number=signal.SIGCONT)

@@ -100,11 +100,13 @@ class World:
     ----------
     folder : of this test alone.
     options : settings beside ``SETTINGS``.
+    finish_seconds : how long anything may take, far more than it should.
     """
 
     folder: Path
     nursery: Nursery
     options: dict[str, Any] = field(default_factory=dict)
+    finish_seconds: float = FINISH_SECONDS
 
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
@@ -193,9 +195,9 @@ class World:
 
     def wait_until(self, holds: Callable[[], object]) -> None:
         """Wait until something holds, far longer than it should take."""
-        deadline = time.monotonic() + FINISH_SECONDS
+        deadline = time.monotonic() + self.finish_seconds
         while not holds():
-            assert time.monotonic() < deadline, f"not within {FINISH_SECONDS:.0f} s\n{self.logs()}"
+            assert time.monotonic() < deadline, f"not within {self.finish_seconds:.0f} s\n{self.logs()}"
             time.sleep(0.01)
 
     def work(self, paths: list[str]) -> None:
