@@ -1,5 +1,6 @@
 """Running one claimed unit: heartbeat beside it, its result committed once, its failure recorded."""
 
+import errno
 import logging
 import threading
 import time
@@ -129,9 +130,16 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     except Exception as error:
         # A stage's bug must become a reason on the unit, not a dead worker.
         log.exception("unit %s (%s) failed", mine.unit_id, mine.stage_name)
-        _record_failure(catalog, mine, f"{type(error).__name__}: {error}", retry=True)
+        _record_failure(catalog, mine, _told(error), retry=True)
         return "failed"
     return "done"
+
+
+def _told(error: Exception) -> str:
+    """What people are told of an error that nobody foresaw."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on device; free space, then run the same command"
+    return f"{type(error).__name__}: {error}"
 
 
 def _give_back(catalog: Catalog, mine: Claim) -> str:

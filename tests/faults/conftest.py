@@ -102,9 +102,9 @@ def new_world(
     made: list[World] = []
     databases: list[str] = []
 
-    def make(place: str, **options: Any) -> World:
+    def make(place: str, *, folder: Path | None = None, **options: Any) -> World:
         database, _, broker = place.partition("+")
-        folder = tmp_path / f"world-{len(made)}"
+        folder = folder or tmp_path / f"world-{len(made)}"
         (folder / "home").mkdir(parents=True)
         if database == "postgresql":
             url = request.getfixturevalue("postgres_url")

@@ -145,14 +145,16 @@ class World:
         return status
 
     @contextmanager
-    def workers(self, count: int = 1, *, spec: str = "", ends: list[int] | None = None) -> Iterator[None]:
+    def workers(
+        self, count: int = 1, *, spec: str = "", ends: list[int] | None = None, **settings: Any
+    ) -> Iterator[None]:
         """Workers that are started again whenever they end, and killed at the end.
 
         How they ended before that is added to ``ends``.
         """
         names = self.worker_names = [f"{self.folder} w{number}" for number in range(count)]
         for name in names:
-            self.start(name, "worker", "--name", name.rpartition(" ")[2], spec=spec, keep=True)
+            self.start(name, "worker", "--name", name.rpartition(" ")[2], spec=spec, keep=True, **settings)
         try:
             yield
         finally:
