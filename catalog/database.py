@@ -7,6 +7,8 @@ checkpoints run under that lock only. PostgreSQL needs neither.
 
 import fcntl
 import hashlib
+import json
+import math
 import os
 import threading
 import time
@@ -98,7 +100,9 @@ class Catalog:
         ConfigError : the SQLite file would lie on a network filesystem, where its locks do not hold.
         """
         if not self.is_sqlite:
-            engine = create_engine(self.settings.database, pool_pre_ping=True, pool_size=20, max_overflow=20)
+            engine = create_engine(
+                self.settings.database, pool_pre_ping=True, pool_size=20, max_overflow=20, json_serializer=_json
+            )
             event.listen(engine, "connect", _prepare_postgresql)
             return engine
         path = self.sqlite_path
@@ -113,6 +117,7 @@ class Catalog:
             connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
             pool_size=20,
             max_overflow=40,
+            json_serializer=_json,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -212,6 +217,22 @@ class _WriterLock:
         assert self._file is not None
         fcntl.flock(self._file, fcntl.LOCK_UN)
         self._thread_lock.release()
+
+
+def _json(value: Any) -> str:
+    """JSON that both databases take alike: PostgreSQL refuses NaN and infinities, which SQLite would hand out again."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import String, cast, select
 
+from catalog.database import Catalog
 from catalog.tables.datasets import Quarantined, Version
+from catalog.tables.engine import Run
 from tests.faults.world import World
-from tests.workers.building import drain
+from tests.workers.building import add_dataset, add_run, drain
 
 NUM_ROWS, RAGGED = 10_000, (2, 999, 1_000, 1_001, 3_333, 5_000, 7_777, 9_998, 9_999, 10_001)
 """Lines, of which the header is the first."""
@@ -86,3 +88,16 @@ def test_ten_ragged_rows_of_ten_thousand_are_set_aside_with_their_lines(
     assert found["rejected"] == dict.fromkeys(RAGGED, "ragged_row")
     assert found["records"] == NUM_ROWS - len(RAGGED)
     assert len(found["outcome"]["verdicts"]) == found["records"]
+
+
+def test_numbers_that_json_lacks_are_null_in_both_databases(database: Catalog) -> None:
+    odd = {"loss": float("nan"), "more": [float("inf"), 0.5, {"deep": float("-inf")}], "name": "NaN"}
+    with database.write() as session:
+        run = add_run(session, add_dataset(session))
+        run.result = odd
+        run_id = run.id
+    with database.read() as session:
+        stored = session.scalar(select(cast(Run.result, String)).where(Run.id == run_id))
+        assert session.get_one(Run, run_id).result == {"loss": None, "more": [None, 0.5, {"deep": None}], "name": "NaN"}
+    assert stored is not None
+    assert stored.count("NaN") == 1
