@@ -8,7 +8,6 @@ open in one process void each other's POSIX locks (sqlite.org/howtocorrupt.html,
 held meanwhile, correctness is worth more than the difference, which ``benchmarks/bulk.py`` measures.
 """
 
-import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import polars as pl
 from sqlalchemy import Table, event, text
 from sqlalchemy.orm import Session
+
+from catalog.database import database_now
 
 CHUNK_ROWS = 50_000
 STAGING = "staging_"
@@ -76,7 +77,9 @@ def _upsert_sqlite(session: Session, table: Table, frame: pl.DataFrame, keys: Se
 
 def _upsert_postgresql(session: Session, table: Table, frame: pl.DataFrame, keys: Sequence[str]) -> None:
     engine = session.get_bind().engine
-    staging = f"{STAGING}{int(time.time())}_{uuid.uuid4().hex}"
+    # By the database's clock: another machine's, which may differ by hours, would take it for one of long ago.
+    now = int(database_now(session).timestamp())
+    staging = f"{STAGING}{now}_{uuid.uuid4().hex}"
     _stage_by_adbc(engine.url.render_as_string(hide_password=False), staging, frame)
     drop = text(f'DROP TABLE IF EXISTS "{staging}"')
 
@@ -97,17 +100,17 @@ def _upsert_postgresql(session: Session, table: Table, frame: pl.DataFrame, keys
         )
     )
     session.execute(drop)
-    _drop_abandoned(session)
+    _drop_abandoned(session, now)
 
 
-def _drop_abandoned(session: Session) -> None:
+def _drop_abandoned(session: Session, now: int) -> None:
     """Drop staging tables whose process was killed before it could: committed aside, they belong to nobody."""
     found = session.scalars(
         text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE :begins"),
         {"begins": STAGING.replace("_", r"\_") + "%"},
     )
     for name in found.all():
-        if time.time() - int(name.removeprefix(STAGING).split("_")[0]) > ABANDONED_SECONDS:
+        if now - int(name.removeprefix(STAGING).split("_")[0]) > ABANDONED_SECONDS:
             session.execute(text(f'DROP TABLE IF EXISTS "{name}"'))
 
 

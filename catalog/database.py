@@ -8,6 +8,8 @@ checkpoints run under that lock only. PostgreSQL needs neither.
 import fcntl
 import functools
 import hashlib
+import json
+import math
 import os
 import threading
 import time
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import InvalidatePoolError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, TransientError
@@ -30,6 +32,9 @@ NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 )
 BUSY_SECONDS = 30.0
+"""How long a writer waits for another one's lock."""
+IDLE_SECONDS = 60.0
+"""So long may a client of PostgreSQL leave its transaction alone: one that was stopped in it holds up all others."""
 CHECKPOINT_EVERY_BYTES = 16 * 2**20
 PING_AFTER_SECONDS = 1.0
 """A connection that lay idle for longer is tried before it is used; trying every time would be a third of all round
@@ -101,7 +106,8 @@ class Catalog:
         ConfigError : the SQLite file would lie on a network filesystem, where its locks do not hold.
         """
         if not self.is_sqlite:
-            engine = create_engine(self.settings.database, pool_size=20, max_overflow=20)
+            engine = create_engine(self.settings.database, pool_size=20, max_overflow=20, json_serializer=_json)
+            event.listen(engine, "connect", _prepare_postgresql)
             event.listen(engine, "checkin", _note_idle)
             event.listen(engine, "checkout", functools.partial(_ping_idle, engine))
             return engine
@@ -117,6 +123,7 @@ class Catalog:
             connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
             pool_size=20,
             max_overflow=40,
+            json_serializer=_json,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -237,6 +244,29 @@ def _ping_idle(engine: Engine, connection: Any, record: Any, _proxy: Any) -> Non
         raise InvalidatePoolError
 
 
+def _json(value: Any) -> str:
+    """JSON that both databases take alike: PostgreSQL refuses NaN and infinities, which SQLite would hand out again."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {round(BUSY_SECONDS * 1000)}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {round(IDLE_SECONDS * 1000)}")
+    connection.commit()
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # Without this the driver begins transactions by itself, deferred, and a later write can fail with a stale snapshot.
     connection.isolation_level = None
@@ -259,7 +289,9 @@ def _translated() -> Iterator[None]:
     """Turn the drivers' passing troubles into ``TransientError``, with what to do."""
     try:
         yield
-    except OperationalError as error:
+    except DBAPIError as error:
+        if not isinstance(error, OperationalError) and not error.connection_invalidated:
+            raise
         reason = str(error.orig)
         if "full" in reason or "No space" in reason:
             raise TransientError(
@@ -268,5 +300,9 @@ def _translated() -> Iterator[None]:
         if "unable to open" in reason or "readonly" in reason or "no such table" in reason:
             raise ConfigError(
                 f"the database cannot be used ({reason}); run `winnow init`, or check WINNOW_HOME"
+            ) from error
+        if "lock timeout" in reason:
+            raise TransientError(
+                f"the database stayed locked for {BUSY_SECONDS:.0f} s by another process; try again"
             ) from error
         raise TransientError(f"the database did not answer ({reason}); nothing was kept, try again") from error

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError
+from catalog.faults import fault
 
 ADVISORY_LOCK = 0x77696E6E6F77  # "winnow"
 
@@ -79,8 +80,13 @@ def upgrade(catalog: Catalog) -> bool:
         check_revision(catalog)
     with catalog.write() as session:
         if not catalog.is_sqlite:
+            # However long the first one takes, and whatever it waits for.
+            session.execute(text("SET LOCAL lock_timeout = 0"))
             session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         config = alembic_config()
         config.attributes["connection"] = session.connection()
+        fault("migrate.before")
         command.upgrade(config, "head")
+        fault("migrate.before_commit")
+    fault("migrate.after_commit")
     return True

@@ -21,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from catalog.errors import ConfigError, CorruptionError, NotFoundError, TransientError
+from catalog.faults import fault
 from catalog.objects import ObjectFiles
 from catalog.settings import Settings
 
@@ -348,6 +349,7 @@ class Store:
             self._objects.put(name, bytes(raw))
             return stored
         try:
+            fault("store.before_write")
             self._write_local(raw, Path(self._root) / name)
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -355,6 +357,7 @@ class Store:
                     f"no space left for {raw.nbytes:,} bytes in store {self.url}; free space, then run the same command"
                 ) from error
             raise TransientError(f"store {self.url} refused {name}: {error}") from error
+        fault("store.after_write")
         return stored
 
     def _write_local(self, raw: memoryview, path: Path) -> None:
@@ -367,10 +370,15 @@ class Store:
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with aside.open("xb") as file:
-                file.write(raw)
+                half = raw.nbytes // 2
+                file.write(raw[:half])
+                fault("store.half_written")
+                file.write(raw[half:])
                 file.flush()
                 os.fsync(file.fileno())
+            fault("store.before_rename")
             aside.replace(path)
+            fault("store.after_rename")
         finally:
             aside.unlink(missing_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)

@@ -7,6 +7,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConflictError, DataError, GoneError
+from catalog.faults import fault
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelQueue, LabelTask
 from labeling.schema import LabelSchema
 from labeling.slots import (
@@ -95,6 +96,7 @@ def submit(
     state, kind = ("late", "late") if late else ("accepted", "submitted")
     move(session, lease, now, state=state, slot=slot, kind=kind, detail={"annotation_id": annotation.id})
     _settle(session, queue, lease.task_id, lease.overlap)
+    fault("annotation.before_commit")
     return Submitted(annotation_id=annotation.id, late=late, repeated=False)
 
 

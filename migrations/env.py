@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from catalog.faults import fault
 from catalog.tables import metadata
 
 connection = context.config.attributes["connection"]
@@ -11,6 +12,7 @@ context.configure(
     render_as_batch=connection.dialect.name == "sqlite",
     compare_type=True,
     transaction_per_migration=False,
+    on_version_apply=lambda **_: fault("migrate.revision"),
 )
 # The caller's transaction is the migration's: all of it is kept, or none.
 context.run_migrations()

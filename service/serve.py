@@ -13,6 +13,7 @@ import uvicorn
 
 from catalog import logs, tracing
 from catalog.errors import ServiceError
+from catalog.faults import arm_from_environment
 from catalog.settings import load_settings
 from service.app import create_app
 from service.processes import bind
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, help="stop when this process is gone")
     options = parser.parse_args()
     try:
+        arm_from_environment()
         settings = load_settings()
         tracing.configure(settings, "winnow-service")
         app = create_app(settings)

@@ -12,6 +12,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, TransientError
+from catalog.faults import fault
 from catalog.settings import Settings
 from workers import broker, engine
 from workers.stopping import STOPPING
@@ -74,6 +75,7 @@ def make_app(settings: Settings) -> Celery:
         """Claim one unit, do its stage, commit once. Losing the claim is not an error."""
         from workers.execution import execute
 
+        fault("message.taken")
         execute(catalog, unit_id, owner=engine.this_process())
         # Most units leave no message; what others left, they or any sweeper send.
         if engine.UNSENT.is_set():
@@ -116,14 +118,17 @@ def deliver(catalog: Catalog, app: Celery) -> int:
         try:
             with app.producer_or_acquire() as producer:
                 for message in messages:
+                    fault("outbox.before_send")
                     app.send_task(
                         message.task, args=message.args, queue=queue_of(message.needs), retry=False, producer=producer
                     )
+                    fault("outbox.after_send")
                     sent.append(message.id)
         except (OperationalError, *connection.connection_errors, OSError) as error:
             name = broker_name(catalog.settings)
             remedy = f"; {broker.DAMAGED.format(name)}" if broker.is_damaged(error) else ""
             raise BrokerAwayError(f"the broker at {name} does not answer ({error}){remedy}") from error
+    fault("outbox.after_mark")
     if len(messages) == engine.RELAY_BATCH:
         engine.UNSENT.set()
     return len(sent)

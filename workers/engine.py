@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from catalog.bulk import upsert_frame
 from catalog.database import Catalog
 from catalog.errors import ConflictError, NotFoundError
+from catalog.faults import fault
 from catalog.store import StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Shard
@@ -105,9 +106,26 @@ def _own_name(pid: int) -> str:
 
 
 def name_of_process(pid: int) -> str:
-    """The same name of another living process of this machine."""
-    started = psutil.Process(pid).create_time()
-    return f"{socket.gethostname()}/{_pid_namespace()}/{pid}/{started:.2f}"
+    """The same name of another process of this machine, which lives or has ended and not been asked how."""
+    started, _ended = _start(pid)
+    return f"{socket.gethostname()}/{_pid_namespace()}/{pid}/{started}"
+
+
+def _start(pid: int) -> tuple[str, bool]:
+    """When a process was started, by a clock that nobody sets, and whether it has ended since.
+
+    By the time of day all processes would be others after every correction of the machine's clock.
+
+    Raises
+    ------
+    psutil.NoSuchProcess : there is none.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        process = psutil.Process(pid)
+        return f"{process.create_time():.2f}", process.status() == psutil.STATUS_ZOMBIE
+    return fields[18], state == "Z"
 
 
 def _prefix_of_this_machine() -> str:
@@ -121,8 +139,7 @@ def is_gone(owner: str) -> bool:
     if host != socket.gethostname() or namespace != _pid_namespace():
         return False
     try:
-        process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" != started or process.status() == psutil.STATUS_ZOMBIE
+        return _start(int(pid)) != (started, False)
     except psutil.NoSuchProcess:
         return True
 
@@ -265,6 +282,7 @@ def _claim(
     ).one_or_none()
     if unit is None:
         return None
+    fault("claim.before_commit")
     return Claim(
         unit_id=unit_id,
         run_id=run.id,
@@ -364,8 +382,10 @@ def commit(
         if outcome.apply is not None:
             outcome.apply(session, now)
         session.flush()
+        fault("commit.inside")
         if _may_go_on(session, mine.run_id, LAST_UNITS):
             advance(session, mine.run_id, now)
+        fault("commit.before_end")
 
 
 def _may_go_on(session: Session, run_id: str, num_left: int) -> bool:
@@ -383,7 +403,8 @@ def advance(session: Session, run_id: str, now: datetime) -> None:
 
     The run's row is locked first: without that, two last units could each see the other unfinished and nobody go on.
     """
-    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update()).one()
+    # Shared with those whose shards refer to the run: two that commit at once both do, and would wait for each other.
+    run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
     if run.state != "running":
         return
     stages = PIPELINES[run.kind].member.stages
@@ -405,9 +426,12 @@ def advance(session: Session, run_id: str, now: datetime) -> None:
             run.result = last
             session.flush()
             webhooks.run_ended(session, run, now)
+            fault("advance.end")
             return
         session.flush()
+        fault("advance.before_plan")
         plan_stage(session, run, now)
+        fault("advance.after_plan")
 
 
 def _pass_on(session: Session, run: Run, now: datetime) -> None:
@@ -473,6 +497,7 @@ def give_back(catalog: Catalog, mine: Claim) -> None:
         now = catalog.now(session)
         _guarded(session, mine, state="ready", lease_until=None, owner=None, ready_at=now, attempts=mine.attempts - 1)
         announce(session, mine.unit_id, now, mine.needs)
+        fault("give_back.before_commit")
 
 
 def take_back(catalog: Catalog, owner: str) -> int:
@@ -503,6 +528,7 @@ def fail(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:
         if retry and mine.attempts < catalog.settings.max_attempts:
             _guarded(session, mine, state="ready", lease_until=None, owner=None, ready_at=now, reason=reason)
             announce(session, mine.unit_id, now, mine.needs)
+            fault("fail.before_commit")
             return
         _guarded(session, mine, state="poisoned", lease_until=None, finished_at=now, reason=reason)
         _fail_run(session, mine.run_id, mine.stage_name, reason, now)
@@ -590,6 +616,7 @@ def sweep(catalog: Catalog, *, idle: bool) -> SweepReport:
         for run_id in session.scalars(select(Run.id).where(Run.state == "running").order_by(Run.id)).all():
             if _may_go_on(session, run_id, 0):
                 advance(session, run_id, now)
+        fault("sweep.inside")
     return SweepReport(recovered=recovered, poisoned=poisoned, resent=resent)
 
 
@@ -604,6 +631,8 @@ def _recover_expired(session: Session, catalog: Catalog, now: datetime) -> tuple
             # Of the others nothing is known before their lease runs out: a thousand sweepers must not read them all.
             or_(Unit.lease_until < now, Unit.owner.startswith(_prefix_of_this_machine(), autoescape=True)),
         )
+        # Sweepers that repair the same in two orders would wait for each other.
+        .order_by(Unit.id)
     ).all()
     for unit in running:
         assert unit.lease_until is not None

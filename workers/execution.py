@@ -1,6 +1,7 @@
 """Running one claimed unit: heartbeat beside it, its result committed once, its failure recorded."""
 
 import contextvars
+import errno
 import functools
 import logging
 import threading
@@ -13,6 +14,7 @@ from functools import cached_property
 from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ServiceError, StoreAwayError, TransientError
+from catalog.faults import fault
 from catalog.logs import log_context, redacted, secrets_of
 from catalog.store import Store
 from catalog.tables.engine import Run, Unit
@@ -110,7 +112,9 @@ class _Beat:
         if now == self._shown and time.monotonic() - self._last < unit.catalog.settings.heartbeat_seconds:
             return
         try:
+            fault("heartbeat.before")
             engine.renew(unit.catalog, unit.claim, *now)
+            fault("heartbeat.after")
         except LostClaimError:
             unit.lose()
             self.ended = True
@@ -161,6 +165,7 @@ def execute(catalog: Catalog, unit_id: str, owner: str) -> str:
     mine = engine.take(catalog, unit_id, owner)
     if mine is None:
         return "nothing"
+    fault("claim.after_commit")
     with (
         log_context(run_id=mine.run_id, unit_id=mine.unit_id, stage=mine.stage_name),
         tracing.unit_span(
@@ -192,9 +197,13 @@ def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
         with context.heartbeat(lines):
             release_memory()
             reset_peak()
+            fault("work.before")
             outcome = stage.work(context)
+            fault("work.after")
             done, total = context.num_done, context.num_total
+            fault("commit.before")
             engine.commit(catalog, mine, outcome, num_done=done, num_total=total, peak_bytes=peak_bytes())
+            fault("commit.after")
     except LostClaimError as lost:
         log.warning("%s", lost)
         return "lost"
@@ -212,9 +221,16 @@ def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
     except Exception as error:
         # A stage's bug must become a reason on the unit, not a dead worker.
         log.exception("unit failed")
-        _record_failure(catalog, mine, f"{type(error).__name__}: {error}", retry=True)
+        _record_failure(catalog, mine, _told(error), retry=True)
         return "failed"
     return "done"
+
+
+def _told(error: Exception) -> str:
+    """What people are told of an error that nobody foresaw."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on device; free space, then run the same command"
+    return f"{type(error).__name__}: {error}"
 
 
 def _give_back(catalog: Catalog, mine: Claim) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy import delete
 from catalog import logs, tracing
 from catalog.database import Catalog
 from catalog.errors import ServiceError
+from catalog.faults import arm_from_environment, fault
 from catalog.migrate import check_revision
 from catalog.settings import load_settings
 from catalog.store import Store
@@ -43,7 +44,9 @@ class Sweeper(threading.Thread):
         while True:
             try:
                 self._show_life()
+                fault("sweep.before")
                 engine.sweep(self.catalog, idle=not self.busy.is_set())
+                fault("sweep.after")
                 relay(self.catalog, self.app)
             except ServiceError as error:
                 log.warning("sweep failed, will try again: %s", error)
@@ -115,6 +118,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"celery\..*")
     catalog = Catalog(settings)
     try:
+        arm_from_environment()
         tracing.configure(settings, "winnow-worker")
         check_revision(catalog)
         Store.of(settings).check()

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
 from catalog.errors import NotFoundError, TransientError, nearest
+from catalog.faults import fault
 from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Shard, Version
@@ -108,7 +109,10 @@ def write(
         }
     if amendments:
         document["amendments"] = list(amendments)
-    return store.write_json(document, "manifests")
+    fault("publish.before_manifest")
+    manifest = store.write_json(document, "manifests")
+    fault("publish.after_manifest")
+    return manifest
 
 
 def read(store: Store, version: Version) -> dict[str, Any]:
@@ -138,12 +142,13 @@ def publisher(
         num_records = sum(entry.get("selection", entry["data"])["num_rows"] for entry in entries)
 
     def apply(session: Session, now: datetime) -> None:
-        # Locking the dataset's row keeps two publishers from taking one number.
-        session.execute(select(Dataset.id).where(Dataset.id == claim.dataset_id).with_for_update())
+        # Locking the dataset's row keeps two publishers from taking one number; whoever only refers to it may go on.
+        session.execute(select(Dataset.id).where(Dataset.id == claim.dataset_id).with_for_update(key_share=True))
         newest = latest_version(session, claim.dataset_id, "raw")
         if kind == "raw" and (newest.id if newest else None) != parent_id:
             raise TransientError("another ingest published meanwhile; this one will be repeated on top of it")
         last = session.scalar(select(func.max(Version.number)).where(Version.dataset_id == claim.dataset_id))
+        fault("publish.before_row")
         session.add(
             Version(
                 id=new_id(),
@@ -160,5 +165,7 @@ def publisher(
                 created_at=now,
             )
         )
+        session.flush()
+        fault("publish.after_row")
 
     return apply

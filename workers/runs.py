@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from catalog import tracing
 from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConfigError, ConflictError, NotFoundError, nearest
+from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Version
 from catalog.tables.engine import RUN_STATES, UNFINISHED, Run, Unit, Worker
@@ -55,9 +57,7 @@ def submit(
     """
     pipeline = PIPELINES[kind].member
     one_at_a_time(session, f"run {idempotency_key}")
-    existing = session.scalars(
-        select(Run).where(Run.idempotency_key == idempotency_key).with_for_update()
-    ).one_or_none()
+    existing = session.scalars(select(Run).where(Run.idempotency_key == idempotency_key)).one_or_none()
     if existing is not None:
         if existing.state in ("failed", "cancelled"):
             resume(session, existing, now)
@@ -81,6 +81,7 @@ def submit(
     engine.advance(session, run.id, now)
     assert pipeline.stages
     tracing.submitted(kind, run.id)
+    fault("submit.before_commit")
     return run, "new"
 
 
@@ -124,13 +125,31 @@ def resume(session: Session, run: Run, now: datetime) -> None:
         return
     if run.state in ("running", "done"):
         raise ConflictError(f"run {run.id[:8]} is {run.state}; only a paused, failed or cancelled run can be resumed")
+    unfinished = _locked(session, run)
     run.paused_at = None
     run.state, run.reason, run.finished_at = "running", None, None
-    unfinished = session.scalars(select(Unit).where(Unit.run_id == run.id, Unit.state != "done")).all()
     for unit in unfinished:
         unit.state, unit.attempts, unit.reason, unit.lease_until, unit.ready_at = "ready", 0, None, None, now
     session.flush()
     engine.announce_ready(session, run.id, now)
+    fault("resume.before_commit")
+
+
+def _locked(session: Session, run: Run) -> Sequence[Unit]:
+    """The run's unfinished units, locked before it is: whoever commits one locks them in that order too.
+
+    The other way round both would wait for each other, and the database would break one of them off.
+    """
+    unfinished = (
+        select(Unit)
+        .where(Unit.run_id == run.id, Unit.state != "done")
+        .order_by(Unit.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    units = session.scalars(unfinished).all()
+    session.refresh(run, with_for_update={"key_share": True})
+    return units
 
 
 def pause(run: Run, now: datetime) -> None:
@@ -191,6 +210,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
     ------
     ConflictError : the run has ended already.
     """
+    _locked(session, run)
     if run.state != "running":
         raise ConflictError(f"run {run.id[:8]} is {run.state}; only a running run can be cancelled")
     run.state, run.finished_at, run.reason = "cancelled", now, "cancelled"
@@ -201,6 +221,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
         .execution_options(synchronize_session=False)
     )
     webhooks.run_ended(session, run, now)
+    fault("cancel.before_commit")
 
 
 def shown_state(run: Run) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from curation.sources import READERS
 from curation.sources.batch import Parsed, ReadOptions, Rejected, Suffixes
-from curation.sources.columnar import check_names, class_names, plain_rows
+from curation.sources.columnar import check_names, class_names, plain_rows, within
 from curation.sources.opening import FREE_BYTES, OpenedSource
 from curation.sources.parquet import PAGE_RATIO
 from curation.sources.refusal import SourceRefusedError
@@ -23,6 +23,7 @@ class ArrowSuffixes(Suffixes):
     """Suffixes of Arrow."""
 
     suffixes: tuple[str, ...] = (".arrow", ".arrows", ".feather", ".ipc")
+    apart: bool = True
 
 
 @READERS.register("arrow", ArrowSuffixes)
@@ -55,6 +56,8 @@ def read_arrow(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed | 
         else:
             with pa.ipc.open_stream(source.stream) as stream:
                 yield from _rows(stream, stream, source, options)
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         short = "unexpected end" in str(error).lower() or "Expected to" in str(error)
         what = "ends in the middle (half-written?)" if short else f"is no sound Arrow data ({error})"
@@ -66,7 +69,7 @@ def _rows(
     batches: Iterator[pa.RecordBatch], reader: Any, source: OpenedSource, options: ReadOptions
 ) -> Iterator[Parsed | Rejected]:
     check_names(reader.schema, source.path)
-    return plain_rows(_sound(batches, source, options), class_names(reader.schema))
+    return plain_rows(within(_sound(batches, source, options), source, options), class_names(reader.schema))
 
 
 def _sound(batches: Iterator[pa.RecordBatch], source: OpenedSource, options: ReadOptions) -> Iterator[pa.RecordBatch]:

@@ -36,10 +36,12 @@ class Suffixes:
     Parameters
     ----------
     unpacks : whether the reader takes a compressed file as it is, to unpack its parts itself.
+    apart : whether the file decides how much memory its reading takes, so that a process of its own must do it.
     """
 
     suffixes: tuple[str, ...] = ()
     unpacks: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.sources.batch import Parsed, Rejected
-from curation.sources.opening import FREE_BYTES
+from curation.sources.batch import Parsed, ReadOptions, Rejected
+from curation.sources.opening import FREE_BYTES, OpenedSource
 from curation.sources.refusal import SourceRefusedError
 
 SLICE_ROWS = 1_000
+FREE_TEXT_BYTES = 2**30
+"""Text below which no repetition is suspicious: a value that many rows share takes a few bits in each."""
 HUGGING_FACE = b"huggingface"
 """Metadata of a schema in which the datasets library keeps its features, as JSON."""
 
@@ -73,6 +75,33 @@ def plain_rows(batches: Iterable[pa.RecordBatch], classes: dict[str, list[str]])
                             row.values[column] = names[number] if 0 <= number < len(names) else None
                 yield row
             line += part.num_rows
+
+
+def within(batches: Iterable[pa.RecordBatch], source: OpenedSource, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+    """Pass batches on until their strings, written out, are more than any file of that size holds.
+
+    Raises
+    ------
+    SourceRefusedError : more than ``max_ratio`` bytes per byte on disk, once they are more than a gibibyte.
+    """
+    allowed = max(FREE_TEXT_BYTES, int(options.max_ratio * source.size_bytes))
+    num_bytes = 0
+    for batch in batches:
+        num_bytes += sum(_written_out(column) for column in batch.columns)
+        if num_bytes > allowed:
+            raise SourceRefusedError(
+                "decompression_bomb",
+                f"{source.path} ({source.size_bytes} bytes) holds texts of more than {allowed} bytes, over "
+                f"{options.max_ratio:g} times its size; if it is genuine, write it again without repeated values",
+            )
+        yield batch
+
+
+def _written_out(column: pa.Array) -> int:
+    """Bytes of a column of strings, each counted in every row that has it; of any other, what it takes in memory."""
+    if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+        return pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0
+    return int(column.nbytes)
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from curation.sources import READERS
 from curation.sources.batch import Parsed, ReadOptions, Rejected, Suffixes
-from curation.sources.columnar import SLICE_ROWS, check_names, class_names, plain_rows, string_columns
+from curation.sources.columnar import SLICE_ROWS, check_names, class_names, plain_rows, string_columns, within
 from curation.sources.opening import FREE_BYTES, OpenedSource
 from curation.sources.refusal import SourceRefusedError
 
@@ -23,6 +23,7 @@ class ParquetSuffixes(Suffixes):
     """Suffixes of Parquet."""
 
     suffixes: tuple[str, ...] = (".parquet", ".pq")
+    apart: bool = True
 
 
 @READERS.register("parquet", ParquetSuffixes)
@@ -31,8 +32,8 @@ def read_parquet(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed 
 
     Raises
     ------
-    SourceRefusedError : no Parquet magic, a missing tail (half-written), a damaged page, a column named twice, or a
-        footer that declares more than ``10 * max_ratio`` bytes per byte on disk.
+    SourceRefusedError : no Parquet magic, a missing tail (half-written), a damaged page, a column named twice, a
+        footer that declares more than ``10 * max_ratio`` bytes per byte on disk, or texts of more than ``max_ratio``.
     """
     _check_magic(source)
     try:
@@ -46,8 +47,11 @@ def read_parquet(source: OpenedSource, options: ReadOptions) -> Iterator[Parsed 
         )
         _check_footer(file, source, options)
         yield from plain_rows(
-            file.iter_batches(batch_size=SLICE_ROWS, use_threads=False), class_names(file.schema_arrow)
+            within(file.iter_batches(batch_size=SLICE_ROWS, use_threads=False), source, options),
+            class_names(file.schema_arrow),
         )
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise SourceRefusedError("corrupt", f"{source.path}: damaged Parquet ({error}); write it again") from error
 

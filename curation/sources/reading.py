@@ -31,12 +31,18 @@ def read_batches(path: str, options: ReadOptions) -> Iterator[Batch]:
         changing file can surface after the first batches: commit nothing before the last one.
     """
     inspect(path)
-    member = _reader(path, options)
+    member = reader_of(path, options)
     with opened(path, options.max_ratio, packed=member.config().unpacks) as source:
         yield from batched(checked(member.member(source, options), options, path), options)
 
 
-def _reader(path: str, options: ReadOptions) -> Member[Reader]:
+def reader_of(path: str, options: ReadOptions) -> Member[Reader]:
+    """The reader that a file's suffix, or the options, ask for.
+
+    Raises
+    ------
+    NotFoundError : no such format. SourceRefusedError : the suffix names none.
+    """
     if options.format is not None:
         return READERS[options.format]
     by_suffix = {suffix: member for member in READERS.load().values() for suffix in member.config().suffixes}

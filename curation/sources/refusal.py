@@ -10,8 +10,8 @@ class SourceRefusedError(DataError):
     ----------
     reason : stable code, stored with the source: ``not_a_file``, ``unreadable``, ``empty_file``, ``unknown_format``,
         ``wrong_compression``, ``truncated``, ``corrupt``, ``decompression_bomb``, ``wrong_encoding``, ``not_parquet``,
-        ``not_arrow``, ``not_an_array``, ``not_warc``, ``missing_package``, ``duplicate_column``, ``header_too_long`` or
-        ``missing_column``.
+        ``not_arrow``, ``not_an_array``, ``not_warc``, ``missing_package``, ``duplicate_column``, ``header_too_long``,
+        ``missing_column`` or ``reader_died``.
     message : what is wrong with which file, and the remedy.
     """
 

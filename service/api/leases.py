@@ -5,6 +5,7 @@ from datetime import datetime
 from fastapi import APIRouter, BackgroundTasks, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from catalog.faults import fault
 from catalog.tables.labeling import LabelAssignment
 from labeling import queue
 from service.api.access import Anyone, Catalogued
@@ -91,6 +92,7 @@ def answer(
             seconds_spent=request.seconds_spent,
         )
         queue_id = session.get_one(LabelAssignment, lease_id).queue_id
+    fault("annotation.after_commit")
     if not submitted.repeated:
         # After the reply: the annotator never waits for the next generation to be asked for.
         afterwards.add_task(refresh_if_due, catalog, queue_id)

@@ -11,6 +11,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog.errors import ConfigError, ServiceError, nearest
+from catalog.faults import arm_from_environment
 from service.cli import (
     admin,
     bias,
@@ -101,6 +102,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
+        arm_from_environment()
         status = command.main(standalone_mode=False)
         sys.stdout.flush()
     except (typer.Abort, KeyboardInterrupt):

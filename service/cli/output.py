@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ServiceError
+from catalog.faults import fault
 from catalog.migrate import check_revision
 from catalog.settings import Settings, load_settings
 from catalog.store import Store
@@ -176,6 +177,7 @@ def send(catalog: Catalog, run_id: str) -> None:
     ------
     BrokerAwayError : it does not answer; the run is recorded, and any worker's next sweep sends it.
     """
+    fault("submit.after_commit")
     try:
         deliver(catalog, make_app(catalog.settings))
     except BrokerAwayError as away:

@@ -66,7 +66,7 @@ def test_every_bit_flip_and_truncation_is_detected(store: Store) -> None:
     path = path_of(store, file)
     sound = path.read_bytes()
     rng = random.Random(7)
-    for _ in range(100):
+    for _ in range(200):
         at, bit = rng.randrange(len(sound)), rng.randrange(8)
         damaged = bytearray(sound)
         damaged[at] ^= 1 << bit

@@ -25,7 +25,8 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Quarantined, Source
 from catalog.tables.engine import Run, Unit
 from curation.records import content_hash
-from curation.sources import SourceRefusedError, read_batches
+from curation.sources import SourceRefusedError
+from curation.sources.apart import read_guarded
 from curation.sources.conversations import STYLES
 from curation.sources.folders import parts_of
 from curation.sources.mapping import Mapping
@@ -342,7 +343,7 @@ def _read_shards(unit: UnitContext, path: Path, settings: Settings) -> _Parsed:
     # Rejected rows are kept like records, so that any number of them fits; a shard for every few would be slow.
     waiting: list[pl.DataFrame] = []
     done = 0
-    for batch in read_batches(str(path), options):
+    for batch in read_guarded(str(path), options):
         if batch.records.height:
             frame = batch.records.with_columns(content=content_hash(batch.records))
             parsed.records.append(unit.store.write_frame(frame, "parsed"))

@@ -389,7 +389,7 @@ def _rollback(unit: UnitContext) -> UnitResult:
 
     def apply(session: Session, now: datetime) -> None:
         # Locked: an update that is about to be published upon what is taken back must not come between.
-        session.execute(select(Dataset.id).where(Dataset.id == unit.claim.dataset_id).with_for_update())
+        session.execute(select(Dataset.id).where(Dataset.id == unit.claim.dataset_id).with_for_update(key_share=True))
         newest = manifests.latest_version(session, unit.claim.dataset_id, "deduplicated")
         if newest is None or newest.id != unit.claim.version_id:
             raise ConflictError("another deduplication was published meanwhile; look at it, then take that back")

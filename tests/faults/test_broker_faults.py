@@ -1,0 +1,176 @@
+"""Messages that come five times, never, or cannot be sent: the database knows what is to be done, once."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import delete, select
+
+from catalog.tables.engine import Outbox, Unit
+from tests.faults.conftest import NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES
+from tests.faults.world import World
+from tests.servers import RedisServer
+from workers import engine
+from workers.app import BrokerAwayError, deliver, make_app
+
+TIMES = 5
+RESTORED_SECONDS = 60.0
+
+
+def check(world: World, undisturbed: dict[str, Any]) -> None:
+    world.check(NUM_FILES * NUM_RECORDS, NUM_FILES * NUM_BROKEN)
+    assert world.outcome() == undisturbed
+
+
+def claims(world: World) -> set[tuple[int, int]]:
+    """How often units were claimed and tried."""
+    with world.catalog.read() as session:
+        return {tuple(row) for row in session.execute(select(Unit.epoch, Unit.attempts))}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_each_message_five_times_to_three_workers(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], place: str
+) -> None:
+    # Nobody's lease must run out on a machine that has much else to do.
+    world = new_world(place, lease_seconds=30.0)
+    app = make_app(world.settings)
+    ended = threading.Event()
+
+    def repeat() -> None:
+        """Send everything that is ready again and again, beside those who send it once."""
+        sent: dict[str, int] = {}
+        while not ended.wait(0.01):
+            with world.catalog.read() as session:
+                for unit_id in session.scalars(select(Unit.id).where(Unit.state.in_(("ready", "running")))):
+                    if sent.get(unit_id, 0) < TIMES - 1:
+                        app.send_task("engine.run_unit", args=[unit_id])
+                        sent[unit_id] = sent.get(unit_id, 0) + 1
+        repeated.update(sent)
+
+    repeated: dict[str, int] = {}
+    thread = threading.Thread(target=repeat)
+    with world.workers(3):
+        thread.start()
+        try:
+            world.work(corpus)
+        finally:
+            ended.set()
+            thread.join()
+    assert max(repeated.values()) == TIMES - 1
+    assert claims(world) == {(1, 1)}
+    check(world, undisturbed)
+
+
+def forget_everything(world: World) -> int:
+    """Delete every message that is in the broker; how many there were."""
+    if world.settings.broker_url:
+        with Redis.from_url(world.settings.broker_url) as redis:
+            found = redis.llen("winnow")
+            redis.flushall()
+            return int(found)
+    path = world.home / "broker.db"
+    if not path.exists():
+        return 0
+    with sqlite3.connect(path, timeout=30) as messages:
+        try:
+            return messages.execute("DELETE FROM messages").rowcount
+        finally:
+            messages.commit()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_broker_wiped_again_and_again(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], place: str
+) -> None:
+    world = new_world(place)
+    run_id = world.ask_ingest(corpus)
+    world.relay()
+    assert forget_everything(world) == NUM_FILES
+    assert world.num_unsent() == 0
+    began = time.monotonic()
+    with world.workers():
+        world.wait_for(run_id)
+        judge = world.ask_judge()
+        with world.catalog.write() as session:
+            session.execute(delete(Outbox))
+        world.wait_for(judge)
+        forget_everything(world)
+    assert time.monotonic() - began < RESTORED_SECONDS
+    check(world, undisturbed)
+
+
+def test_file_of_the_embedded_broker_deleted_under_its_workers(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any]
+) -> None:
+    world = new_world(PLACES[0])
+    with world.workers(2):
+        world.wait_for(self_made := world.ask_ingest(corpus))
+        for path in world.home.glob("broker.db*"):
+            path.unlink()
+        began = time.monotonic()
+        judge = world.ask_judge()
+        world.relay()
+        world.wait_for(judge)
+        assert time.monotonic() - began < RESTORED_SECONDS
+    assert self_made != judge
+    check(world, undisturbed)
+
+
+def test_redis_killed_and_started_again_in_the_middle(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    own = RedisServer(folder)
+    own.start()
+    try:
+        world = new_world("sqlite+embedded", broker_url=own.url)
+        began = time.monotonic()
+        with world.workers(2, spec="work.after=stall:0.5@1"):
+            run_id = world.ask_ingest(corpus)
+            world.relay()
+            world.wait_until(lambda: world.struck())
+            own.stop()
+            with pytest.raises(BrokerAwayError, match="does not answer"):
+                with world.catalog.write() as session:
+                    engine.announce(session, "0" * 36, world.catalog.now(session))
+                deliver(world.catalog, make_app(world.settings))
+            own.start()
+            world.wait_for(run_id)
+            judge = world.ask_judge()
+            world.relay()
+            world.wait_for(judge)
+            world.wait_until(lambda: world.num_unsent() == 0)
+        assert time.monotonic() - began < RESTORED_SECONDS
+    finally:
+        own.stop()
+    check(world, undisturbed)
+
+
+def test_message_that_the_locked_broker_does_not_take_stays_in_the_outbox(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(PLACES[0])
+    run_id = world.ask_ingest(corpus)
+    with sqlite3.connect(world.home / "broker.db") as messages:
+        messages.execute("PRAGMA journal_mode=WAL")
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **options: real(*given, **options | {"timeout": 0.2}))
+    holder = real(world.home / "broker.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(BrokerAwayError, match="locked"):
+        deliver(world.catalog, make_app(world.settings))
+    assert world.num_unsent() == NUM_FILES
+    holder.execute("ROLLBACK")
+    holder.close()
+    with world.workers():
+        world.wait_for(run_id)
+        judge = world.ask_judge()
+        world.wait_for(judge)
+    check(world, undisturbed)
