@@ -110,7 +110,12 @@ def cancel(
         try:
             found = engine.find_run(session, run)
         except NotFoundError:
-            request = find_request(session, run)
+            try:
+                request = find_request(session, run)
+            except NotFoundError as error:
+                raise NotFoundError(
+                    f"no run and no request begins with {run!r}, or several do; see `winnow runs` and `winnow requests`"
+                ) from error
             cancel_request(request, catalog.now(session))
             told = {"request": request.id, "state": "cancelled"}
             if json:

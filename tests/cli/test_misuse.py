@@ -42,7 +42,7 @@ def test_wrong_name_or_value_exits_with_two_and_says_what_is_known(winnow: Winno
         (*here, "a/b"): "dataset name 'a/b'",
         (*here, "ok", "--encoding", "klingon"): "encoding='klingon' is unknown",
         ("up", "--port", "70000"): "less than or equal to 65535",
-        ("cancel", "0000"): "no run begins with '0000'",
+        ("cancel", "0000"): "no run and no request begins with '0000'",
         ("user", "\udcff"): "is not valid UTF-8",
     }
     assert refusals(winnow, told) == []

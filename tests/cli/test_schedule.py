@@ -85,7 +85,7 @@ def test_a_job_waits_for_a_queue_and_is_cancelled_or_starts(prepared: Prepared, 
     assert waiting[kept[:8]] == waiting[forgotten[:8]] == "labeling queue 'waited-for'"
     assert "it never starts" in done[1].err
     assert "only a waiting request can be cancelled" in done[2].err
-    assert "no request begins with 'ffffffff'" in done[3].err
+    assert "no run and no request begins with 'ffffffff'" in done[3].err
     deadline = time.monotonic() + 60
     while True:
         states = {one["request"]: one for one in prepared.winnow.ok("requests")}

@@ -20,7 +20,7 @@ from catalog.store import Store, StoredFile
 from catalog.tables import metadata
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Dataset, Shard
-from catalog.tables.engine import Outbox, Run, Unit
+from catalog.tables.engine import Outbox, Run, Unit, UnitLog
 from tests.workers.building import add_dataset
 from workers import engine, runs
 from workers.engine import Claim, LostClaimError, UnitResult
@@ -96,7 +96,7 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.catalog.write() as session:
-            for table in (Verdict, Shard, Outbox, Unit, Run, Dataset):
+            for table in (Verdict, Shard, Outbox, UnitLog, Unit, Run, Dataset):
                 session.execute(delete(table))
             self.dataset_id = add_dataset(session).id
         self.submit(KEYS[0])
@@ -158,10 +158,9 @@ class EngineMachine(RuleBasedStateMachine):
         messages = engine.unsent(self.catalog)
         # Some of them stand in the order of random ids, and the same acts must do the same again.
         order = {unit_id: place for place, unit_id in enumerate(self.units)}
-        self.broker += sorted((unit_id for _id, _task, (unit_id,) in messages), key=lambda one: order.get(one, 99))
+        self.broker += sorted((message.args[0] for message in messages), key=lambda one: order.get(one, 99))
         if marked:
-            for message_id, _task, _args in messages:
-                engine.mark_sent(self.catalog, message_id)
+            engine.mark_sent(self.catalog, *[message.id for message in messages])
 
     @precondition(lambda self: self.broker)
     @rule(data=st.data(), lost=st.booleans())

@@ -71,7 +71,7 @@ def forget_everything(world: World) -> int:
     """Delete every message that is in the broker; how many there were."""
     if world.settings.broker_url:
         with Redis.from_url(world.settings.broker_url) as redis:
-            found = redis.llen("winnow")
+            found = redis.llen("winnow.cpu")
             redis.flushall()
             return int(found)
     path = world.home / "broker.db"
@@ -139,7 +139,7 @@ def test_redis_killed_and_started_again_in_the_middle(
             own.stop()
             with pytest.raises(BrokerAwayError, match="does not answer"):
                 with world.catalog.write() as session:
-                    engine.announce(session, "0" * 36, world.catalog.now(session))
+                    engine.announce(session, "0" * 36, world.catalog.now(session), "cpu")
                 deliver(world.catalog, make_app(world.settings))
             own.start()
             world.wait_for(run_id)

@@ -42,7 +42,7 @@ def work_until_ended(toys: Toys, run_id: str) -> None:
     while True:
         assert time.monotonic() < deadline
         try:
-            for message_id, _task, (unit_id,) in engine.unsent(toys.catalog):
+            for message_id, _task, (unit_id,), _needs in engine.unsent(toys.catalog):
                 execute(toys.catalog, unit_id, ME())
                 engine.mark_sent(toys.catalog, message_id)
             engine.sweep(toys.catalog, idle=True)

@@ -1,5 +1,6 @@
 """The engine does what a small model of it does; and the model would notice if it did not."""
 
+import ast
 import inspect
 from collections.abc import Iterator
 
@@ -16,14 +17,16 @@ from workers.pipelines import PIPELINES
 
 EXAMPLES = {"sqlite": 40, "postgresql": 15}
 MUTANTS = {
-    "a commit that does not name its epoch": ("_guarded", "Unit.epoch == mine.epoch, ", ""),
-    "a commit of a unit that nobody runs": ("_guarded", ', Unit.state == "running"', ""),
-    "a claim that leaves the epoch as it is": ("claim", "epoch=Unit.epoch + 1", "epoch=Unit.epoch"),
-    "a claim while another's lease holds": ("claim", ", Unit.lease_until < now", ""),
-    "a claim for a run that has ended": ("claim", ", Unit.run_id.in_(running)", ""),
-    "a next stage before the last is done": ("advance", 'Unit.state != "done"', 'Unit.state == "ready"'),
-    "a sweep that sends nothing again": ("_resend_forgotten", "announce(session, unit_id, now)", "pass"),
+    "a commit that does not name its epoch": ("_DONE", "_UNITS.epoch == bindparam", "_UNITS.epoch >= bindparam"),
+    "a commit of a unit that nobody runs": ("_DONE", ', _UNITS.state == "running"', ""),
+    "a failure that does not name its epoch": ("_guarded", "Unit.epoch == mine.epoch, ", ""),
+    "a claim that leaves the epoch as it is": ("_CLAIM", "epoch=_UNITS.epoch + 1", "epoch=_UNITS.epoch"),
+    "a claim while another's lease holds": ("_CLAIM", '_UNITS.lease_until < bindparam("now")', "_UNITS.epoch >= 0"),
+    "a claim for a run that has ended": ("_CLAIM", '_RUNS.state == "running", ', ""),
+    "a next stage before the last is done": ("advance", "== run.stage, UNFINISHED)", "== run.stage, READY)"),
+    "a sweep that sends nothing again": ("_resend_forgotten", "announce(session, unit_id, now, needs)", "pass"),
 }
+"""What of the engine is changed: a function or a statement, and how."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,15 +49,25 @@ def test_engine_does_what_the_model_does(database: Catalog, request: pytest.Fixt
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_model_notices_an_engine_that_is_wrong(database: Catalog, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
-    function, right, wrong = MUTANTS[mutant]
-    source = inspect.getsource(getattr(engine, function))
-    assert source.count(right) == 1, f"{function} has changed: write the mutant anew"
+    name, right, wrong = MUTANTS[mutant]
+    whole = inspect.getsource(engine)
+    (found,) = [
+        node
+        for node in ast.parse(whole).body
+        if getattr(node, "name", None) == name
+        or (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name)
+    ]
+    source = str(ast.get_source_segment(whole, found))
+    assert source.count(right) == 1, f"{name} has changed: write the mutant anew"
     namespace = dict(vars(engine))
     exec(source.replace(right, wrong), namespace)
-    mutated = namespace[function]
-    # Its own callees are those of the module, and so are its callers.
-    monkeypatch.setattr(engine, function, type(mutated)(mutated.__code__, vars(engine), function, mutated.__defaults__))
-    getattr(engine, function).__kwdefaults__ = mutated.__kwdefaults__
+    mutated = namespace[name]
+    if isinstance(found, ast.FunctionDef):
+        # Its own callees are those of the module, and so are its callers.
+        defaults, keywords = mutated.__defaults__, mutated.__kwdefaults__
+        mutated = type(mutated)(mutated.__code__, vars(engine), name, defaults)
+        mutated.__kwdefaults__ = keywords
+    monkeypatch.setattr(engine, name, mutated)
     # A unit committed twice plans the next stage twice, which the database refuses by itself.
     with pytest.raises((AssertionError, ExceptionGroup, IntegrityError)):
         run_state_machine_as_test(

@@ -14,7 +14,7 @@ from catalog.tables import metadata
 from tests.faults.test_points import KILLED, MIGRATING
 from tests.faults.world import Nursery, World
 
-NUM_REVISIONS = len(list(ScriptDirectory.from_config(migrate._config()).walk_revisions()))
+NUM_REVISIONS = len(list(ScriptDirectory.from_config(migrate.alembic_config()).walk_revisions()))
 NUM_AT_ONCE = 8
 STEP = 12
 """Every so many statements a migration is killed before one."""

@@ -144,7 +144,7 @@ def test_three_sweepers_at_once_plan_a_stage_that_nobody_has_planned_once(databa
             session.execute(update(Unit).where(Unit.run_id == run_id).values(state="done"))
         at_once(*[lambda: engine.sweep(database, idle=False)] * NUM_SWEEPERS)
         assert [one.stage for one in toys.units(run_id)] == [0] * WIDTH + [1]
-        assert drain(database)[-1] == "done"
+        assert drain(database).count("done") == 1
         assert toys.state(run_id) == "done"
 
 
