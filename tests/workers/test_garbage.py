@@ -268,9 +268,9 @@ def test_the_command_lists_and_deletes_only_when_told(tmp_path: Path) -> None:
     orphan = Store(f"file://{winnow.home}/store").write_bytes(b"x", "models", "bin")
     path = winnow.home / "store" / orphan.name
     os.utime(path, (OLD, OLD))
-    told = winnow("gc")
+    told, again, deleted = winnow.each(["gc"], ["gc", "--json"], ["gc", "--delete", "--older-than", "2", "--json"])
     assert (told.code, orphan.name in told.out) == (0, True)
     assert "nothing was deleted; `winnow gc --delete` does it" in told.err
-    assert path.exists()
-    assert winnow.ok("gc", "--delete", "--older-than", "2")["removed"] == 1
+    assert (again.json["removed"], [one["name"] for one in again.json["orphans"]]) == (0, [orphan.name])
+    assert deleted.json["removed"] == 1
     assert not path.exists()
