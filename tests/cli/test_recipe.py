@@ -73,7 +73,7 @@ def test_what_if_is_answered_by_command_and_api_and_made_a_version(prepared: Pre
     made = winnow.ok("what-if", "asked", "--set", setting, "--publish")
     assert (made["kept"], made["dropped"]) == (30, {"word_count": 1})
     accepted = httpx.post(f"{url}/versions", json={"settings": [setting]}, headers=token)
-    assert (accepted.status_code, accepted.json()) == (202, {"run_id": made["run"]})
+    assert (accepted.status_code, accepted.json()) == (202, {"run_id": made["run"], "request_id": None})
     dropped = answer["samples"][0]["record"]
     assert winnow.ok("explain", "asked", dropped)["verdict"] == "dropped"
     assert winnow.ok("recipe", "diff", cleaned["run"], made["run"])["differences"][-1]["after"] == 10.0
