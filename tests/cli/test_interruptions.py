@@ -2,8 +2,10 @@
 
 import fcntl
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -228,3 +230,15 @@ def test_ingest_goes_on_after_ctrl_c(open_terminal: Callable[..., Terminal], tmp
     assert attempts(terminal) == {1}
     ids = record_ids(terminal.catalog)
     assert len(set(ids)) == len(ids) == corpus.NUM_RECORDS
+
+
+def test_ctrl_c_while_something_is_imported_ends_with_the_status_of_every_other(tmp_path: Path) -> None:
+    (tmp_path / "struck.py").write_text(
+        "from service.cli.app import _interrupted\n"
+        "try:\n    exec('raise KeyboardInterrupt')\nexcept KeyboardInterrupt:\n    _interrupted()\n"
+    )
+    path = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))
+    done = subprocess.run(
+        [sys.executable, "-m", "struck"], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 130, done.stderr
