@@ -157,8 +157,9 @@ class S3Server:
             self._server.kill()
             self._server.wait(20)
             self._server = None
-        # It makes this one wherever its other sockets are.
-        Path(f"/tmp/seaweedfs-s3-grpc-{self._ports[7]}.sock").unlink(missing_ok=True)
+        # It makes these wherever its other sockets are.
+        for part, port in zip(("master", "volume", "filer", "s3"), self._ports[1::2], strict=True):
+            Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 def free_port() -> int:

@@ -25,7 +25,6 @@ DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 IMAGE = f"winnow:{PROJECT['version']}"
 BIN = Path(sys.executable).parent
-PROBED = PUBLIC | {"/ready"}
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +194,7 @@ def test_pod_environments_are_settings_that_load(monkeypatch: pytest.MonkeyPatch
             asked = container[probe]["httpGet"]
             (port,) = [one for one in container["ports"] if one["name"] == asked["port"]]
             assert port["containerPort"] == loaded.port
-            assert asked["path"] in PROBED
+            assert asked["path"] in PUBLIC
             assert next(one["value"] for one in asked["httpHeaders"] if one["name"] == "Host") in host_names(loaded)
     assert sorted(served) == sorted(NEEDS)
     (ingress,) = of_kind("Ingress")
