@@ -302,7 +302,8 @@ def _claim(
 
 def _has_room(session: Session, run_id: str, max_units: int) -> bool:
     """Whether another unit of the run may be under way. Its row is locked, or two claims would see the same room."""
-    session.execute(select(Run.id).where(Run.id == run_id).with_for_update())
+    # Shared with those whose shards refer to the run, as in ``advance``.
+    session.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
     under_way = session.scalar(select(func.count()).where(Unit.run_id == run_id, Unit.state == "running", UNFINISHED))
     assert under_way is not None
     return under_way < max_units

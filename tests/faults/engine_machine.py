@@ -76,6 +76,7 @@ class RunModel:
 
     state: str = "running"
     stage: int = 0
+    paused: bool = False
     units: list[list[str]] = field(default_factory=lambda: [[] for _ in UNITS_OF_STAGE])
 
 
@@ -125,10 +126,7 @@ class EngineMachine(RuleBasedStateMachine):
             self._learn_units(run_id)
         elif model.state in ("failed", "cancelled"):
             assert state == "resumed"
-            model.state = "running"
-            for unit in self._units_of(run_id):
-                if unit.state != "done":
-                    unit.free(attempts=0)
+            self._set_going(run_id)
         else:
             assert state == model.state
         assert len(self.runs) <= len(KEYS)
@@ -149,6 +147,46 @@ class EngineMachine(RuleBasedStateMachine):
         for unit in self._units_of(run_id):
             if unit.state in ("ready", "running"):
                 unit.state, unit.lease_until = "cancelled", None
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def pause(self, data: st.DataObject) -> None:
+        run_id = data.draw(st.sampled_from(list(self.runs)))
+        model = self.runs[run_id]
+        try:
+            with self.catalog.write() as session:
+                runs.pause(session.get_one(Run, run_id), self.now)
+        except ConflictError:
+            assert model.state != "running"
+            return
+        assert model.state == "running"
+        model.paused = True
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        self._resume(data.draw(st.sampled_from(list(self.runs))))
+
+    def _resume(self, run_id: str) -> None:
+        model = self.runs[run_id]
+        try:
+            with self.catalog.write() as session:
+                runs.resume(session, session.get_one(Run, run_id), self.now)
+        except ConflictError:
+            assert model.state == "done" or (model.state == "running" and not model.paused)
+            return
+        if model.state == "running":
+            assert model.paused
+            model.paused = False
+        else:
+            assert model.state in ("failed", "cancelled")
+            self._set_going(run_id)
+
+    def _set_going(self, run_id: str) -> None:
+        self.runs[run_id].state, self.runs[run_id].paused = "running", False
+        for unit in self._units_of(run_id):
+            if unit.state != "done":
+                unit.free(attempts=0)
 
     # The broker.
 
@@ -202,6 +240,7 @@ class EngineMachine(RuleBasedStateMachine):
             (unit.state == "ready" or (unit.state == "running" and expired))
             and unit.attempts < MAX_ATTEMPTS
             and self.runs[unit.run].state == "running"
+            and not self.runs[unit.run].paused
         )
         mine = engine.claim(self.catalog, unit_id, f"elsewhere/host/{len(self.claims)}/0.00")
         assert (mine is not None) == expected
@@ -362,6 +401,9 @@ class EngineMachine(RuleBasedStateMachine):
         if not hasattr(self, "dataset_id"):
             return
         self.broker.clear()
+        for run_id, run in self.runs.items():
+            if run.paused and run.state == "running":
+                self._resume(run_id)
         with self.catalog.write() as session:
             session.execute(delete(Outbox))
         for _ in range(ENOUGH_ROUNDS):

@@ -23,6 +23,7 @@ MUTANTS = {
     "a claim that leaves the epoch as it is": ("_CLAIM", "epoch=_UNITS.epoch + 1", "epoch=_UNITS.epoch"),
     "a claim while another's lease holds": ("_CLAIM", '_UNITS.lease_until < bindparam("now")', "_UNITS.epoch >= 0"),
     "a claim for a run that has ended": ("_CLAIM", '_RUNS.state == "running", ', ""),
+    "a claim for a run that is paused": ("_CLAIM", ", _RUNS.paused_at.is_(None)", ""),
     "a next stage before the last is done": ("advance", "== run.stage, UNFINISHED)", "== run.stage, READY)"),
     "a sweep that sends nothing again": ("_resend_forgotten", "announce(session, unit_id, now, needs)", "pass"),
 }
