@@ -145,8 +145,8 @@ def _refusal(error: Exception) -> ServiceError:
 
 
 def _interrupted() -> NoReturn:
-    # CPython remembers a KeyboardInterrupt that went through code of a string, as dataclasses are made of, and a program
-    # that was started by -m then kills itself at its end, whatever its status. Another string's code makes it forget.
+    # CPython remembers a KeyboardInterrupt that went through code of a string, as dataclasses are made of, and a
+    # program started by -m then kills itself at its end, whatever its status. Another string's code makes it forget.
     exec("")  # noqa: S102
     complain("interrupted; everything finished so far is kept, and the same command goes on from there")
     raise SystemExit(INTERRUPTED)
