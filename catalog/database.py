@@ -36,18 +36,20 @@ BUSY_SECONDS = 30.0
 IDLE_SECONDS = 60.0
 """So long may a client of PostgreSQL leave its transaction alone: one that was stopped in it holds up all others."""
 CHECKPOINT_EVERY_BYTES = 16 * 2**20
+CHECKPOINT_EVERY_SECONDS = 1.0
+"""At the soonest, by one process. The log's file never shrinks, it is written again from its beginning: once it is
+large, every write would be followed by a checkpoint, which takes as long as the write itself."""
 PING_AFTER_SECONDS = 1.0
 """A connection that lay idle for longer is tried before it is used; trying every time would be a third of all round
 trips of short units. One that broke within the second costs its user an error, and the whole pool is then renewed."""
-_SQLITE_NOW = text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")
 _POSTGRES_NOW = text("SELECT clock_timestamp()")
 
 
 def database_now(session: Session) -> datetime:
     """The database's own clock, aware UTC: the only clock that leases are compared with."""
     if session.get_bind().dialect.name == "sqlite":
-        raw = session.execute(_SQLITE_NOW).scalar_one()
-        return datetime.fromisoformat(raw).replace(tzinfo=UTC)
+        # It runs in this process: asking it would be the same clock, at the price of a statement.
+        return datetime.now(UTC)
     moment: datetime = session.execute(_POSTGRES_NOW).scalar_one()
     return moment.astimezone(UTC)
 
@@ -91,6 +93,7 @@ class Catalog:
 
     settings: Settings
     clock: Callable[[Session], datetime] = field(default=database_now)
+    _checkpointed: float = field(default=-math.inf, init=False, repr=False)
 
     @cached_property
     def is_sqlite(self) -> bool:
@@ -166,13 +169,17 @@ class Catalog:
             self._checkpoint_if_large()
 
     def _checkpoint_if_large(self) -> None:
+        if time.monotonic() - self._checkpointed < CHECKPOINT_EVERY_SECONDS:
+            return
         wal = self.sqlite_path.with_name(self.sqlite_path.name + "-wal")
-        if wal.exists() and wal.stat().st_size > CHECKPOINT_EVERY_BYTES:
-            raw = self.engine.raw_connection()
-            try:
-                raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
-            finally:
-                raw.close()
+        if not wal.exists() or wal.stat().st_size <= CHECKPOINT_EVERY_BYTES:
+            return
+        raw = self.engine.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
+        finally:
+            raw.close()
+        self._checkpointed = time.monotonic()
 
     def now(self, session: Session) -> datetime:
         """The clock in force."""

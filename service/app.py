@@ -29,6 +29,7 @@ from service.pages import home, label, login
 from service.pages import queues as queue_pages
 from service.pages import runs as run_pages
 from service.pages import schedules as schedule_pages
+from service.refresher import Refresher
 from workers.probes import parts_away
 
 API = "/api/v1"
@@ -68,6 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     # FastAPI's own documentation pages load scripts from a CDN, and its schema route would stand outside the API.
     app = FastAPI(title="Winnow", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.catalog = catalog
+    app.state.refresher = Refresher(catalog)
     app.state.settings = settings
     app.add_api_route("/health", health, include_in_schema=False)
     app.add_api_route("/ready", Readiness(catalog), include_in_schema=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
@@ -157,11 +157,10 @@ def authenticate(session: Session, *, now: datetime, token: str) -> User:
     ------
     AuthError : the token is malformed, unknown, wrong, expired or revoked; the message is always the same.
     """
-    row = _matching(session, token)
-    if row is None or row.revoked_at is not None or row.expires_at <= now:
+    found = _matching(session, token)
+    if found is None or found.Token.revoked_at is not None or found.Token.expires_at <= now:
         raise AuthError(REFUSAL)
-    user = session.get(User, row.user_id)
-    assert user is not None, "tokens.user_id is a foreign key"
+    user: User = found.User
     return user
 
 
@@ -207,11 +206,12 @@ def audit(
     session.add(AuditEntry(at=now, actor=actor, action=action, object=target, detail=detail or {}))
 
 
-def _matching(session: Session, token: str) -> Token | None:
+def _matching(session: Session, token: str) -> Row[Token, User] | None:
     match = TOKEN.fullmatch(token)
-    row = session.get(Token, match.group(1)) if match else None
+    query = select(Token, User).join(User, User.id == Token.user_id)
+    row = session.execute(query.where(Token.id == match.group(1))).one_or_none() if match else None
     # Compared even when nothing was found, so that the time taken tells nothing about which ids exist.
-    same = secrets.compare_digest(_digest(token), row.sha256 if row else _digest(""))
+    same = secrets.compare_digest(_digest(token), row.Token.sha256 if row else _digest(""))
     return row if row is not None and same else None
 
 

@@ -19,6 +19,8 @@ from service.app import create_app
 from service.processes import bind
 from workers.stopping import watch_parent
 
+SWITCH_SECONDS = 0.0005
+
 
 def main() -> None:
     """Serve until told to stop."""
@@ -51,6 +53,9 @@ def main() -> None:
     # 40 ms for the client's delayed acknowledgement.
     # uvicorn raises a signal again once it has stopped in order; by default that would end this process right there.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Requests are many short turns in threads: a thread that has just its statement's answer would wait for 5 ms by
+    # default until another one lets go of the interpreter, and may hold the database's write lock meanwhile.
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

@@ -1,6 +1,6 @@
 """What handlers ask of a request: the catalog, who is asking, and whether their role may."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Query
@@ -9,23 +9,33 @@ from starlette.requests import Request
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ForbiddenError
 from service.auth import Identity
+from service.refresher import Refresher
 
 MAX_PAGE = 200
 
 
-def get_catalog(request: Request) -> Catalog:
+# Asynchronous, though they wait for nothing: the framework sends every other function through a thread.
+
+
+async def get_catalog(request: Request) -> Catalog:
     """The catalog that the application was made with."""
     catalog: Catalog = request.app.state.catalog
     return catalog
 
 
-def get_identity(request: Request) -> Identity:
+async def get_identity(request: Request) -> Identity:
     """The identity that the gate established; a route reached without one is our own bug."""
     identity: Identity = request.state.identity
     return identity
 
 
-def needs(*roles: str) -> Callable[[Request], Identity]:
+async def get_refresher(request: Request) -> Refresher:
+    """The one of the application."""
+    refresher: Refresher = request.app.state.refresher
+    return refresher
+
+
+def needs(*roles: str) -> Callable[[Request], Awaitable[Identity]]:
     """A dependency that lets only these roles in.
 
     Raises
@@ -33,8 +43,8 @@ def needs(*roles: str) -> Callable[[Request], Identity]:
     ForbiddenError : the token is valid but its role is another.
     """
 
-    def check(request: Request) -> Identity:
-        identity = get_identity(request)
+    async def check(request: Request) -> Identity:
+        identity = await get_identity(request)
         if identity.role not in roles:
             raise ForbiddenError(f"role {identity.role!r} may not do this; it takes {' or '.join(roles)}")
         return identity
@@ -43,6 +53,7 @@ def needs(*roles: str) -> Callable[[Request], Identity]:
 
 
 Catalogued = Annotated[Catalog, Depends(get_catalog)]
+Refreshing = Annotated[Refresher, Depends(get_refresher)]
 Anyone = Annotated[Identity, Depends(get_identity)]
 Curator = Annotated[Identity, Depends(needs("admin", "curator"))]
 PageSize = Annotated[int, Query(alias="limit", ge=1, le=MAX_PAGE, description="items a page holds at most")]

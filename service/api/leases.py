@@ -2,13 +2,13 @@
 
 from datetime import datetime
 
-from fastapi import APIRouter, BackgroundTasks, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.faults import fault
 from catalog.tables.labeling import LabelAssignment
 from labeling import queue
-from service.api.access import Anyone, Catalogued
+from service.api.access import Anyone, Catalogued, Refreshing
 
 router = APIRouter(prefix="/leases", tags=["leases"])
 
@@ -75,12 +75,8 @@ def skip(catalog: Catalogued, who: Anyone, lease_id: str, request: SkipRequest) 
 
 
 @router.put("/{lease_id}/annotation", summary="Answer a task")
-def answer(
-    catalog: Catalogued, who: Anyone, lease_id: str, request: AnswerRequest, afterwards: BackgroundTasks
-) -> AnswerOut:
+def answer(catalog: Catalogued, who: Anyone, refresher: Refreshing, lease_id: str, request: AnswerRequest) -> AnswerOut:
     """Store an answer: durably before the reply, once however often it is sent. A late one is kept, and says so."""
-    from workers.labeling import refresh_if_due
-
     with catalog.write() as session:
         submitted = queue.submit(
             session,
@@ -94,6 +90,5 @@ def answer(
         queue_id = session.get_one(LabelAssignment, lease_id).queue_id
     fault("annotation.after_commit")
     if not submitted.repeated:
-        # After the reply: the annotator never waits for the next generation to be asked for.
-        afterwards.add_task(refresh_if_due, catalog, queue_id)
+        refresher.look_after(queue_id)
     return AnswerOut(annotation_id=submitted.annotation_id, late=submitted.late, repeated=submitted.repeated)

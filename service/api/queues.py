@@ -1,5 +1,6 @@
 """Labeling queues: list, create, ask for the next task, undo, watch progress."""
 
+import random
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Literal
@@ -18,6 +19,10 @@ from service.api.access import Anyone, Catalogued, Curator, PageSize
 from service.auth import Identity, audit
 
 router = APIRouter(prefix="/queues", tags=["queues"])
+
+RETRY_SPREAD_SECONDS = 0.5
+"""Everybody who waits is told the same moment, when the earliest lease ends: a hundred at once would queue up behind
+one another."""
 
 
 class LabelModel(BaseModel):
@@ -196,7 +201,10 @@ def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
         from workers.labeling import refill
 
         problem = refill(catalog, queue_id) if served.reason == "waiting_for_model" else None
-        return NextOut.model_validate({"task": None, **asdict(served), "problem": problem})
+        told = asdict(served)
+        if told["retry_after_seconds"] is not None:
+            told["retry_after_seconds"] += random.uniform(0, RETRY_SPREAD_SECONDS)
+        return NextOut.model_validate({"task": None, **told, "problem": problem})
     return NextOut(task=TaskOut(**asdict(served)))
 
 
