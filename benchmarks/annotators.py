@@ -80,6 +80,9 @@ class Seen:
     """What the annotators saw: seconds of every request, and which answers were accepted."""
 
     next_seconds: list[float] = field(default_factory=list)
+    """Of requests that were answered with a task."""
+    empty_seconds: list[float] = field(default_factory=list)
+    """Of those that were told to wait: the last tasks are held by those who oversleep, and all others ask."""
     submit_seconds: list[float] = field(default_factory=list)
     accepted: list[tuple[str, str, str, bool]] = field(default_factory=list)
     """Annotation, record, label and whether it was late."""
@@ -175,8 +178,9 @@ async def annotate(url: str, queue_id: str, token: str, plan: Plan, rng: random.
             if answer is None:
                 continue
             answer.raise_for_status()
-            seen.next_seconds.append(time.perf_counter() - began)
+            took = time.perf_counter() - began
             task = answer.json()["task"]
+            (seen.next_seconds if task else seen.empty_seconds).append(took)
             if task is None:
                 if answer.json()["reason"] == "done":
                     return
@@ -271,11 +275,13 @@ def rehearse(folder: Path, plan: Plan, *, beside: bool = True) -> dict[str, Any]
         listener.close()
     figures = checked(catalog, queue_id, run_id, plan, seen, beside=beside)
     catalog.close()
+    requests = seen.next_seconds + seen.empty_seconds + seen.submit_seconds
     return figures | {
         "p95_next_ms": percentile(seen.next_seconds, 0.95),
         "p95_submit_ms": percentile(seen.submit_seconds, 0.95),
-        "worst_ms": round(max(*seen.next_seconds, *seen.submit_seconds) * 1e3, 1),
-        "requests_per_second": round((len(seen.next_seconds) + len(seen.submit_seconds)) / seconds, 1),
+        "p95_empty_ms": percentile(seen.empty_seconds, 0.95),
+        "worst_ms": round(max(requests) * 1e3, 1),
+        "requests_per_second": round(len(requests) / seconds, 1),
         "seconds": round(seconds, 1),
         "cleaning_seconds": round(cleaned, 1),
         "busy": seen.busy,

@@ -8,7 +8,7 @@ import heapq
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,12 +23,12 @@ from catalog.bulk import upsert_frame
 from catalog.database import Catalog
 from catalog.tables import metadata
 from catalog.tables.base import new_id
-from catalog.tables.engine import Unit
-from workers import engine
+from catalog.tables.engine import Run, Unit
+from workers import engine, runs
 from workers.app import make_app, relay
 from workers.execution import execute
 
-WORKERS = (10, 100, 1_000)
+WORKERS = (10, 100, 1_000, 10_000)
 UNIT_SECONDS = (1.0, 10.0)
 DATABASE_CORES = 8
 SWEEP_SECONDS, PROGRESS_SECONDS = 5.0, 1.0
@@ -93,7 +93,10 @@ def simulate(
     database, broker = Servers(cores), Servers(1)
     of_worker, of_broker = (database, database) if shared else (None, broker)
     pauses = SWEEP_SECONDS / workers
-    queue: list[tuple[float, int, int, float]] = [(number * pauses / 10, number, 0, 0.0) for number in range(workers)]
+    # Nobody begins all units of a long run in the same moment.
+    queue: list[tuple[float, int, int, float]] = [
+        (number * seconds / workers, number, 0, 0.0) for number in range(workers)
+    ]
     queue += [(number * pauses, number, -1, 0.0) for number in range(workers)]
     heapq.heapify(queue)
     done, counted_from = 0, horizon / 5
@@ -236,7 +239,9 @@ def validate(place: Place, costs: Costs, seconds: float, num_units: int) -> list
         with catalog_at(place) as catalog, workers_of(catalog, count):
             took = finish(catalog, ask(catalog, num_units * count, seconds))
         measured = num_units * count / took
-        told = simulate(costs, workers=count, seconds=seconds, cores=os.cpu_count() or 1, shared=True, horizon=60.0)
+        told = simulate(
+            costs, workers=count, seconds=seconds, cores=os.cpu_count() or 1, shared=True, horizon=200 * seconds
+        )
         found.append(
             {
                 "workers": count,
@@ -260,7 +265,7 @@ def predict(costs: Costs) -> list[dict[str, Any]]:
                     seconds=seconds,
                     cores=DATABASE_CORES,
                     shared=False,
-                    horizon=60.0,
+                    horizon=30.0 * seconds,
                     progress=progress,
                 )
                 ideal = count / seconds
@@ -271,17 +276,53 @@ def predict(costs: Costs) -> list[dict[str, Any]]:
     ]
 
 
-def partitions(place: Place, runs: int, rows: int) -> dict[str, dict[str, float]]:
+def partitions(place: Place, num_runs: int, rows: int) -> dict[str, dict[str, float]]:
     """The last of several runs' verdicts written, counted and removed again, in one table and in a partition a run."""
     found = {}
     for name in ("one_table", "partition_a_run"):
         with catalog_at(place) as catalog:
-            found[name] = _with_layout(catalog, runs, rows, partitioned=name == "partition_a_run")
+            found[name] = _with_layout(catalog, num_runs, rows, partitioned=name == "partition_a_run")
     return found
 
 
-def _with_layout(catalog: Catalog, runs: int, rows: int, *, partitioned: bool) -> dict[str, float]:
-    ids = [new_id() for _ in range(runs)]
+def deep_queue(place: Place, depths: Sequence[int], times: int = 200) -> list[dict[str, float]]:
+    """Whether taking a unit up becomes dearer with the number of units that are ready: database time of one, in ms.
+
+    With a run of higher priority that is not yet done, so that the unit is looked for instead of named by its message.
+    """
+    return [_at_depth(place, depth, times) for depth in depths]
+
+
+def _at_depth(place: Place, depth: int, times: int) -> dict[str, float]:
+    owner = engine.this_process()
+    with catalog_at(place) as catalog:
+        urgent = ask(catalog, times + 1, 0.0)
+        with catalog.write() as session:
+            runs.steer(session, session.get_one(Run, urgent), catalog.now(session), priority=5)
+        began = time.perf_counter()
+        run_id = ask(catalog, depth, 0.0)
+        planned = time.perf_counter() - began
+        ids = iter(_some_units(catalog, run_id, times + 1))
+        hint = next(ids)
+        looked_for = _repeated(lambda: engine.take(catalog, hint, owner), times)
+        with catalog.write() as session:
+            runs.cancel(session, session.get_one(Run, urgent), catalog.now(session))
+        named = _repeated(lambda: engine.take(catalog, next(ids), owner), times)
+    return {
+        "ready_units": depth,
+        "planned_per_second": round(depth / planned),
+        "named_ms": round(named * 1e3, 3),
+        "looked_for_ms": round(looked_for * 1e3, 3),
+    }
+
+
+def _some_units(catalog: Catalog, run_id: str, count: int) -> Sequence[str]:
+    with catalog.read() as session:
+        return session.scalars(select(Unit.id).where(Unit.run_id == run_id).order_by(Unit.id).limit(count)).all()
+
+
+def _with_layout(catalog: Catalog, num_runs: int, rows: int, *, partitioned: bool) -> dict[str, float]:
+    ids = [new_id() for _ in range(num_runs)]
     with catalog.write() as session:
         if partitioned:
             session.execute(text("ALTER TABLE verdicts RENAME TO verdicts_before"))
@@ -312,7 +353,7 @@ def _with_layout(catalog: Catalog, runs: int, rows: int, *, partitioned: bool) -
             catalog,
             "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'verdicts%'",
         )
-        / (rows * runs)
+        / (rows * num_runs)
     )
     if partitioned:
         timed("delete", lambda session: session.execute(text(f'DROP TABLE "{_name(last)}"')))
@@ -329,7 +370,8 @@ def _with_layout(catalog: Catalog, runs: int, rows: int, *, partitioned: bool) -
 
 
 _FILL = text(
-    "INSERT INTO verdicts SELECT :run, md5(:run || number) || '-0', number % 3 > 0, NULL, '[]'::jsonb, "
+    "INSERT INTO verdicts SELECT CAST(:run AS text), md5(CAST(:run AS text) || number) || '-0', "
+    "number % 3 > 0, NULL, '[]'::jsonb, "
     "jsonb_build_object('word_count', number, 'mean_word_length', 4.25, 'alpha_word_ratio', 0.9375), "
     '\'{"length": 40.0, "compression_ratio": 0.81, "rarity": 6.1}\'::jsonb FROM generate_series(1, :rows) AS number '
     "ORDER BY 2"
@@ -367,7 +409,7 @@ def main() -> None:
     """Measure, simulate, print."""
     options = arguments(__doc__ or "")
     num_units, seconds, per_worker = (300, 0.2, 30) if options.quick else (2_000, 0.2, 150)
-    runs, rows = (3, 20_000) if options.quick else (10, 1_000_000)
+    num_runs, rows = (3, 20_000) if options.quick else (10, 200_000)
     with places() as all_places:
         place = all_places[3]
         costs, told = measure_unit(place, num_units)
@@ -382,7 +424,10 @@ def main() -> None:
         predicted = predict(costs)
         for row in predicted:
             print(row)
-        layouts = partitions(place, runs, rows)
+        depths = deep_queue(place, (1_000, 20_000) if options.quick else (1_000, 400_000))
+        for depth in depths:
+            print(depth)
+        layouts = partitions(place, num_runs, rows)
         for name, row in layouts.items():
             print(name, row)
     scale = of_records(told, layouts["one_table"]["bytes_a_row"])
@@ -395,7 +440,8 @@ def main() -> None:
         "units_per_second_of_a_database_core": round(1 / costs.database),
         "validation": checked,
         "predicted": predicted,
-        "rows_of_partitions": rows * runs,
+        "queue_depth": depths,
+        "rows_of_partitions": rows * num_runs,
         "partitions": layouts,
         "records": scale,
     }

@@ -208,7 +208,8 @@ def recoveries(
         is gone would be: nobody can tell it from a slow one before its lease runs out.
     """
     # Of the workers one is always idle: what is measured is the recovery, not the wait for somebody to be free.
-    run_id = ask(catalog, NUM_WORKERS, catalog.settings.lease_seconds * 100)
+    num_workers = len(workers)
+    run_id = ask(catalog, num_workers - 1, catalog.settings.lease_seconds * 100)
     relay(catalog, make_app(catalog.settings))
     found = []
     for fault in plan:
@@ -227,9 +228,10 @@ def recoveries(
             process.send_signal(signal.SIGCONT)
             process.wait()
         workers.remove(process)
-        workers.append(start_worker(catalog, f"r{len(found)}"))
-        while runs.num_workers_alive(catalog) < len(workers):
-            time.sleep(POLL_SECONDS)
+        if len(found) < len(plan):
+            workers.append(start_worker(catalog, f"r{len(found)}"))
+            while runs.num_workers_alive(catalog) < num_workers:
+                time.sleep(POLL_SECONDS)
     with catalog.write() as session:
         runs.cancel(session, session.get_one(Run, run_id), catalog.now(session))
     return found
@@ -305,24 +307,31 @@ def main() -> None:
         "num_workers": NUM_WORKERS,
         "combinations": {},
     }
+    rng, found = random.Random(SEED), []
+    times = {"lease_seconds": lease, "heartbeat_seconds": lease / 4, "sweep_seconds": lease / 12}
     with places() as all_places:
-        measured = [all_places[0], all_places[3]] if options.quick else all_places
-        for place in measured:
-            with catalog_at(place) as catalog, workers_of(catalog, NUM_WORKERS):
+        at_scale = all_places[3]
+        for place in [at_scale] if options.quick else all_places:
+            settings = times | {"max_attempts": 50} if options.quick else {}
+            with catalog_at(place, **settings) as catalog, workers_of(catalog, NUM_WORKERS) as workers:
                 row: dict[str, Any] = noops(catalog, num_noops)
                 row |= overhead(catalog, num_units, seconds)
+                if options.quick:
+                    # Starting workers anew would take longer than all that is measured.
+                    found = recoveries(catalog, workers, rng, plan)
             figures["combinations"][place.name] = row
             print(
                 f"{place.name:<22} {row['noop_units_per_second']:>7.1f} no-ops/s of {row['cpu_ms_a_unit']:.1f} ms CPU  "
                 f"{num_units} units of {seconds:g} s: {row['seconds']:.2f} s, overhead {row['overhead_ratio']:.2%}"
             )
-        at_scale = all_places[3]
         figures["plain_celery_tasks_per_second"] = round(plain_celery(at_scale, num_noops), 1)
         print(f"plain Celery on Redis  {figures['plain_celery_tasks_per_second']:>7.1f} no-ops/s")
-        rng = random.Random(SEED)
-        times = {"lease_seconds": lease, "heartbeat_seconds": lease / 4, "sweep_seconds": lease / 12}
-        with catalog_at(at_scale, max_attempts=50, **times) as catalog, workers_of(catalog, NUM_WORKERS + 1) as workers:
-            found = recoveries(catalog, workers, rng, plan)
+        if not options.quick:
+            with (
+                catalog_at(at_scale, max_attempts=50, **times) as catalog,
+                workers_of(catalog, NUM_WORKERS + 1) as workers,
+            ):
+                found = recoveries(catalog, workers, rng, plan)
         figures["recoveries"] = [
             {"fault": "kill -9" if fault == "k" else "silence", "over_lease": round(took / lease, 3)}
             for fault, took in zip(plan, found, strict=True)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -47,11 +48,87 @@ class RedisServer:
             self._server = subprocess.Popen([binary, *flags], stdout=log, stderr=log, preexec_fn=_die_with_parent)
         wait_for_port(self._port, self._server, self._folder / "log")
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self._server is not None:
-            self._server.terminate()
+            self._server.send_signal(how)
             self._server.wait(20)
             self._server = None
+
+
+class RabbitServer:
+    """A RabbitMQ node of this process alone: its own folders, cookie and port mapper. It keeps what lies on its disk.
+
+    Its folder is made under /tmp: the system's user for RabbitMQ must get there, and cannot where pytest puts things.
+    """
+
+    BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="wmq", dir="/tmp"))
+        self._log = Path(tempfile.mkstemp(prefix="wmq", suffix=".log")[1])
+        self._port, self._mapper_port, distribution_port = free_port(), free_port(), free_port()
+        self._user = "rabbitmq" if os.geteuid() == 0 else None
+        if self._user:
+            os.chown(self._folder, pwd.getpwnam(self._user).pw_uid, pwd.getpwnam(self._user).pw_gid)
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._folder),
+            "LANG": "C.UTF-8",
+            "RABBITMQ_NODENAME": f"winnow{self._port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self._port),
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self._folder / "logs"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "ERL_EPMD_PORT": str(self._mapper_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._server = subprocess.Popen(
+                [self.BINARY],
+                env=self._environment,
+                cwd=self._folder,
+                user=self._user,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_for_port(self._port, self._server, self._log)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._server is not None:
+            os.killpg(self._server.pid, how)
+            self._server.wait(60)
+            self._server = None
+
+    def remove(self) -> None:
+        """Stop it, its port mapper too, and forget what it kept."""
+        self.stop()
+        # Erlang starts the port mapper as a daemon of its own; it knows no other node than ours.
+        command = ["epmd", "-port", str(self._mapper_port), "-kill"]
+        subprocess.run(command, env=self._environment, check=False, capture_output=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._log.unlink()
+
+
+@contextmanager
+def rabbitmq_server() -> Iterator[RabbitServer]:
+    """A node that runs; skips the test where the system has none, which CI does not allow."""
+    if not RabbitServer.BINARY.exists():
+        assert "CI" not in os.environ, "rabbitmq-server is missing: .ci/run installs it"
+        pytest.skip("rabbitmq-server is not installed (Debian: apt-get install rabbitmq-server)")
+    server = RabbitServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 class S3Server:

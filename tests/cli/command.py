@@ -1,4 +1,7 @@
-"""The real ``winnow`` command in a process of its own, as a person or a program runs it."""
+"""The real ``winnow`` command in a process of its own, as a person or a program runs it.
+
+Commands that run to their end are forked from one process that has imported them; those that are started are new.
+"""
 
 import json
 import os
@@ -6,8 +9,11 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tests.cli.forking import Forker
 
 TIMEOUT_SECONDS = 240.0
 """Far above what any command takes: the machine may be busy."""
@@ -25,6 +31,11 @@ class Done:
     def json(self) -> Any:
         """Its one JSON document, with nothing else on stdout."""
         return json.loads(self.out)
+
+
+@cache
+def _forker() -> Forker:
+    return Forker(Winnow(Path()).environment())
 
 
 class Winnow:
@@ -50,15 +61,7 @@ class Winnow:
 
     def __call__(self, *arguments: str | Path, **settings: object) -> Done:
         """Run to the end. No command ends in a traceback, whatever it was given."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "service.cli", *map(str, arguments)],
-            env=self.environment(**settings),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-        done = Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode(errors="backslashreplace"))
+        done = Done(*_forker().run([*map(str, arguments)], self.environment(**settings), TIMEOUT_SECONDS))
         assert "Traceback" not in done.err, done.err
         return done
 
@@ -69,19 +72,8 @@ class Winnow:
         return done.json
 
     def each(self, *commands: list[str]) -> list[Done]:
-        """Run several commands that do not depend on one another: processes of their own, imported once for all."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "tests.cli.forking"],
-            env=self.environment(),
-            input=json.dumps(commands).encode(),
-            capture_output=True,
-            timeout=TIMEOUT_SECONDS,
-            check=True,
-        )
-        done = [Done(*one) for one in json.loads(ended.stdout)]
-        for one in done:
-            assert "Traceback" not in one.err, one.err
-        return done
+        """Run several commands, one after the other."""
+        return [self(*command) for command in commands]
 
     def start(self, *arguments: str | Path, **settings: object) -> "subprocess.Popen[str]":
         """Start without waiting."""

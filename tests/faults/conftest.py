@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amqp.exceptions import NotFound
+from kombu import Connection
 from redis import Redis
 from sqlalchemy import make_url
 
@@ -17,11 +19,13 @@ from catalog.settings import Settings
 from catalog.store import Store
 from tests.faults import judging
 from tests.faults.world import Nursery, World
-from tests.servers import RedisServer, administer
+from tests.servers import RabbitServer, RedisServer, administer, rabbitmq_server
 from tests.workers.corpus import sentences
 
 NUM_FILES, NUM_RECORDS, NUM_BROKEN = 2, 12, 3
 PLACES = ("sqlite+embedded", "postgresql+redis")
+BROKERS = (*PLACES, "postgresql+rabbitmq")
+"""Where the broker itself is at fault."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("faults"))
+
+
+def purge(url: str) -> int:
+    """Delete what waits in RabbitMQ's queue; how many messages there were."""
+    with Connection(url) as connection:
+        channel = connection.default_channel
+        try:
+            return int(channel.queue_purge("winnow.cpu"))
+        except NotFound:
+            return 0
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +60,13 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitServer]:
+    """A RabbitMQ server of this test process."""
+    with rabbitmq_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +138,9 @@ def new_world(
         if broker == "redis":
             options["broker_url"] = request.getfixturevalue("redis").url
             Redis.from_url(options["broker_url"]).flushall()
+        elif broker == "rabbitmq":
+            options["broker_url"] = request.getfixturevalue("rabbitmq").url
+            purge(options["broker_url"])
         world = World(folder, nursery, options)
         Store.of(world.settings).create()
         made.append(world)

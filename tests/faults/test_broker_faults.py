@@ -1,9 +1,10 @@
 """Messages that come five times, never, or cannot be sent: the database knows what is to be done, once."""
 
+import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from redis import Redis
 from sqlalchemy import delete, select
 
 from catalog.tables.engine import Outbox, Unit
-from tests.faults.conftest import NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES
+from tests.faults.conftest import BROKERS, NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES, purge
 from tests.faults.world import World
-from tests.servers import RedisServer
+from tests.servers import RabbitServer, RedisServer, rabbitmq_server
 from workers import engine
 from workers.app import BrokerAwayError, deliver, make_app
 
@@ -33,7 +34,7 @@ def claims(world: World) -> set[tuple[int, int]]:
         return {tuple(row) for row in session.execute(select(Unit.epoch, Unit.attempts))}
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", BROKERS)
 def test_each_message_five_times_to_three_workers(
     new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], place: str
 ) -> None:
@@ -69,6 +70,8 @@ def test_each_message_five_times_to_three_workers(
 
 def forget_everything(world: World) -> int:
     """Delete every message that is in the broker; how many there were."""
+    if world.settings.broker_url.startswith("amqp"):
+        return purge(world.settings.broker_url)
     if world.settings.broker_url:
         with Redis.from_url(world.settings.broker_url) as redis:
             found = redis.llen("winnow.cpu")
@@ -84,7 +87,7 @@ def forget_everything(world: World) -> int:
             messages.commit()
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", BROKERS)
 def test_broker_wiped_again_and_again(
     new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], place: str
 ) -> None:
@@ -122,34 +125,45 @@ def test_file_of_the_embedded_broker_deleted_under_its_workers(
     check(world, undisturbed)
 
 
-def test_redis_killed_and_started_again_in_the_middle(
-    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.fixture(params=["redis", "rabbitmq"])
+def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer | RabbitServer]:
+    """A broker that the test may kill: Redis forgets all by it, RabbitMQ keeps its queue."""
+    if request.param == "rabbitmq":
+        with rabbitmq_server() as server:
+            yield server
+        return
     folder = tmp_path / "redis"
     folder.mkdir()
-    own = RedisServer(folder)
-    own.start()
-    try:
-        world = new_world("sqlite+embedded", broker_url=own.url)
-        began = time.monotonic()
-        with world.workers(2, spec="work.after=stall:0.5@1"):
-            run_id = world.ask_ingest(corpus)
-            world.relay()
-            world.wait_until(lambda: world.struck())
-            own.stop()
-            with pytest.raises(BrokerAwayError, match="does not answer"):
-                with world.catalog.write() as session:
-                    engine.announce(session, "0" * 36, world.catalog.now(session), "cpu")
-                deliver(world.catalog, make_app(world.settings))
-            own.start()
-            world.wait_for(run_id)
-            judge = world.ask_judge()
-            world.relay()
-            world.wait_for(judge)
-            world.wait_until(lambda: world.num_unsent() == 0)
-        assert time.monotonic() - began < RESTORED_SECONDS
-    finally:
-        own.stop()
+    server = RedisServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_broker_killed_and_started_again_in_the_middle(
+    new_world: Callable[..., World],
+    corpus: list[str],
+    undisturbed: dict[str, Any],
+    own_broker: RedisServer | RabbitServer,
+) -> None:
+    world = new_world("sqlite+embedded", broker_url=own_broker.url)
+    began = time.monotonic()
+    with world.workers(2, spec="work.after=stall:0.5@1"):
+        run_id = world.ask_ingest(corpus)
+        world.relay()
+        world.wait_until(lambda: world.struck())
+        own_broker.stop(signal.SIGKILL)
+        with pytest.raises(BrokerAwayError, match="does not answer"):
+            with world.catalog.write() as session:
+                engine.announce(session, "0" * 36, world.catalog.now(session), "cpu")
+            deliver(world.catalog, make_app(world.settings))
+        own_broker.start()
+        world.wait_for(run_id)
+        judge = world.ask_judge()
+        world.relay()
+        world.wait_for(judge)
+        world.wait_until(lambda: world.num_unsent() == 0)
+    assert time.monotonic() - began < RESTORED_SECONDS
     check(world, undisturbed)
 
 
