@@ -16,9 +16,9 @@ from catalog.errors import ConfigError, nearest
 ENV_PREFIX = "WINNOW_"
 CONFIG_NAME = "winnow.toml"
 SECRETS = ("pii_key",)
+"""Settings whose values no message may hold."""
 NEEDS = ("cpu", "embed", "train")
 """What a unit may need of a worker: any processor, an encoder's memory and speed, or a machine to train on."""
-"""Settings whose values no message may hold."""
 
 
 def default_home() -> Path:

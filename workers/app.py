@@ -60,6 +60,8 @@ def make_app(settings: Settings) -> Celery:
         broker_heartbeat=0,
         broker_transport_options={
             "polling_interval": settings.broker_poll_seconds,
+            # RabbitMQ's alone: what is written to a connection whose server has just died is no error by itself.
+            "confirm_publish": True,
             # Short, because a sweeper that waits for a broker shows no life meanwhile.
             "connect_retries_timeout": 1.0,
             "socket_connect_timeout": CONNECT_SECONDS,

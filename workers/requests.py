@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
 from catalog.errors import ConflictError, NotFoundError, ServiceError, TransientError
+from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelEntry, LabelQueue
@@ -187,6 +188,7 @@ def _start(catalog: Catalog, request: Request) -> int:
         # A job's bug must become a reason on its request: those behind it wait for their turn.
         log.exception("request %s failed", request.id)
         started = ServiceError(f"{type(error).__name__}: {error}")
+    fault("request.before_record")
     with catalog.write() as session:
         values = (
             {"state": "refused", "reason": f"{started}"}

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConfigError, ConflictError, NotFoundError, ServiceError, TransientError, nearest
+from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
@@ -259,6 +260,7 @@ def _fire(session: Session, schedule: Schedule, due_at: datetime, detail: dict[s
     firing = Firing(id=new_id(), schedule_id=schedule.id, due_at=due_at, detail=detail)
     session.add(firing)
     session.flush()
+    fault("fire.before_commit")
     return firing
 
 
@@ -453,6 +455,7 @@ def _start(catalog: Catalog, schedule: Schedule, firing: Firing) -> int:
         # A job's bug must become a reason in the history: other schedules wait for their turn.
         log.exception("schedule %r failed", schedule.name)
         outcome = {"outcome": "refused", "reason": f"{type(error).__name__}: {error}"}
+    fault("fire.before_record")
     return _record(catalog, firing, schedule, **outcome)
 
 

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, NotFoundError, nearest
+from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.engine import Run
 from catalog.tables.webhooks import Delivery, Webhook
@@ -176,6 +177,7 @@ def deliver(catalog: Catalog) -> int:
         if not _claimed(catalog, delivery):
             continue
         taken, answer = send(webhook, delivery, private=catalog.settings.webhook_private)
+        fault("webhook.after_send")
         delivered += taken
         _record(catalog, delivery, taken=taken, answer=answer)
     return delivered

@@ -13,6 +13,7 @@ from catalog.database import Catalog
 from catalog.faults import arm_from_environment
 from catalog.settings import load_settings
 from service import serve as service
+from workers import engine
 
 
 def migrate() -> None:
@@ -29,6 +30,14 @@ def migrate() -> None:
 
     event.listen(catalog.engine, "before_cursor_execute", count)
     migrations.upgrade(catalog)
+    catalog.close()
+
+
+def take_back() -> None:
+    """``take_back OWNER``: give back what a worker held, as its supervisor does that killed it."""
+    arm_from_environment()
+    catalog = Catalog(load_settings())
+    engine.take_back(catalog, sys.argv[1])
     catalog.close()
 
 

@@ -30,6 +30,7 @@ PROGRAMS = {
     "winnow": "service.cli.app:main",
     "serve": "tests.faults.acts:serve",
     "migrate": "tests.faults.acts:migrate",
+    "take_back": "tests.faults.acts:take_back",
 }
 PRELOADED = (
     "adbc_driver_postgresql.dbapi", "alembic.command", "celery.apps.worker", "celery.bin.celery", "celery.bin.worker",

@@ -1,31 +1,49 @@
 """Each named point: a process is killed there, and what comes out is what comes out undisturbed."""
 
 import re
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from catalog.faults import POINTS
+from catalog.tables.curation import Verdict
+from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import Annotation
+from catalog.tables.schedules import Firing, Request
+from catalog.tables.webhooks import Delivery
 from service.auth import create_user, issue_token
 from tests.faults.conftest import NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES
 from tests.faults.world import ROOT, World
 from tests.labeling.conftest import open_desk
-from tests.servers import free_port
+from tests.servers import Receiver, free_port, http_receiver
+from tests.workers.corpus import RECIPE
+from workers import engine
+from workers.jobs import recipe_config
+from workers.schedules import Wanted, add_schedule
+from workers.webhooks import add_webhook
 
 KILLED = -signal.SIGKILL
 SUBMITTING = ("submit.before_commit", "submit.after_commit")
 ANSWERING = ("annotation.before_commit", "annotation.after_commit")
 ENDED = ("cancel.before_commit", "resume.before_commit")
 GIVING_BACK = ("give_back.before_commit",)
+TAKING_BACK = ("take_back.before_commit",)
+POISONING = ("poison.before_commit",)
+SCHEDULED = ("fire.before_commit", "fire.before_record", "request.before_record")
+TELLING = ("webhook.after_send",)
 MIGRATING = tuple(name for name in POINTS if name.startswith("migrate."))
 """See ``test_migrations``."""
-IN_WORKER = sorted(set(POINTS) - {*SUBMITTING, *ANSWERING, *ENDED, *GIVING_BACK, *MIGRATING})
+ELSEWHERE = {
+    *SUBMITTING, *ANSWERING, *ENDED, *GIVING_BACK, *TAKING_BACK, *POISONING, *SCHEDULED, *TELLING, *MIGRATING
+}  # fmt: skip
+IN_WORKER = sorted(set(POINTS) - ELSEWHERE)
 ALSO = {
     "heartbeat": ["work.after=stall:0.5@2", "work.after=stall:0.5@5"],
     "fail": ["work.before=raise@1", "work.before=raise@3", "work.before=raise@4"],
@@ -181,3 +199,126 @@ def test_service_killed_while_it_takes_an_answer(new_world: Callable[..., World]
     with world.catalog.read() as session:
         kept = session.scalars(select(Annotation)).all()
     assert [(one.value, one.retracted, one.late) for one in kept] == [("긍정", None, False)]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("point", TAKING_BACK)
+def test_supervisor_killed_while_it_takes_back_what_its_worker_held(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], place: str, point: str
+) -> None:
+    world = new_world(place, lease_seconds=120.0)
+    world.ask_ingest(corpus)
+    with world.catalog.read() as session:
+        unit_id = session.scalars(select(Unit.id).order_by(Unit.position)).first()
+    assert unit_id is not None
+    owner = "elsewhere/host/1/0.00"
+    assert engine.claim(world.catalog, unit_id, owner) is not None
+
+    def unit() -> tuple[str, str | None, int]:
+        with world.catalog.read() as session:
+            found = session.get_one(Unit, unit_id)
+            return found.state, found.owner, found.attempts
+
+    assert world.run("take_back", owner, spec=f"{point}=kill@1") == KILLED
+    assert unit() == ("running", owner, 1)
+    assert world.run("take_back", owner) == 0, world.logs()
+    assert unit() == ("ready", None, 0)
+    with world.workers():
+        world.work(corpus)
+    check_oracle(world, undisturbed)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("point", POISONING)
+def test_worker_killed_while_a_unit_fails_for_good(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], place: str, point: str
+) -> None:
+    world = new_world(place, max_attempts=1)
+    failure, kill = "work.before=raise@1", f"{point}=kill@1"
+    ends: list[int] = []
+    with world.workers(spec=f"{failure},{kill}", ends=ends):
+        run_id = world.ask_ingest(corpus)
+        world.relay()
+        ended = world.wait_until_ended(run_id)
+        assert (ended.state, ends) == ("failed", [])
+        # Its last attempt was that one, whoever writes it down; the same request sets it going again.
+        world.work(corpus)
+    assert world.struck() == {failure, kill}
+    assert ends == [KILLED]
+    check_oracle(world, undisturbed)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("point", SCHEDULED)
+def test_worker_killed_while_it_looks_after_a_schedule(
+    new_world: Callable[..., World], corpus: list[str], tmp_path: Path, place: str, point: str
+) -> None:
+    world = new_world(place, watch_settle_seconds=0)
+    recipe, inbox = tmp_path / "recipe.yaml", tmp_path / "inbox"
+    recipe.write_text(RECIPE)
+    inbox.mkdir()
+    for path in corpus:
+        shutil.copy(path, inbox)
+    with world.catalog.write() as session:
+        wanted = Wanted(
+            name="inbox",
+            dataset="tickets",
+            kind="clean",
+            config=recipe_config("clean", str(recipe)),
+            folder=str(inbox),
+            mapping={"text": "body", "label": "queue"},
+        )
+        add_schedule(session, wanted, now=world.catalog.now(session))
+
+    def is_cleaned() -> bool:
+        with world.catalog.read() as session:
+            return session.scalar(select(Version.id).where(Version.kind == "curated")) is not None
+
+    ends: list[int] = []
+    with world.workers(spec=f"{point}=kill@1", ends=ends):
+        world.wait_until(is_cleaned)
+    assert ends == [KILLED]
+    with world.catalog.read() as session:
+        runs = session.scalars(select(Run).order_by(Run.created_at)).all()
+        (firing,), (request,) = session.scalars(select(Firing)).all(), session.scalars(select(Request)).all()
+        judged = session.scalars(select(Verdict.record_id)).all()
+    assert [(run.kind, run.state) for run in runs] == [("ingest", "done"), ("clean", "done")]
+    assert (firing.outcome, firing.run_id) == ("started", runs[0].id)
+    assert (request.state, request.run_id) == ("started", runs[1].id)
+    assert len(judged) == len(set(judged)) == NUM_FILES * NUM_RECORDS
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with http_receiver() as server:
+        yield server
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("point", TELLING)
+def test_worker_killed_after_a_webhook_was_received_tells_it_again_by_the_same_id(
+    new_world: Callable[..., World], corpus: list[str], receiver: Receiver, place: str, point: str
+) -> None:
+    world = new_world(place, webhook_private=True)
+    with world.catalog.write() as session:
+        now = world.catalog.now(session)
+        add_webhook(session, url=receiver.url, events=["run.done"], now=now, private=True)
+
+    def is_noted() -> bool:
+        with world.catalog.write() as session:
+            # Nobody else tries for a minute, so that two workers never send at once.
+            waiting = update(Delivery).where(Delivery.state == "waiting")
+            session.execute(waiting.values(next_at=world.catalog.now(session)))
+            return session.scalar(select(Delivery.state)) == "delivered"
+
+    ends: list[int] = []
+    with world.workers(spec=f"{point}=kill@1", ends=ends):
+        run_id = world.ask_ingest(corpus)
+        world.relay()
+        world.wait_for(run_id)
+        world.wait_until(lambda: receiver.got)
+        world.wait_until(is_noted)
+    assert ends == [KILLED]
+    first, *others = [(headers["webhook-id"], body) for headers, body in receiver.got]
+    assert others
+    assert set(others) == {first}

@@ -6,10 +6,8 @@ import hmac
 import itertools
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from catalog.database import Catalog
 from catalog.errors import ConfigError
 from catalog.tables.engine import Run
 from catalog.tables.webhooks import Delivery, Webhook
+from tests.servers import Receiver, http_receiver
 from tests.workers.building import add_dataset, at_once, drain
 from workers import engine, runs, webhooks
 from workers.engine import UnitResult
@@ -27,45 +26,10 @@ from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 
-class Receiver(ThreadingHTTPServer):
-    """Keeps what it is sent, and answers as it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.status = 204
-        self.location = ""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook?x=1"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append((dict(self.headers), body))
-        self.send_response(self.server.status)
-        if self.server.location:
-            self.send_header("Location", self.server.location)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with http_receiver() as server:
+        yield server
 
 
 @pytest.fixture(scope="module", autouse=True)
