@@ -77,6 +77,7 @@ class RunModel:
     state: str = "running"
     stage: int = 0
     paused: bool = False
+    priority: int = 0
     units: list[list[str]] = field(default_factory=lambda: [[] for _ in UNITS_OF_STAGE])
 
 
@@ -100,14 +101,17 @@ class EngineMachine(RuleBasedStateMachine):
             for table in (Verdict, Shard, Outbox, UnitLog, Unit, Run, Dataset):
                 session.execute(delete(table))
             self.dataset_id = add_dataset(session).id
+        # Where mistakes are near: units that somebody has, and units of two runs that nobody has.
         self.submit(KEYS[0])
-        for unit_id in list(self.units):
-            self._claim(unit_id)
+        self._claim(next(iter(self.units)))
+        self.submit(KEYS[1])
 
     # People.
 
     @rule(key=st.sampled_from(KEYS))
     def submit(self, key: str) -> None:
+        # Of runs alike the older comes first, and the same acts must do the same again.
+        self.now += timedelta(milliseconds=1)
         with self.catalog.write() as session:
             run, state = runs.submit(
                 session,
@@ -182,6 +186,20 @@ class EngineMachine(RuleBasedStateMachine):
             assert model.state in ("failed", "cancelled")
             self._set_going(run_id)
 
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), priority=st.integers(-1, 1))
+    def steer(self, data: st.DataObject, priority: int) -> None:
+        run_id = data.draw(st.sampled_from(list(self.runs)))
+        model = self.runs[run_id]
+        try:
+            with self.catalog.write() as session:
+                runs.steer(session, session.get_one(Run, run_id), self.now, priority=priority)
+        except ConflictError:
+            assert model.state != "running"
+            return
+        assert model.state == "running"
+        model.priority = priority
+
     def _set_going(self, run_id: str) -> None:
         self.runs[run_id].state, self.runs[run_id].paused = "running", False
         for unit in self._units_of(run_id):
@@ -233,23 +251,54 @@ class EngineMachine(RuleBasedStateMachine):
         if mine is not None:
             assert self._commit(mine)
 
+    @precondition(lambda self: self.units)
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        """A worker asks what comes first; the message that woke it is a hint."""
+        ready = [name for name, unit in self.units.items() if unit.state == "ready" and self._is_claimable(unit)]
+        among = ready if ready and data.draw(st.booleans()) else list(self.units)
+        hint = data.draw(st.sampled_from(among))
+        mine = engine.take(self.catalog, hint, f"elsewhere/host/{len(self.claims)}/0.00")
+        if mine is None:
+            assert not ready
+            assert not self._is_claimable(self.units[hint])
+            return
+        most = max((self._priority(name) for name in ready), default=None)
+        if mine.unit_id == hint:
+            assert self._is_claimable(self.units[hint])
+            assert most is None or self._priority(hint) >= most
+        else:
+            assert mine.unit_id in ready
+            assert self._priority(mine.unit_id) == most
+            assert not self._is_claimable(self.units[hint]) or self._priority(hint) < most
+        self._has_claimed(mine)
+
     def _claim(self, unit_id: str) -> Claim | None:
-        unit = self.units[unit_id]
+        expected = self._is_claimable(self.units[unit_id])
+        mine = engine.claim(self.catalog, unit_id, f"elsewhere/host/{len(self.claims)}/0.00")
+        assert (mine is not None) == expected
+        if mine is not None:
+            self._has_claimed(mine)
+        return mine
+
+    def _is_claimable(self, unit: UnitModel) -> bool:
         expired = unit.lease_until is not None and unit.lease_until < self.now
-        expected = (
+        return (
             (unit.state == "ready" or (unit.state == "running" and expired))
             and unit.attempts < MAX_ATTEMPTS
             and self.runs[unit.run].state == "running"
             and not self.runs[unit.run].paused
         )
-        mine = engine.claim(self.catalog, unit_id, f"elsewhere/host/{len(self.claims)}/0.00")
-        assert (mine is not None) == expected
-        if mine is not None:
-            unit.state, unit.lease_until = "running", self.now + LEASE
-            unit.epoch, unit.attempts = unit.epoch + 1, unit.attempts + 1
-            assert (mine.epoch, mine.attempts) == (unit.epoch, unit.attempts)
-            self.claims.append(mine)
-        return mine
+
+    def _priority(self, unit_id: str) -> int:
+        return self.runs[self.units[unit_id].run].priority
+
+    def _has_claimed(self, mine: Claim) -> None:
+        unit = self.units[mine.unit_id]
+        unit.state, unit.lease_until = "running", self.now + LEASE
+        unit.epoch, unit.attempts = unit.epoch + 1, unit.attempts + 1
+        assert (mine.epoch, mine.attempts) == (unit.epoch, unit.attempts)
+        self.claims.append(mine)
 
     def _draw(self, data: st.DataObject) -> tuple[Claim, UnitModel, bool]:
         """A claim of any time, its unit, and whether it still holds. Most do not, so those that do come more often."""

@@ -24,6 +24,7 @@ MUTANTS = {
     "a claim while another's lease holds": ("_CLAIM", '_UNITS.lease_until < bindparam("now")', "_UNITS.epoch >= 0"),
     "a claim for a run that has ended": ("_CLAIM", '_RUNS.state == "running", ', ""),
     "a claim for a run that is paused": ("_CLAIM", ", _RUNS.paused_at.is_(None)", ""),
+    "a look for units that forgets priorities": ("_candidates", "Run.priority.desc(), ", ""),
     "a next stage before the last is done": ("advance", "== run.stage, UNFINISHED)", "== run.stage, READY)"),
     "a sweep that sends nothing again": ("_resend_forgotten", "announce(session, unit_id, now, needs)", "pass"),
 }
