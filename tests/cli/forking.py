@@ -6,6 +6,7 @@ run at once.
 """
 
 import atexit
+import importlib
 import json
 import os
 import select
@@ -19,6 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from service.cli import main
+from tests.forks import check_forkable
+
+PRELOADED = (
+    "alembic.command",
+    "celery.app.task",
+    "kombu.messaging",
+    "polars",
+    "sqlalchemy.dialects.sqlite",
+    "workers.app",
+)
+"""What most commands import besides, each when it needs it."""
 
 
 class Forker:
@@ -65,6 +77,9 @@ class Forker:
 
 def serve(address: str) -> None:
     """Answer until standard input ends."""
+    for module in PRELOADED:
+        importlib.import_module(module)
+    check_forkable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

@@ -18,7 +18,6 @@ import signal
 import sys
 import traceback
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 # Before anything is imported that would start threads by itself: a fork copies none of them.
@@ -39,8 +38,6 @@ PRELOADED = (
     "service.serve", "tests.faults.judging", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on",
     "workers.execution", "workers.numbering",
 )  # fmt: skip
-HARMLESS = {"jemalloc_bg_thd", "polars-ooc-clea"}
-"""Threads of allocators, which see to forks themselves, and one that only removes files."""
 TICK_SECONDS = 0.005
 
 
@@ -122,13 +119,12 @@ def main() -> None:
     for module in (*(one.partition(":")[0] for one in PROGRAMS.values()), *PRELOADED):
         importlib.import_module(module)
     from tests.faults.judging import register
+    from tests.forks import check_forkable
     from workers.pipelines import PIPELINES
 
     PIPELINES.load()
     register()
-    others = [path for path in Path("/proc/self/task").iterdir() if path.name != str(os.getpid())]
-    names = {(path / "comm").read_text().strip() for path in others}
-    assert names <= HARMLESS, f"threads that a fork would not copy: {names - HARMLESS}"
+    check_forkable()
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
     sys.stdout.flush()
     nursery = Nursery()
