@@ -112,34 +112,33 @@ def test_a_writer_that_waits_too_long_is_told_so(tmp_path: Path, monkeypatch: py
     other.close()
 
 
-def test_the_log_is_checkpointed_once_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "CHECKPOINT_EVERY_BYTES", 50_000)
-    monkeypatch.setattr(database_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
-    catalog = Catalog(Settings(home=tmp_path))
+def sizes_after_writes(home: Path, name: str) -> list[int]:
+    """Bytes of a file of the database after each of sixty writes."""
+    catalog = Catalog(Settings(home=home))
     with catalog.write() as session:
         metadata.create_all(session.connection())
     sizes = []
     for number in range(60):
         add_user(catalog, f"{number:0>190}")
-        sizes.append((tmp_path / "winnow.db-wal").stat().st_size)
+        sizes.append((home / name).stat().st_size)
+    catalog.close()
+    return sizes
+
+
+def test_the_log_is_checkpointed_once_it_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "CHECKPOINT_EVERY_BYTES", 50_000)
+    monkeypatch.setattr(database_module, "CHECKPOINT_EVERY_SECONDS", 0.0)
+    sizes = sizes_after_writes(tmp_path, "winnow.db-wal")
     # The schema alone is the most that was written at once.
     assert max(sizes) < 500_000
-    catalog.close()
 
 
 def test_a_large_log_is_not_checkpointed_after_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "CHECKPOINT_EVERY_BYTES", 1)
     monkeypatch.setattr(database_module, "CHECKPOINT_EVERY_SECONDS", 1_000.0)
-    catalog = Catalog(Settings(home=tmp_path))
-    with catalog.write() as session:
-        metadata.create_all(session.connection())
-    sizes = []
-    for number in range(60):
-        add_user(catalog, f"{number:0>190}")
-        sizes.append((tmp_path / "winnow.db").stat().st_size)
+    sizes = sizes_after_writes(tmp_path, "winnow.db")
     # The first write's checkpoint is the only one: the database's file stays as that left it.
     assert len(set(sizes)) == 1
-    catalog.close()
 
 
 def test_missing_schema_and_missing_folder_say_what_to_do(tmp_path: Path) -> None:

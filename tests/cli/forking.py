@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -37,8 +38,6 @@ class Forker:
     """The program, as its client sees it: started with the first command, gone with this process."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        import subprocess
-
         self._folder = tempfile.TemporaryDirectory(prefix="winnow-fork-")
         self._address = str(Path(self._folder.name) / "socket")
         self._process = subprocess.Popen(
