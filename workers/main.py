@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 
-from celery.signals import setup_logging, task_postrun, task_prerun
+from celery.signals import setup_logging, task_postrun, task_prerun, worker_ready
 from sqlalchemy import delete
 
 from catalog import logs, tracing
@@ -20,7 +20,7 @@ from catalog.migrate import check_revision
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.engine import Worker
-from workers import engine, requests, schedules, webhooks
+from workers import engine, hearing, requests, schedules, webhooks
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
@@ -36,6 +36,10 @@ class Sweeper(threading.Thread):
         self.catalog = catalog
         self.app = make_app(catalog.settings)
         self.busy = threading.Event()
+        self.ready = threading.Event()
+        self.hearing = hearing.Hearing(self.app, catalog.settings.serves)
+        worker_ready.connect(lambda **_: self.ready.set(), weak=False)
+        task_prerun.connect(lambda **_: self.hearing.note(), weak=False)
         task_prerun.connect(lambda **_: self.busy.set(), weak=False)
         task_postrun.connect(lambda **_: self.busy.clear(), weak=False)
 
@@ -48,6 +52,8 @@ class Sweeper(threading.Thread):
                 engine.sweep(self.catalog, idle=not self.busy.is_set())
                 fault("sweep.after")
                 relay(self.catalog, self.app)
+                if self.ready.is_set() and self.hearing.is_lost(idle=not self.busy.is_set()):
+                    self.hearing.start_anew()
             except ServiceError as error:
                 log.warning("sweep failed, will try again: %s", error)
             except Exception:

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 import time
+from queue import Empty
 from typing import Any
 
 from kombu.messaging import Consumer
@@ -15,7 +16,7 @@ from catalog.database import Catalog
 from catalog.faults import arm_from_environment
 from catalog.settings import load_settings
 from service import serve as service
-from workers import engine
+from workers import broker, engine, hearing
 from workers import main as worker
 
 
@@ -61,6 +62,24 @@ def cut_worker() -> None:
     # One message under way, as on a machine with one core: then a single acknowledgement that fails is one too many.
     arguments = worker.worker_arguments
     worker.worker_arguments = lambda *given: [*arguments(*given), "--concurrency=1"]
+    worker.main()
+
+
+def deaf_worker() -> None:
+    """``deaf_worker --name NAME``: a worker whose client says after the first message that nothing waits, for ever."""
+    get = broker.Channel._get
+    num_got = 0
+
+    def get_once(channel: broker.Channel, queue: str, timeout: float | None = None) -> Any:
+        nonlocal num_got
+        if num_got:
+            raise Empty
+        message = get(channel, queue, timeout)
+        num_got += 1
+        return message
+
+    broker.Channel._get = get_once
+    hearing.DEAF_SECONDS = 1.0
     worker.main()
 
 

@@ -30,6 +30,7 @@ PROGRAMS = {
     "serve": "tests.faults.acts:serve",
     "migrate": "tests.faults.acts:migrate",
     "cut_worker": "tests.faults.acts:cut_worker",
+    "deaf_worker": "tests.faults.acts:deaf_worker",
     "take_back": "tests.faults.acts:take_back",
 }
 PRELOADED = (

@@ -17,7 +17,7 @@ from catalog.tables.engine import Outbox, Unit
 from tests.faults.conftest import BROKERS, NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES, purge
 from tests.faults.world import World
 from tests.servers import RabbitServer, RedisServer, rabbitmq_server
-from workers import engine, runs
+from workers import engine, hearing, runs
 from workers.app import BrokerAwayError, deliver, make_app
 
 TIMES = 5
@@ -199,6 +199,42 @@ def test_redis_that_dies_with_a_message_on_the_way_is_listened_to_again(
     assert time.monotonic() - began < RESTORED_SECONDS
     world.nursery.order(stop=name)
     world.nursery.ends(name)
+    check(world, undisturbed)
+
+
+@pytest.mark.parametrize("place", BROKERS)
+def test_idle_worker_is_deaf_when_messages_wait_and_none_comes(
+    new_world: Callable[..., World], corpus: list[str], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hearing, "DEAF_SECONDS", 0.0)
+    world = new_world(place)
+    listener = hearing.Hearing(make_app(world.settings), ["cpu", "train"])
+    assert not any(listener.is_lost(idle=True) for _ in range(2 * hearing.DEAF_SWEEPS))
+    world.ask_ingest(corpus)
+    world.relay()
+    several = range(hearing.DEAF_SWEEPS)
+    assert not any(listener.is_lost(idle=False) for _ in (*several, *several))
+    assert not any(listener.is_lost(idle=True) for _ in several)
+    listener.note()
+    assert not any(listener.is_lost(idle=True) for _ in (0, *several))
+    assert listener.is_lost(idle=True)
+    assert forget_everything(world) == NUM_FILES
+    assert not listener.is_lost(idle=True)
+
+
+def test_worker_that_no_message_reaches_any_more_starts_itself_anew(
+    new_world: Callable[..., World], corpus: list[str], undisturbed: dict[str, Any]
+) -> None:
+    world = new_world(PLACES[0])
+    name = f"{world.folder} w0"
+    world.start(name, "deaf_worker", "--name", "w0")
+    world.wait_for(world.ask_ingest(corpus))
+    # The same process: whoever started it has lost nobody.
+    world.nursery.order(stop=name)
+    assert world.nursery.ends(name) == [-signal.SIGKILL]
+    assert "starts itself anew" in (world.folder / "deaf_worker.log").read_text()
+    with world.workers():
+        world.wait_for(world.ask_judge())
     check(world, undisturbed)
 
 
