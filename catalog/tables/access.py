@@ -8,7 +8,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.tables.base import Base, Id, Json, Moment, new_id
 
-ROLES = ("admin", "curator", "annotator")
+ROLES = ("owner", "admin", "curator", "reviewer", "annotator")
+"""Each may do what those after it may: annotators answer; reviewers see answers and settle disagreements; curators run
+jobs and queues; admins manage people; owners manage admins."""
 
 
 class User(Base):

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -30,6 +31,10 @@ from catalog.tables.curation import RecordId
 QUEUE_STATES = ("open", "closed")
 ASSIGNMENT_STATES = ("leased", "accepted", "released", "skipped", "expired", "late")
 RETRACTIONS = ("undone", "superseded")
+KINDS = ("chosen", "random", "gold", "assigned")
+"""Why somebody is asked: the strategy chose it, chance did, the answer is known and measures the annotator, or a
+reviewer gave it to this person."""
+ORIGINS = ("annotator", "adjudicator", "import")
 
 AnnotatorId = String(200)
 """A user's id. No foreign key: answers outlive accounts, and imported ones come from people who never had one."""
@@ -61,6 +66,14 @@ class LabelQueue(Base):
     """Share of the records nobody is asked about, kept to measure on; 0 where there are no gold labels."""
     refresh_every: Mapped[int]
     """Finished tasks after which the model is refitted and a new generation chosen."""
+    random_share: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
+    """Share of each generation that chance draws from what nobody was asked about: the only unbiased sample."""
+    gold_every: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Every so many tasks is one whose answer is known, until an annotator has seen them all; 0 for none."""
+    hidden_share: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
+    """Share of the tasks with a suggestion that are served without it, to measure how much suggestions lead people."""
+    budget: Mapped[int | None] = mapped_column(BigInteger)
+    """Answers that may be spent, for advice and a webhook; nothing stops at it."""
     rehearsal: Mapped[bool] = mapped_column(Boolean, default=False)
     """True when a program answers from labels held back: such answers are nobody's judgement and train nothing."""
     generation: Mapped[int] = mapped_column(default=0)
@@ -98,6 +111,8 @@ class LabelTask(Base):
     overlap: Mapped[int]
     done: Mapped[bool] = mapped_column(Boolean, default=False)
     """True when every slot holds an accepted answer."""
+    gold: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """True when its answer is known: it measures annotators, is in no generation, and never done."""
 
 
 class LabelEntry(Base):
@@ -121,6 +136,9 @@ class LabelEntry(Base):
     rank: Mapped[int]
     utility: Mapped[float] = mapped_column(Float)
     why: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(10), default="chosen", server_default="chosen")
+    predicted: Mapped[Any | None] = mapped_column(Json)
+    """``[label, probability]`` by the model that chose, before anybody answered: what its accuracy is measured by."""
     done: Mapped[bool] = mapped_column(Boolean, default=False)
     """Keeps finished tasks out of the serving index. Only speed depends on it: the slots decide."""
 
@@ -153,6 +171,11 @@ class LabelAssignment(Base):
     rank: Mapped[int]
     utility: Mapped[float] = mapped_column(Float)
     why: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(10), default="chosen", server_default="chosen")
+    schema_version: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Of the schema that the annotator's page showed: an answer is checked against that one."""
+    suggestion: Mapped[Any | None] = mapped_column(Json)
+    """The suggestion for the task: value, score, source, and whether the annotator saw it; null where there was none."""
     expires_at: Mapped[datetime] = mapped_column(Moment)
     event_id: Mapped[int] = mapped_column(BigInteger)
     """The event that put the row in its present state: its order is the order of the annotator's acts."""
@@ -182,6 +205,10 @@ class Annotation(Base):
     annotator_id: Mapped[str] = mapped_column(AnnotatorId)
     lease_id: Mapped[str] = mapped_column(ForeignKey("label_assignments.id"))
     value: Mapped[Any] = mapped_column(Json)
+    schema_version: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Of the schema that the value was checked against; later versions map it, and never change it."""
+    origin: Mapped[str] = mapped_column(String(12), default="annotator", server_default="annotator")
+    """``annotator``, ``adjudicator`` (outvotes all others), or ``import``."""
     key: Mapped[str] = mapped_column(String(200))
     """Made by the client: the same answer sent twice is one answer."""
     late: Mapped[bool] = mapped_column(Boolean)
@@ -206,7 +233,7 @@ class LabelEvent(Base):
     annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
-    ``closed``, ``reopened``."""
+    ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``schema``, ``gold``, ``suggested``, ``settings``."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
@@ -229,4 +256,59 @@ class LabelRound(Base):
     macro_f1: Mapped[float] = mapped_column(Float)
     seconds: Mapped[float] = mapped_column(Float)
     """Fitting, scoring and choosing."""
+    created_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class LabelGeneration(Base):
+    """What one choice of tasks was made with, and what its model was worth: stopping advice and audit read it."""
+
+    __tablename__ = "label_generations"
+
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(Moment)
+    strategy: Mapped[str] = mapped_column(String(100))
+    """The strategy that chose: what ``auto`` came to, for one."""
+    num_labels: Mapped[int]
+    """Records with a label that the model was fitted on."""
+    figures: Mapped[dict[str, Any]] = mapped_column(Json)
+
+
+class LabelSchemaVersion(Base):
+    """A version of a queue's schema. The newest is in force; older ones say what an answer of then meant."""
+
+    __tablename__ = "label_schemas"
+
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    schema: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_by: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class LabelGold(Base):
+    """A record whose answer is known: annotators are asked about it among the others, and measured by it."""
+
+    __tablename__ = "label_gold"
+
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"), primary_key=True)
+    record_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
+    value: Mapped[Any] = mapped_column(Json)
+    note: Mapped[str] = mapped_column(Text, default="", server_default="")
+    """Shown to an annotator who answered otherwise, if it is not empty."""
+    created_by: Mapped[str | None] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+
+
+class LabelSuggestion(Base):
+    """What a model says about a record before people do. The newest of a source counts."""
+
+    __tablename__ = "label_suggestions"
+
+    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"), primary_key=True)
+    record_id: Mapped[str] = mapped_column(RecordId, primary_key=True)
+    source: Mapped[str] = mapped_column(String(200), primary_key=True)
+    """The model, and its version."""
+    value: Mapped[Any] = mapped_column(Json)
+    score: Mapped[float | None] = mapped_column(Float)
     created_at: Mapped[datetime] = mapped_column(Moment)

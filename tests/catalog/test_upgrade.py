@@ -93,7 +93,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
     catalog.close()
 
 
-@pytest.mark.parametrize("revision", ["0005", "0007"])
+@pytest.mark.parametrize("revision", ["0005", "0008"])
 def test_every_row_of_an_earlier_release_is_there_after_init(
     revision: str, old: Catalog, rows: dict[str, list[dict[str, Any]]]
 ) -> None:
