@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from catalog.errors import ConflictError, DataError, GoneError
 from catalog.faults import fault
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelQueue, LabelTask
+from labeling import gold
 from labeling.schema import LabelSchema
 from labeling.slots import (
     ANSWERED,
@@ -32,11 +33,13 @@ class Submitted:
     ----------
     late : every slot had gone to others; the answer is kept beyond the overlap.
     repeated : the same answer had arrived before under the same key.
+    judged : the answer beside the known one, where the task's answer was known.
     """
 
     annotation_id: str
     late: bool
     repeated: bool
+    judged: gold.Judged | None = None
 
 
 def submit(
@@ -86,6 +89,7 @@ def submit(
         annotator_id=annotator_id,
         lease_id=lease.id,
         value=answer,
+        schema_version=lease.schema_version,
         key=key,
         late=late,
         seconds_spent=seconds_spent,
@@ -97,7 +101,11 @@ def submit(
     move(session, lease, now, state=state, slot=slot, kind=kind, detail={"annotation_id": annotation.id})
     _settle(session, queue, lease.task_id, lease.overlap)
     fault("annotation.before_commit")
-    return Submitted(annotation_id=annotation.id, late=late, repeated=False)
+    judged = None
+    if lease.kind == "gold":
+        record_id = session.get_one(LabelTask, lease.task_id).record_id
+        judged = gold.judge(session, queue_id=queue.id, record_id=record_id, value=answer)
+    return Submitted(annotation_id=annotation.id, late=late, repeated=False, judged=judged)
 
 
 def undo(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -> str | None:

@@ -1,16 +1,19 @@
 """Handing tasks out: the next one, signs of life, giving back, declining."""
 
+import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from catalog.errors import ConflictError, GoneError
+from catalog.errors import ConflictError, DataError, GoneError
 from catalog.tables.base import Moment, new_id
-from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelTask
+from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
+from labeling import gold
 from labeling.slots import (
     ANSWERED,
     checked_text,
@@ -27,6 +30,17 @@ WAIT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
 """How soon to ask again when another annotator is just now taking or answering the last free task."""
 MAX_CLAIMS = 20
+MAX_IN_HAND = 4
+"""Leases that one annotator holds at once: the one on the screen, and those fetched ahead."""
+
+
+class Place(NamedTuple):
+    """Why a task is next: its place in the order, and who put it there."""
+
+    rank: int
+    utility: float
+    why: str
+    kind: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +56,9 @@ class Served:
     rank: int
     generation: int
     expires_at: datetime
+    schema_version: int
+    suggestion: dict[str, Any] | None
+    """Value, score and source of what a model says; None where none does, or it is kept from this annotator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,23 +73,38 @@ class NoTask:
     retry_after_seconds: float | None
 
 
-def next_task(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -> Served | NoTask:
+def next_task(
+    session: Session, *, now: datetime, queue_id: str, annotator_id: str, beside: Collection[str] = ()
+) -> Served | NoTask:
     """Lease the best task of the current generation that this annotator may answer.
 
     An annotator who holds a live lease gets that one back, renewed: the most recent first, so a task that was just
     undone comes before the one that was on the screen.
 
+    Parameters
+    ----------
+    beside : leases that the annotator has in hand and wants another one to, so that it is there when these are
+        answered; at most ``MAX_IN_HAND`` - 1.
+
     Raises
     ------
     NotFoundError : no such queue.
     GoneError : the queue is closed.
+    DataError : more leases in hand than allowed.
     """
+    if len(beside) >= MAX_IN_HAND:
+        raise DataError(f"{len(beside)} leases in hand; at most {MAX_IN_HAND - 1} beside the one asked for")
     queue = open_queue(session, queue_id)
     serialize_annotator(session, annotator_id)
-    held = _held_lease(session, queue_id, annotator_id, now)
+    held = _held_lease(session, queue_id, annotator_id, now, beside)
     if held is not None:
         held.expires_at = now + timedelta(seconds=queue.lease_seconds)
         return _served(held, session.get_one(LabelTask, held.task_id))
+    known = gold.due_task(session, queue, annotator_id, now)
+    if known is not None:
+        lease = _lease(session, queue, known, annotator_id, now, Place(0, 0.0, gold.WHY, "gold"))
+        if lease is not None:
+            return _served(lease, known)
     if queue.generation == 0:
         return NoTask(reason="waiting_for_model", retry_after_seconds=WAIT_SECONDS)
     parameters = _parameters(queue, annotator_id, now)
@@ -80,7 +112,7 @@ def next_task(session: Session, *, now: datetime, queue_id: str, annotator_id: s
         found = session.execute(_servable_locked(), parameters, execution_options={"populate_existing": True}).first()
         if found is None:
             break
-        lease = _claim(session, queue, found, annotator_id, now)
+        lease = _lease(session, queue, found.LabelTask, annotator_id, now, Place(*found[:4]))
         if lease is not None:
             return _served(lease, found.LabelTask)
     return _nothing(session, queue, annotator_id, now)
@@ -134,14 +166,14 @@ def skip(session: Session, *, now: datetime, lease_id: str, annotator_id: str, r
 
 
 @cache
-def _servable() -> Select[int, float, str, LabelTask]:
+def _servable() -> Select[int, float, str, str, LabelTask]:
     """The best task of the current generation with a free slot that this annotator has not dealt with.
 
     Built once: putting the statement together costs more than running it. It stops at the first row of the index of
     open entries that fits.
     """
     return (
-        select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelTask)
+        select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelEntry.kind, LabelTask)
         .join(LabelTask, LabelTask.id == LabelEntry.task_id)
         .where(
             LabelEntry.queue_id == bindparam("queue_id"),
@@ -162,6 +194,7 @@ def _left_over() -> Select[str]:
         .where(
             LabelTask.queue_id == bindparam("queue_id"),
             LabelTask.done.is_(False),
+            LabelTask.gold.is_(False),
             *_answerable(LabelTask.id),
         )
         .limit(1)
@@ -192,7 +225,7 @@ def _answerable(task_id: InstrumentedAttribute[str]) -> tuple[ColumnElement[bool
 
 
 @cache
-def _servable_locked() -> Select[int, float, str, LabelTask]:
+def _servable_locked() -> Select[int, float, str, str, LabelTask]:
     """The same, passing over tasks that somebody else is changing and locking the one it finds."""
     return _servable().with_for_update(of=LabelTask, skip_locked=True, key_share=True)
 
@@ -201,7 +234,9 @@ def _parameters(queue: LabelQueue, annotator_id: str, now: datetime) -> dict[str
     return {"queue_id": queue.id, "generation": queue.generation, "annotator_id": annotator_id, "now": now}
 
 
-def _held_lease(session: Session, queue_id: str, annotator_id: str, now: datetime) -> LabelAssignment | None:
+def _held_lease(
+    session: Session, queue_id: str, annotator_id: str, now: datetime, beside: Collection[str]
+) -> LabelAssignment | None:
     """The annotator's most recent live lease, with its task locked so that nobody takes it over meanwhile."""
     lease = session.scalars(
         select(LabelAssignment)
@@ -210,6 +245,7 @@ def _held_lease(session: Session, queue_id: str, annotator_id: str, now: datetim
             LabelAssignment.annotator_id == annotator_id,
             LabelAssignment.state == "leased",
             LabelAssignment.expires_at > now,
+            *([LabelAssignment.id.not_in(beside)] if beside else []),
         )
         .order_by(LabelAssignment.event_id.desc())
         .limit(1)
@@ -221,10 +257,10 @@ def _held_lease(session: Session, queue_id: str, annotator_id: str, now: datetim
     return lease if lease.state == "leased" else None
 
 
-def _claim(
-    session: Session, queue: LabelQueue, found: Row[int, float, str, LabelTask], annotator_id: str, now: datetime
+def _lease(
+    session: Session, queue: LabelQueue, task: LabelTask, annotator_id: str, now: datetime, place: Place
 ) -> LabelAssignment | None:
-    task: LabelTask = found.LabelTask
+    """Give one of the task's slots to the annotator; None when none is free. The task must be locked."""
     lease = session.scalars(
         select(LabelAssignment).where(LabelAssignment.task_id == task.id, LabelAssignment.annotator_id == annotator_id),
         execution_options={"populate_existing": True},
@@ -233,19 +269,38 @@ def _claim(
     slot = mine if mine is not None else free_slot(session, task.id, annotator_id, task.overlap, now)
     if slot is None:
         return None
+    suggestion = None if place.kind == "gold" else _suggestion(session, queue, task, annotator_id)
     if lease is None:
         lease = LabelAssignment(
             id=new_id(), queue_id=queue.id, task_id=task.id, annotator_id=annotator_id, overlap=task.overlap, event_id=0
         )
         session.add(lease)
-    lease.generation, lease.rank, lease.utility, lease.why = queue.generation, found.rank, found.utility, found.why
+    lease.generation, lease.rank, lease.utility, lease.why, lease.kind = queue.generation, *place
+    lease.schema_version = queue.schema["version"]
+    lease.suggestion = suggestion
     lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
-    detail = {"generation": queue.generation, "rank": found.rank, "utility": found.utility, "why": found.why}
+    detail = {"generation": queue.generation, **place._asdict(), "suggestion": lease.suggestion}
     move(session, lease, now, state="leased", slot=slot, kind="served", detail=detail)
     return lease
 
 
+def _suggestion(session: Session, queue: LabelQueue, task: LabelTask, annotator_id: str) -> dict[str, Any] | None:
+    """The newest suggestion for a task, and whether this annotator may see it: always the same for the two."""
+    found = session.execute(
+        select(LabelSuggestion.value, LabelSuggestion.score, LabelSuggestion.source)
+        .where(LabelSuggestion.queue_id == queue.id, LabelSuggestion.record_id == task.record_id)
+        .order_by(LabelSuggestion.created_at.desc(), LabelSuggestion.source)
+        .limit(1)
+    ).first()
+    if found is None:
+        return None
+    digest = hashlib.blake2b(f"{queue.seed} {task.id} {annotator_id}".encode(), digest_size=8).digest()
+    is_shown = int.from_bytes(digest, "big") / 2**64 >= queue.hidden_share
+    return {"value": found.value, "score": found.score, "source": found.source, "shown": is_shown}
+
+
 def _served(lease: LabelAssignment, task: LabelTask) -> Served:
+    suggestion = lease.suggestion
     return Served(
         lease_id=lease.id,
         task_id=lease.task_id,
@@ -256,6 +311,8 @@ def _served(lease: LabelAssignment, task: LabelTask) -> Served:
         rank=lease.rank,
         generation=lease.generation,
         expires_at=lease.expires_at,
+        schema_version=lease.schema_version,
+        suggestion=suggestion if suggestion is not None and suggestion["shown"] else None,
     )
 
 

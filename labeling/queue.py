@@ -7,7 +7,6 @@ This module opens, fills and closes queues; the acts of annotators live in ``lea
 """
 
 import math
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +22,7 @@ from labeling.answers import Submitted, submit, undo
 from labeling.leases import NoTask, Served, heartbeat, next_task, release, skip
 from labeling.results import CurrentLabel, LabelHistory, Progress, current_labels, labels_of_record, progress
 from labeling.schema import LabelSchema
-from labeling.slots import checked_text, open_queue, record_event
+from labeling.slots import checked_text, open_queue, record_event, task_id_of
 from labeling.strategies import STRATEGIES
 from labeling.unfinished import Unfinished, carried_over, taken_records, unfinished
 
@@ -57,7 +56,6 @@ __all__ = [
     "unfinished",
 ]
 
-TASK_NAMESPACE = uuid.UUID("8a7a6f0e-6c54-4f0a-9d0b-6a3c1a5f7d21")
 MAX_OVERLAP = 100
 CHUNK_ROWS = 5_000
 
@@ -71,12 +69,16 @@ class QueueEntry:
     text : shown to the annotator.
     utility : higher was queried first; finite.
     why : one line for the annotator.
+    kind : ``chosen`` by the strategy, or drawn at ``random``.
+    predicted : label and probability by the model as it then was, or None.
     """
 
     record_id: str
     text: str
     utility: float
     why: str
+    kind: str = "chosen"
+    predicted: tuple[str, float] | None = None
 
 
 def create_queue(
@@ -95,6 +97,10 @@ def create_queue(
     held_out_share: float = 0.0,
     refresh_every: int = 20,
     rehearsal: bool = False,
+    random_share: float = 0.0,
+    gold_every: int = 0,
+    hidden_share: float = 0.0,
+    budget: int | None = None,
 ) -> LabelQueue:
     """Open a queue. It waits for its first generation.
 
@@ -107,6 +113,10 @@ def create_queue(
     held_out_share : share of the records nobody is asked about, in [0, 0.9].
     refresh_every : finished tasks between two fits of the model.
     rehearsal : a program answers, from labels held back; the answers train nothing.
+    random_share : share of each generation that chance draws, in [0, 1].
+    gold_every : one task in so many is one whose answer is known (see ``labeling.gold``), 0 for none.
+    hidden_share : share of tasks with a suggestion that are served without it, in [0, 1].
+    budget : answers that may be spent; advice only.
 
     Raises
     ------
@@ -122,6 +132,13 @@ def create_queue(
         raise ConfigError(f"lease_seconds={lease_seconds} must be above 0 and at most a week (604800)")
     if not 0 <= held_out_share <= 0.9:
         raise ConfigError(f"held_out_share={held_out_share} must lie in [0, 0.9]")
+    for name_of, share in (("random_share", random_share), ("hidden_share", hidden_share)):
+        if not 0 <= share <= 1:
+            raise ConfigError(f"{name_of}={share} must lie in [0, 1]")
+    if gold_every < 0 or gold_every == 1:
+        raise ConfigError(f"gold_every={gold_every} must be 0 (none) or at least 2: others must be asked about too")
+    if budget is not None and budget < 1:
+        raise ConfigError(f"budget={budget} must be at least 1; leave it out for none")
     if refresh_every < 1:
         raise ConfigError(f"refresh_every={refresh_every} must be at least 1")
     if session.scalar(select(LabelQueue.id).where(LabelQueue.dataset_id == dataset_id, LabelQueue.name == name)):
@@ -139,6 +156,10 @@ def create_queue(
         held_out_share=held_out_share,
         refresh_every=refresh_every,
         rehearsal=rehearsal,
+        random_share=random_share,
+        gold_every=gold_every,
+        hidden_share=hidden_share,
+        budget=budget,
         created_at=now,
     )
     session.add(queue)
@@ -183,6 +204,8 @@ def publish_generation(
             "rank": rank,
             "utility": entry.utility,
             "why": entry.why,
+            "kind": entry.kind,
+            "predicted": entry.predicted,
             "done": task_id in done,
         }
         for rank, (task_id, entry) in enumerate(zip(ids, entries, strict=True))
@@ -192,7 +215,8 @@ def publish_generation(
         # A planner that has not seen the new rows would sort them all for every task it serves.
         session.execute(text("ANALYZE label_tasks, label_entries"))
     queue.generation, queue.waiting_for_model = generation, False
-    queue.num_tasks = session.scalar(select(func.count()).where(LabelTask.queue_id == queue_id)) or 0
+    offered = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.gold.is_(False))
+    queue.num_tasks = session.scalar(offered) or 0
     detail = {"generation": generation, "num_entries": len(entries), "num_left": num_left}
     record_event(session, now=now, queue_id=queue_id, kind="published", detail=detail)
     session.flush()
@@ -273,7 +297,7 @@ def _task_ids(queue_id: str, entries: Sequence[QueueEntry]) -> list[str]:
             raise DataError(f"record {entry.record_id!r}: utility={entry.utility} must be finite")
         checked_text(f"text of record {entry.record_id!r}", entry.text, at_least=0, at_most=2**26)
         checked_text(f"why of record {entry.record_id!r}", entry.why, at_least=0, at_most=2_000)
-    return [str(uuid.uuid5(TASK_NAMESPACE, f"{queue_id}/{entry.record_id}")) for entry in entries]
+    return [task_id_of(queue_id, entry.record_id) for entry in entries]
 
 
 def _insert_tasks(session: Session, queue: LabelQueue, ids: Sequence[str], entries: Sequence[QueueEntry]) -> None:

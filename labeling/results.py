@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelTask
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelGold, LabelQueue, LabelTask
 from labeling.slots import open_queue
 
 
@@ -84,7 +84,11 @@ def progress(session: Session, *, now: datetime, queue_id: str) -> Progress:
     labels: Counter[str] = Counter()
     counts = (
         select(Annotation.annotator_id, Annotation.value, func.count())
-        .where(Annotation.queue_id == queue_id, Annotation.retracted.is_(None))
+        .where(
+            Annotation.queue_id == queue_id,
+            Annotation.retracted.is_(None),
+            Annotation.origin != "adjudicator",
+        )
         .group_by(Annotation.annotator_id, Annotation.value)
     )
     for annotator, value, count in session.execute(counts):
@@ -102,9 +106,10 @@ def progress(session: Session, *, now: datetime, queue_id: str) -> Progress:
 
 
 def current_labels(session: Session, *, queue_id: str) -> list[CurrentLabel]:
-    """The majority answer to every answered record, in order of record id.
+    """The answer to every answered record, in order of record id.
 
-    Accepted answers vote; late ones are heard only where no accepted answer stands.
+    What a reviewer decided, or what is known of the record, counts alone. Else the majority's: accepted answers vote;
+    late ones are heard only where no accepted answer stands.
 
     Raises
     ------
@@ -113,12 +118,18 @@ def current_labels(session: Session, *, queue_id: str) -> list[CurrentLabel]:
     open_queue(session, queue_id, even_closed=True)
     votes: dict[tuple[str, bool], Counter[str]] = defaultdict(Counter)
     rows = session.execute(
-        select(LabelTask.record_id, Annotation.late, Annotation.value)
+        select(LabelTask.record_id, Annotation.late, Annotation.value, Annotation.origin)
         .join(LabelTask, LabelTask.id == Annotation.task_id)
-        .where(Annotation.queue_id == queue_id, Annotation.retracted.is_(None))
+        .where(Annotation.queue_id == queue_id, Annotation.retracted.is_(None), LabelTask.gold.is_(False))
     )
-    for record_id, late, value in rows:
+    known = session.execute(select(LabelGold.record_id, LabelGold.value).where(LabelGold.queue_id == queue_id))
+    decisions: dict[str, Any] = {record_id: value for record_id, value in known}  # noqa: C416 - rows are no pairs
+    for record_id, late, value, origin in rows:
+        if origin == "adjudicator":
+            decisions[record_id] = value
         votes[record_id, late][value] += 1
+    for record_id, value in decisions.items():
+        votes[record_id, False] = Counter([value])
     decided = []
     for record_id in sorted({record_id for record_id, _ in votes}):
         counted = votes.get((record_id, False)) or votes[record_id, True]

@@ -8,6 +8,7 @@ On PostgreSQL every act takes its annotator's advisory lock first and then waits
 never wait for each other. On SQLite the caller holds the one write transaction.
 """
 
+import uuid
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +18,16 @@ from sqlalchemy.orm import Session
 from catalog.errors import DataError, GoneError, NotFoundError
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelQueue, LabelTask
 
+TASK_NAMESPACE = uuid.UUID("8a7a6f0e-6c54-4f0a-9d0b-6a3c1a5f7d21")
+DECIDES = "adjudicator/"
+"""Before a reviewer's id where a task is settled: whoever settles it may have answered it too, and both stand."""
 ANSWERED = ("accepted", "skipped", "late")
 """States after which an annotator is not asked about the task again."""
+
+
+def task_id_of(queue_id: str, record_id: str) -> str:
+    """The task of a record in a queue: a function of both, so that making it again finds it."""
+    return str(uuid.uuid5(TASK_NAMESPACE, f"{queue_id}/{record_id}"))
 
 
 def open_queue(session: Session, queue_id: str, *, even_closed: bool = False) -> LabelQueue:
@@ -104,7 +113,7 @@ def move(
         task_id=lease.task_id,
         annotator_id=lease.annotator_id,
         kind=kind,
-        detail={"lease_id": lease.id, **detail},
+        detail={"lease_id": lease.id, "state": state, "slot": slot, **detail},
     )
     lease.state, lease.slot = state, slot
     session.flush()

@@ -42,7 +42,12 @@ def unfinished(session: Session, *, now: datetime, queue_id: str) -> list[Unfini
             LabelAssignment.why,
         )
         .join(LabelAssignment, LabelAssignment.task_id == LabelTask.id)
-        .where(LabelTask.queue_id == queue_id, LabelTask.done.is_(False), LabelAssignment.state.in_(ANSWERED))
+        .where(
+            LabelTask.queue_id == queue_id,
+            LabelTask.done.is_(False),
+            LabelTask.gold.is_(False),
+            LabelAssignment.state.in_(ANSWERED),
+        )
         .order_by(LabelAssignment.event_id)
     )
     dealings = defaultdict(list)

@@ -100,6 +100,12 @@ class LabelTask(Base):
             sqlite_where=text("done IS 1"),
             postgresql_where=text("done IS true"),
         ),
+        Index(
+            "ix_label_tasks_queue_id_gold",
+            "queue_id",
+            sqlite_where=text("gold IS 1"),
+            postgresql_where=text("gold IS true"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -175,7 +181,7 @@ class LabelAssignment(Base):
     schema_version: Mapped[int] = mapped_column(default=1, server_default="1")
     """Of the schema that the annotator's page showed: an answer is checked against that one."""
     suggestion: Mapped[Any | None] = mapped_column(Json)
-    """The suggestion for the task: value, score, source, and whether the annotator saw it; null where there was none."""
+    """What was suggested: value, score, source, and whether the annotator saw it; null where nothing was."""
     expires_at: Mapped[datetime] = mapped_column(Moment)
     event_id: Mapped[int] = mapped_column(BigInteger)
     """The event that put the row in its present state: its order is the order of the annotator's acts."""

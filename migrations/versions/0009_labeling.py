@@ -24,6 +24,13 @@ def upgrade() -> None:
     op.add_column("label_queues", sa.Column("hidden_share", sa.Float(), server_default="0", nullable=False))
     op.add_column("label_queues", sa.Column("budget", sa.BigInteger(), nullable=True))
     op.add_column("label_tasks", sa.Column("gold", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.create_index(
+        "ix_label_tasks_queue_id_gold",
+        "label_tasks",
+        ["queue_id"],
+        sqlite_where=sa.text("gold IS 1"),
+        postgresql_where=sa.text("gold IS true"),
+    )
     for table in ("label_entries", "label_assignments"):
         op.add_column(table, sa.Column("kind", sa.String(10), server_default="chosen", nullable=False))
     op.add_column("label_entries", sa.Column("predicted", Json, nullable=True))
@@ -108,6 +115,7 @@ def downgrade() -> None:
     _change_roles(AFTER, BEFORE)
     for table in ("label_suggestions", "label_gold", "label_schemas", "label_generations"):
         op.drop_table(table)
+    op.drop_index("ix_label_tasks_queue_id_gold", table_name="label_tasks")
     for table, column in (
         ("annotations", "origin"),
         ("label_assignments", "suggestion"),

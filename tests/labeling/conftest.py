@@ -11,7 +11,7 @@ from catalog.database import Catalog
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from labeling import queue
+from labeling import queue, review
 from labeling.schema import LabelSchema, parse_schema
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
@@ -43,8 +43,16 @@ class Desk:
         ]
         return self.call(queue.publish_generation, queue_id=self.queue_id, entries=entries, num_left=num_left)
 
-    def next(self, annotator: str) -> Any:
-        return self.call(queue.next_task, queue_id=self.queue_id, annotator_id=annotator)
+    def next(self, annotator: str, *beside: Any) -> Any:
+        held = [one.lease_id for one in beside]
+        return self.call(queue.next_task, queue_id=self.queue_id, annotator_id=annotator, beside=held)
+
+    def adjudicate(self, served: Any, reviewer: str, value: str, key: str | None = None) -> str:
+        given = {"task_id": served.task_id, "reviewer_id": reviewer, "value": value, "key": key or new_id()}
+        return str(self.call(review.adjudicate, **given))
+
+    def reassign(self, served: Any, to: str) -> str:
+        return str(self.call(review.reassign, task_id=served.task_id, to=to, by="lead"))
 
     def submit(self, served: Any, annotator: str, value: str = "긍정", key: str | None = None) -> queue.Submitted:
         return self.call(
@@ -82,7 +90,12 @@ class Desk:
 
 
 def open_desk(
-    catalog: Catalog, *, overlap: int = 1, lease_seconds: float = LEASE_SECONDS, schema: LabelSchema = SCHEMA
+    catalog: Catalog,
+    *,
+    overlap: int = 1,
+    lease_seconds: float = LEASE_SECONDS,
+    schema: LabelSchema = SCHEMA,
+    **options: Any,
 ) -> Desk:
     """A dataset with one version and an empty queue on it."""
     dataset_id, run_id, version_id = new_id(), new_id(), new_id()
@@ -128,6 +141,7 @@ def open_desk(
             overlap=overlap,
             lease_seconds=lease_seconds,
             seed=7,
+            **options,
         )
         return Desk(catalog, dataset_id, version_id, made.id)
 

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import select
 
-from catalog.errors import ConflictError, GoneError
+from catalog.errors import ConflictError, DataError, GoneError
+from catalog.tables.labeling import Annotation, LabelAssignment
 from labeling import queue
+from labeling.leases import MAX_IN_HAND
+from labeling.replay import state_at
 
 ANNOTATORS = ("ana", "bo", "cy")
 RECORDS = ("가", "b", "c", "d")
@@ -45,6 +49,7 @@ class Model:
     offered: set[str] = field(default_factory=set)
     leases: dict[tuple[str, str], Lease] = field(default_factory=dict)
     answers: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
+    decided: dict[str, str] = field(default_factory=dict)
     acts: int = 0
 
     def live(self, lease: Lease) -> bool:
@@ -69,9 +74,12 @@ class Model:
         lease = self.leases.get((record, annotator))
         return lease is not None and lease.state in DEALT_WITH
 
-    def next(self, annotator: str) -> Lease | str:
+    def in_hand(self, annotator: str) -> list[Lease]:
         held = [one for one in self.leases.values() if one.annotator == annotator and one.state == "leased"]
-        held = [one for one in held if self.live(one)]
+        return [one for one in held if self.live(one)]
+
+    def next(self, annotator: str, *, ahead: bool) -> Lease | str:
+        held = [] if ahead else self.in_hand(annotator)
         if held:
             lease = max(held, key=lambda one: one.act)
             lease.expires_at = self.now + LEASE
@@ -80,7 +88,8 @@ class Model:
             return "waiting_for_model"
         for record in self.order:
             num_live = sum(self.live(one) for one in self.leases.values() if one.record == record)
-            if self.dealt_with(record, annotator) or num_live >= self.overlap:
+            mine = self.leases.get((record, annotator))
+            if self.dealt_with(record, annotator) or num_live >= self.overlap or (mine and self.live(mine)):
                 continue
             new = Lease(record, annotator, "", None, self.now, 0)
             lease = self.leases.setdefault((record, annotator), new)
@@ -111,9 +120,27 @@ class Model:
         self.set(lease, "released" if slot is None else "leased", slot)
         return lease.record
 
+    def reassign(self, record: str, to: str) -> Lease | None:
+        lease = self.leases.get((record, to)) or Lease(record, to, "released", None, self.now, 0)
+        if lease.state in DEALT_WITH:
+            return None
+        slot = lease.slot if lease.slot is not None else self.take_slot(record)
+        if slot is None:
+            held = [one for one in self.leases.values() if one.record == record and one.state == "leased"]
+            if not held:
+                return None
+            # Equal ends are told apart by an id that the model does not know.
+            victim = min(held, key=lambda one: (one.expires_at, one.served.lease_id))
+            slot = victim.slot
+            self.set(victim, "released", None)
+        self.leases[record, to] = lease
+        lease.expires_at = self.now + LEASE
+        self.set(lease, "leased", slot)
+        return lease
+
     def labels(self) -> dict[str, tuple[str, int, float]]:
-        found = {}
-        for record in {record for record, _ in self.answers}:
+        found = {record: (value, 1, 1.0) for record, value in self.decided.items()}
+        for record in {record for record, _ in self.answers} - set(self.decided):
             votes = [(value, late) for (one, _), (value, late) in self.answers.items() if one == record]
             counted = [value for value, late in votes if not late] or [value for value, _ in votes]
             best = min(counted, key=lambda value: (-counted.count(value), value))
@@ -150,7 +177,19 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(annotator=annotators)
     def next(self, annotator: str) -> None:
-        expected, got = self.model.next(annotator), self.desk.next(annotator)
+        self._next(annotator)
+
+    @rule(annotator=annotators)
+    def next_ahead(self, annotator: str) -> None:
+        held = [one.served for one in self.model.in_hand(annotator)]
+        if len(held) >= MAX_IN_HAND:
+            with pytest.raises(DataError):
+                self.desk.next(annotator, *held)
+            return
+        self._next(annotator, *held)
+
+    def _next(self, annotator: str, *held: Any) -> None:
+        expected, got = self.model.next(annotator, ahead=bool(held)), self.desk.next(annotator, *held)
         if isinstance(expected, str):
             assert got.reason == expected
             return
@@ -227,6 +266,48 @@ class QueueMachine(RuleBasedStateMachine):
             assert got is None
         else:
             assert got == self.model.leases[expected, annotator].served.task_id
+
+    @rule(data=st.data(), value=st.sampled_from(LABELS))
+    def adjudicate(self, data: st.DataObject, value: str) -> None:
+        lease = self._draw(data)
+        if lease is not None:
+            self.desk.adjudicate(lease.served, "lead", value)
+            self.model.decided[lease.record] = value
+
+    @rule(data=st.data(), to=annotators)
+    def reassign(self, data: st.DataObject, to: str) -> None:
+        lease = self._draw(data)
+        if lease is None:
+            return
+        given = self.model.reassign(lease.record, to)
+        if given is None:
+            with pytest.raises(ConflictError):
+                self.desk.reassign(lease.served, to)
+            return
+        lease_id = self.desk.reassign(lease.served, to)
+        if given.served is not None:
+            assert lease_id == given.served.lease_id
+        # It is what this annotator gets next.
+        self._next(to)
+
+    @invariant()
+    def events_alone_rebuild_the_queue(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        with self.desk.catalog.read() as session:
+            rebuilt = state_at(session, queue_id=self.desk.queue_id)
+            held = session.execute(select(LabelAssignment).where(LabelAssignment.queue_id == self.desk.queue_id))
+            there = {(one.task_id, one.annotator_id): one for one in held.scalars()}
+            current = session.scalars(
+                select(Annotation).where(Annotation.queue_id == self.desk.queue_id, Annotation.retracted.is_(None))
+            ).all()
+        assert {key: (one.state, one.slot, one.event_id) for key, one in rebuilt.held.items()} == {
+            key: (one.state, one.slot, one.event_id) for key, one in there.items()
+        }
+        for key, one in rebuilt.held.items():
+            if one.state == "leased":
+                assert (one.why, one.generation) == (there[key].why, there[key].generation)
+        assert rebuilt.answers == {(one.task_id, one.annotator_id): one.id for one in current}
 
     @invariant()
     def labels_and_progress_are_those_of_the_model(self) -> None:
