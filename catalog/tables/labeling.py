@@ -50,7 +50,7 @@ class LabelQueue(Base):
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
     schema: Mapped[dict[str, Any]] = mapped_column(Json)
-    """The label schema as JSON, fixed for the life of the queue."""
+    """The label schema as JSON as it now stands; those it had before lie in it under ``earlier``, oldest first."""
     strategy: Mapped[str] = mapped_column(String(100))
     encoder: Mapped[str] = mapped_column(String(200))
     overlap: Mapped[int]
@@ -206,7 +206,7 @@ class LabelEvent(Base):
     annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
-    ``closed``, ``reopened``."""
+    ``closed``, ``reopened``, ``schema`` (it changed), ``invalidated`` (the answer is none any more)."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,18 +33,23 @@ class LabelModel(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     hotkey: str | None = Field(None, max_length=1, description="one character; s, z, g and ? belong to the page")
     description: str = Field("", max_length=2000)
+    was: str | None = Field(None, max_length=200, description="its name in the version before, where it was renamed")
 
 
 class SchemaModel(BaseModel):
-    """What annotators are asked."""
+    """What annotators are asked. Options of the task (``max_labels``, ``overlapping``, ``ties``, …) stand beside these.
 
-    model_config = ConfigDict(extra="forbid")
+    The label schema itself refuses unknown ones, with the nearest known.
+    """
 
-    labels: list[LabelModel] = Field(min_length=2, max_length=1000)
-    task: str = "single_choice"
-    question: str = Field("Which label fits?", max_length=2000)
+    model_config = ConfigDict(extra="allow")
+
+    labels: list[LabelModel] = Field([], max_length=1000)
+    task: str = Field("single_choice", max_length=100, description="task type: docs/labeling.md")
+    question: str = Field("", max_length=2000, description="the task type's own question when left out")
     guidelines: str = Field("", max_length=200_000)
     version: int = Field(1, ge=1)
+    examples: list[dict[str, Any]] = Field([], max_length=100, description="text, answer, note")
 
 
 class QueueRequest(BaseModel):
@@ -258,7 +263,7 @@ def _queue_out(row: LabelQueue, dataset: str) -> QueueOut:
         id=row.id,
         name=row.name,
         dataset=dataset,
-        label_schema=SchemaModel.model_validate(row.schema),
+        label_schema=SchemaModel.model_validate(LabelSchema.from_json(row.schema).to_json()),
         strategy=row.strategy,
         encoder=row.encoder,
         overlap=row.overlap,
