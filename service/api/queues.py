@@ -15,6 +15,7 @@ from catalog.tables.datasets import Dataset
 from catalog.tables.labeling import LabelQueue
 from labeling import queue
 from labeling.schema import LabelSchema
+from labeling.tasks.pairwise import split_pair
 from service.api.access import Anyone, Catalogued, Curator, PageSize
 from service.auth import Identity, audit
 
@@ -93,6 +94,14 @@ class QueuePage(BaseModel):
     next: str | None
 
 
+class PairOut(BaseModel):
+    """The two texts of a pairwise task, whichever side of the page shows which, and what stands above both."""
+
+    a: str
+    b: str
+    prompt: str | None
+
+
 class TaskOut(BaseModel):
     """A task leased to the caller: answer with ``PUT /api/v1/leases/{lease_id}/annotation``."""
 
@@ -105,6 +114,8 @@ class TaskOut(BaseModel):
     rank: int
     generation: int
     expires_at: datetime
+    schema_version: int = Field(description="of the schema that answers go by now; a page that shows another loads it")
+    pair: PairOut | None = Field(None, description="of a pairwise queue: its text, taken apart")
 
 
 class NextOut(BaseModel):
@@ -202,6 +213,8 @@ def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
     with catalog.write() as session:
         now = catalog.now(session)
         served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id)
+        asked = session.get_one(LabelQueue, queue_id).schema
+        version, is_pairwise = asked["version"], asked["task"] == "pairwise"
     if isinstance(served, queue.NoTask):
         from workers.labeling import refill
 
@@ -210,7 +223,8 @@ def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
         if told["retry_after_seconds"] is not None:
             told["retry_after_seconds"] += random.uniform(0, RETRY_SPREAD_SECONDS)
         return NextOut.model_validate({"task": None, **told, "problem": problem})
-    return NextOut(task=TaskOut(**asdict(served)))
+    pair = PairOut.model_validate(split_pair(served.text)) if is_pairwise else None
+    return NextOut(task=TaskOut(**asdict(served), pair=pair, schema_version=version))
 
 
 @router.post("/{queue_id}/undo", summary="Take back the caller's last answer")
