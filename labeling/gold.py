@@ -75,7 +75,7 @@ def add_gold(
         if item.record_id in seen:
             raise DataError(f"record {item.record_id!r} is given twice; give each record one known answer")
         seen.add(item.record_id)
-        value = schema.validate(item.value)
+        value = schema.validate(item.value, item.text)
         checked_text(f"text of record {item.record_id!r}", item.text, at_least=0, at_most=2**26)
         checked_text(f"note on record {item.record_id!r}", item.note, at_least=0, at_most=2_000)
         task_id = task_id_of(queue_id, item.record_id)

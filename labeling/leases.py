@@ -56,7 +56,7 @@ class Served:
     rank: int
     generation: int
     expires_at: datetime
-    schema_version: int
+    schema_version: int | None
     suggestion: dict[str, Any] | None
     """Value, score and source of what a model says; None where none does, or it is kept from this annotator."""
 
@@ -99,6 +99,7 @@ def next_task(
     held = _held_lease(session, queue_id, annotator_id, now, beside)
     if held is not None:
         held.expires_at = now + timedelta(seconds=queue.lease_seconds)
+        held.schema_version = queue.schema["version"]
         return _served(held, session.get_one(LabelTask, held.task_id))
     known = gold.due_task(session, queue, annotator_id, now)
     if known is not None:
@@ -202,8 +203,8 @@ def _left_over() -> Select[str]:
 
 
 def _answerable(task_id: InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """This annotator has not dealt with the task, and one of its slots is free."""
-    mine, taken = aliased(LabelAssignment), aliased(LabelAssignment)
+    """This annotator has not dealt with the task and has it not in hand, and one of its slots is free."""
+    taken = aliased(LabelAssignment)
     num_taken = (
         select(func.count())
         .where(
@@ -216,12 +217,17 @@ def _answerable(task_id: InstrumentedAttribute[str]) -> tuple[ColumnElement[bool
         .correlate_except(taken)
         .scalar_subquery()
     )
-    dealt_with = exists().where(
+    return ~_met(task_id), num_taken < LabelTask.overlap
+
+
+def _met(task_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """This annotator has dealt with the task, or has it in hand."""
+    mine = aliased(LabelAssignment)
+    return exists().where(
         mine.task_id == task_id,
         mine.annotator_id == bindparam("annotator_id"),
-        mine.state.in_(ANSWERED),
+        or_(mine.state.in_(ANSWERED), and_(mine.state == "leased", mine.expires_at > bindparam("now", type_=Moment))),
     )
-    return ~dealt_with, num_taken < LabelTask.overlap
 
 
 @cache
@@ -320,18 +326,14 @@ def _nothing(session: Session, queue: LabelQueue, annotator_id: str, now: dateti
     parameters = _parameters(queue, annotator_id, now)
     if session.execute(_servable(), parameters).first() is not None:
         return NoTask(reason="all_leased", retry_after_seconds=RETRY_SECONDS)
-    mine = aliased(LabelAssignment)
     expires_at = session.scalar(
         select(func.min(LabelAssignment.expires_at)).where(
             LabelAssignment.queue_id == queue.id,
             LabelAssignment.state == "leased",
             LabelAssignment.expires_at > now,
-            ~exists().where(
-                mine.task_id == LabelAssignment.task_id,
-                mine.annotator_id == annotator_id,
-                mine.state.in_(ANSWERED),
-            ),
-        )
+            ~_met(LabelAssignment.task_id),
+        ),
+        parameters,
     )
     wait = None if expires_at is None else max((expires_at - now).total_seconds(), RETRY_SECONDS)
     if queue.waiting_for_model or _num_left(session, queue.id) > 0 or session.scalar(_left_over(), parameters):

@@ -17,31 +17,48 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError, nearest
-from catalog.tables.labeling import LabelEntry, LabelQueue, LabelTask
-from labeling.answers import Submitted, submit, undo
+from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelQueue, LabelTask
+from labeling.answers import Submitted, settle, submit, undo
+from labeling.fitness import check_fit
 from labeling.leases import NoTask, Served, heartbeat, next_task, release, skip
-from labeling.results import CurrentLabel, LabelHistory, Progress, current_labels, labels_of_record, progress
+from labeling.results import (
+    Answer,
+    CurrentLabel,
+    LabelHistory,
+    Progress,
+    current_answers,
+    current_labels,
+    invalid_answers,
+    labels_of_record,
+    progress,
+)
 from labeling.schema import LabelSchema
-from labeling.slots import checked_text, open_queue, record_event, task_id_of
-from labeling.strategies import STRATEGIES
+from labeling.slots import checked_text, lock_task, move, open_queue, record_event, task_id_of
+from labeling.tasks import canonical
 from labeling.unfinished import Unfinished, carried_over, taken_records, unfinished
+from labeling.versions import SchemaChange, appended, changes
 
 __all__ = [
+    "Answer",
     "CurrentLabel",
     "LabelHistory",
     "NoTask",
     "Progress",
     "QueueEntry",
+    "SchemaChanged",
     "Served",
     "Submitted",
     "Unfinished",
     "await_model",
     "carried_over",
+    "change_schema",
     "close_queue",
     "create_queue",
+    "current_answers",
     "current_labels",
     "find_queue",
     "heartbeat",
+    "invalid_answers",
     "labels_of_record",
     "next_task",
     "open_queue",
@@ -107,7 +124,7 @@ def create_queue(
     Parameters
     ----------
     name : unique in the dataset.
-    strategy : a name in ``STRATEGIES``.
+    strategy : a name in ``STRATEGIES`` that holds for the schema's task.
     overlap : how many different annotators answer each task, 1 to 100.
     lease_seconds : how long a task is held without a sign of life.
     held_out_share : share of the records nobody is asked about, in [0, 0.9].
@@ -122,9 +139,9 @@ def create_queue(
     ------
     ConflictError : the dataset has a queue of that name.
     NotFoundError : no such strategy.
-    ConfigError : a number is out of range.
+    ConfigError : a number is out of range, or the strategy does not hold for the task.
     """
-    STRATEGIES[strategy]
+    check_fit(strategy, schema)
     checked_text("queue name", name, at_least=1, at_most=200)
     if not 1 <= overlap <= MAX_OVERLAP:
         raise ConfigError(f"overlap={overlap} must lie in [1, {MAX_OVERLAP}]")
@@ -261,6 +278,67 @@ def reopen_queue(session: Session, *, now: datetime, queue_id: str) -> None:
         queue.state, queue.closed_at = "open", None
         record_event(session, now=now, queue_id=queue_id, kind="reopened", detail={})
         session.flush()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchemaChanged:
+    """What a new schema has done to a queue.
+
+    Parameters
+    ----------
+    num_kept, num_migrated : answers that stay as they are, and that are seen under other names now.
+    invalid : answers that are none any more; their tasks are asked again.
+    """
+
+    change: SchemaChange
+    num_kept: int
+    num_migrated: int
+    invalid: tuple[Answer, ...]
+
+
+def change_schema(session: Session, *, now: datetime, queue_id: str, schema: LabelSchema) -> SchemaChanged:
+    """Give a queue a new version of its schema. No stored answer changes: answers are seen through the versions.
+
+    Live leases stay: an answer to what was asked before says by which version it was given. A task whose answer is none
+    any more is given back, to be asked again.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    GoneError : it is closed.
+    ConfigError : the version does not rise, a label ``was`` none, or the queue's strategy does not hold for the new
+        task.
+    """
+    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
+    queue = open_queue(session, queue_id)
+    check_fit(queue.strategy, schema)
+    before = LabelSchema.from_json(queue.schema)
+    change = changes(before, schema)
+    was_invalid = {one.annotation_id for one in invalid_answers(session, queue)}
+    queue.schema = appended(queue.schema, schema)
+    detail = {"from": before.version, "to": schema.version, "changes": change.in_words()}
+    record_event(session, now=now, queue_id=queue_id, kind="schema", detail=detail)
+    session.flush()
+    answers = list(current_answers(session, queue))
+    num_kept = sum(canonical(one.value) == canonical(one.given) for one in answers)
+    invalid = [one for one in invalid_answers(session, queue) if one.annotation_id not in was_invalid]
+    for one in sorted(invalid, key=lambda found: found.task_id):
+        _ask_again(session, queue, one, now)
+    return SchemaChanged(change=change, num_kept=num_kept, num_migrated=len(answers) - num_kept, invalid=tuple(invalid))
+
+
+def _ask_again(session: Session, queue: LabelQueue, one: Answer, now: datetime) -> None:
+    lock_task(session, one.task_id)
+    lease = session.scalars(
+        select(LabelAssignment).where(
+            LabelAssignment.task_id == one.task_id, LabelAssignment.annotator_id == one.annotator_id
+        ),
+        execution_options={"populate_existing": True},
+    ).one()
+    if lease.state in ("accepted", "late"):
+        detail = {"annotation_id": one.annotation_id, "reason": one.reason}
+        move(session, lease, now, state="released", slot=None, kind="invalidated", detail=detail)
+        settle(session, queue, one.task_id, lease.overlap)
 
 
 def find_queue(session: Session, *, dataset_id: str, name: str | None = None) -> LabelQueue:

@@ -1,15 +1,18 @@
 """What a queue has collected: progress, the labels as they now stand, and a record's label history."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelGold, LabelQueue, LabelTask
 from labeling.slots import open_queue
+from labeling.tasks import canonical
+from labeling.versions import SchemaHistory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +27,8 @@ class Progress:
     num_skipped : pairs of task and annotator that stand skipped.
     num_annotations : answers that count, late ones included.
     annotators : of those, how many by whom.
-    labels : of those, how many say what.
+    labels : how often what was said: an answer with several labels or spans counts once for each, one with none as
+        ``(none)``, a written one as ``(text)``.
     """
 
     num_tasks: int
@@ -42,13 +46,14 @@ class CurrentLabel:
 
     Parameters
     ----------
-    value : the majority's answer; among equals the lexicographically smallest.
+    value : the majority's answer, whole: two spans that differ in one character are two answers. Among equals the
+        lexicographically smallest.
     num_votes : answers behind the decision.
     agreement : share of them that gave this value, in (0, 1].
     """
 
     record_id: str
-    value: str
+    value: Any
     num_votes: int
     agreement: float
 
@@ -82,18 +87,11 @@ def progress(session: Session, *, now: datetime, queue_id: str) -> Progress:
     done = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))
     annotators: Counter[str] = Counter()
     labels: Counter[str] = Counter()
-    counts = (
-        select(Annotation.annotator_id, Annotation.value, func.count())
-        .where(
-            Annotation.queue_id == queue_id,
-            Annotation.retracted.is_(None),
-            Annotation.origin != "adjudicator",
-        )
-        .group_by(Annotation.annotator_id, Annotation.value)
-    )
-    for annotator, value, count in session.execute(counts):
+    history = SchemaHistory.of(queue.schema)
+    for annotator, value, count in _counts(session, queue, history):
         annotators[annotator] += count
-        labels[value] += count
+        for label in history.present.kind.counted(value):
+            labels[label] += count
     return Progress(
         num_tasks=queue.num_tasks,
         num_done=session.scalar(done) or 0,
@@ -115,28 +113,113 @@ def current_labels(session: Session, *, queue_id: str) -> list[CurrentLabel]:
     ------
     NotFoundError : no such queue.
     """
-    open_queue(session, queue_id, even_closed=True)
+    queue = open_queue(session, queue_id, even_closed=True)
     votes: dict[tuple[str, bool], Counter[str]] = defaultdict(Counter)
-    rows = session.execute(
-        select(LabelTask.record_id, Annotation.late, Annotation.value, Annotation.origin)
-        .join(LabelTask, LabelTask.id == Annotation.task_id)
-        .where(Annotation.queue_id == queue_id, Annotation.retracted.is_(None), LabelTask.gold.is_(False))
-    )
     known = session.execute(select(LabelGold.record_id, LabelGold.value).where(LabelGold.queue_id == queue_id))
     decisions: dict[str, Any] = {record_id: value for record_id, value in known}  # noqa: C416 - rows are no pairs
-    for record_id, late, value, origin in rows:
-        if origin == "adjudicator":
-            decisions[record_id] = value
-        votes[record_id, late][value] += 1
+    values: dict[str, Any] = {}
+    for one in current_answers(session, queue):
+        if one.origin == "adjudicator":
+            decisions[one.record_id] = one.value
+            continue
+        # Lists and objects are no keys; equal answers have equal canonical text.
+        key = _key(one.value)
+        values[key] = one.value
+        votes[one.record_id, one.late][key] += 1
     for record_id, value in decisions.items():
-        votes[record_id, False] = Counter([value])
+        key = _key(value)
+        values[key] = value
+        votes[record_id, False] = Counter([key])
     decided = []
     for record_id in sorted({record_id for record_id, _ in votes}):
         counted = votes.get((record_id, False)) or votes[record_id, True]
-        value, most = min(counted.items(), key=lambda item: (-item[1], item[0]))
+        key, most = min(counted.items(), key=lambda item: (-item[1], item[0]))
         total = counted.total()
-        decided.append(CurrentLabel(record_id=record_id, value=value, num_votes=total, agreement=most / total))
+        decided.append(CurrentLabel(record_id=record_id, value=values[key], num_votes=total, agreement=most / total))
     return decided
+
+
+def _key(value: Any) -> str:
+    return value if isinstance(value, str) else canonical(value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An answer that counts, as the present schema has it.
+
+    Parameters
+    ----------
+    value : seen through the versions of the schema since it was given.
+    version : of the schema that it was given under.
+    given : as it is stored.
+    origin : ``annotator``, ``adjudicator`` or ``import``.
+    reason : why it is no answer any more; ``value`` is then None. Only ``invalid_answers`` has such.
+    """
+
+    annotation_id: str
+    task_id: str
+    record_id: str
+    annotator_id: str
+    value: Any
+    late: bool
+    seconds_spent: float | None
+    created_at: datetime
+    version: int
+    given: Any
+    origin: str
+    reason: str | None = None
+
+
+def current_answers(session: Session, queue: LabelQueue) -> Iterator[Answer]:
+    """Every answer that counts, in no order. Those that a later schema does not allow any more are left out."""
+    return (one for one in _all_answers(session, queue) if one.reason is None)
+
+
+def invalid_answers(session: Session, queue: LabelQueue) -> list[Answer]:
+    """Answers that count no more because the schema changed, each with the reason, by time."""
+    found = (one for one in _all_answers(session, queue) if one.reason is not None)
+    return sorted(found, key=lambda one: (one.created_at, one.annotation_id))
+
+
+def _all_answers(session: Session, queue: LabelQueue) -> Iterator[Answer]:
+    history = SchemaHistory.of(queue.schema)
+    # Answers to tasks that are known measure people, and say nothing about the record.
+    ours = (Annotation.queue_id == queue.id, Annotation.retracted.is_(None), LabelTask.gold.is_(False))
+    query = select(Annotation, LabelTask.record_id, LabelTask.text if history.reads_text() else literal("")).join(
+        LabelTask, LabelTask.id == Annotation.task_id
+    )
+    row: Any
+    for row in session.execute(query.where(*ours)):
+        annotation: Annotation = row[0]
+        seen = history.seen(annotation.value, annotation.schema_version, row[2])
+        yield Answer(
+            annotation_id=annotation.id,
+            task_id=annotation.task_id,
+            record_id=row[1],
+            annotator_id=annotation.annotator_id,
+            value=seen.value,
+            late=annotation.late,
+            seconds_spent=annotation.seconds_spent,
+            created_at=annotation.created_at,
+            version=history.under(annotation.schema_version).version,
+            given=annotation.value,
+            origin=annotation.origin,
+            reason=seen.reason,
+        )
+
+
+def _counts(session: Session, queue: LabelQueue, history: SchemaHistory) -> Iterator[tuple[str, Any, int]]:
+    """Annotator, answer and how often; grouped by the database while every answer means what it says."""
+    if history.has_changed:
+        answers = (one for one in current_answers(session, queue) if one.origin != "adjudicator")
+        yield from ((one.annotator_id, one.value, 1) for one in answers)
+        return
+    counts = (
+        select(Annotation.annotator_id, Annotation.value, func.count())
+        .where(Annotation.queue_id == queue.id, Annotation.retracted.is_(None), Annotation.origin != "adjudicator")
+        .group_by(Annotation.annotator_id, Annotation.value)
+    )
+    yield from ((row[0], row[1], row[2]) for row in session.execute(counts))
 
 
 def labels_of_record(session: Session, *, dataset_id: str, record_id: str) -> list[LabelHistory]:

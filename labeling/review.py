@@ -132,7 +132,7 @@ def adjudicate(
     who = DECIDES + reviewer_id
     serialize_annotator(session, who)
     lock_task(session, task.id)
-    answer = LabelSchema.from_json(queue.schema).validate(value)
+    answer = LabelSchema.from_json(queue.schema).validate(value, task.text)
     known = session.scalars(select(Annotation).where(Annotation.annotator_id == who, Annotation.key == key)).first()
     if known is not None:
         if known.task_id != task.id or known.value != answer:
@@ -180,8 +180,8 @@ def reassign(session: Session, *, now: datetime, task_id: str, to: str, by: str)
     task, queue = _task(session, task_id)
     serialize_annotator(session, to)
     lock_task(session, task.id)
-    why = "a reviewer asks for your answer"
-    lease = _assignment(session, queue, task, to, now, Place(0, 0.0, why, "assigned"))
+    place = Place(0, 0.0, "a reviewer asks for your answer", "assigned")
+    lease = _assignment(session, queue, task, to, now, place)
     if lease.state in ANSWERED:
         raise ConflictError(f"{to!r} has {lease.state} this task already; choose somebody else, or undo it first")
     slot = lease.slot if lease.slot is not None else free_slot(session, task.id, to, task.overlap, now)
@@ -197,8 +197,9 @@ def reassign(session: Session, *, now: datetime, task_id: str, to: str, by: str)
             raise ConflictError("all answers that this task is to have are there; adjudicate it instead")
         slot, taken_from = victim.slot, victim.annotator_id
         move(session, victim, now, state="released", slot=None, kind="reassigned", detail={"to": to, "by": by})
+    lease.generation, lease.rank, lease.utility, lease.why, lease.kind = queue.generation, *place
     lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
-    detail = {"by": by, "from": taken_from, "generation": queue.generation, "why": why}
+    detail = {"by": by, "from": taken_from, "generation": queue.generation, **place._asdict()}
     move(session, lease, now, state="leased", slot=slot, kind="reassigned", detail=detail)
     return lease.id
 

@@ -16,13 +16,12 @@ from catalog.store import Store, StoredFile
 from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from catalog.tables.labeling import LabelQueue
 from curation.export import WRITERS, Rows
 from curation.export.schema import Columns
 from curation.sources.conversations import STYLES, restored
 from curation.sources.nested import put
-from labeling import queue as queues
 from workers import manifests
+from workers.annotated import class_labels
 from workers.clusters import in_force
 from workers.index import behind
 from workers.pipelines.update import kept_rows
@@ -32,14 +31,6 @@ PREFIX = "winnow_"
 WHICH = ("kept", "dropped", "all")
 ID_BATCH = 5_000
 """Ids a query names at most: SQLite takes 32,766 parameters."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """What people answered about a record."""
-
-    value: str
-    confidence: float
 
 
 @dataclass(kw_only=True)
@@ -75,7 +66,7 @@ class Export:
                 "export kept ones, or a curated version"
             )
         self.document = manifests.read(self.store, self.version)
-        self.labels = current_labels(self.session, self.dataset.id)
+        self.labels = class_labels(self.session, self.dataset.id)
 
     def batches(self) -> Iterator[tuple[str | None, Rows]]:
         """Split and rows of each shard; the same every time."""
@@ -145,7 +136,7 @@ class Export:
                 **{name: record[name] for name in measured},
                 "label_origin": ("annotated" if answered else "given") if has_label else None,
                 "label_given": record["label"],
-                "label_confidence": answered.confidence if answered else None,
+                "label_confidence": answered.agreement if answered else None,
                 "cluster": clusters.get(record_id, record_id if record_id in sizes else None),
                 "cluster_size": sizes.get(record_id),
             }
@@ -192,16 +183,6 @@ class Export:
 def _some(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(ids), ID_BATCH):
         yield ids[start : start + ID_BATCH]
-
-
-def current_labels(session: Session, dataset_id: str) -> dict[str, Label]:
-    """What people answered, by record; a later queue's answer replaces an earlier one's. Rehearsals do not count."""
-    ours = select(LabelQueue.id).where(LabelQueue.dataset_id == dataset_id, LabelQueue.rehearsal.is_(False))
-    return {
-        one.record_id: Label(value=str(one.value), confidence=one.agreement)
-        for queue_id in session.scalars(ours.order_by(LabelQueue.created_at, LabelQueue.id))
-        for one in queues.current_labels(session, queue_id=queue_id)
-    }
 
 
 def find_version(session: Session, dataset: Dataset, number: int | None) -> Version:

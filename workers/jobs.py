@@ -202,13 +202,12 @@ def _check_choices(config: dict[str, Any]) -> None:
 
 
 def _check_label(config: dict[str, Any]) -> None:
+    from labeling.fitness import check_fit
     from labeling.schema import parse_schema
-    from labeling.strategies import STRATEGIES
 
     if not isinstance(config.get("schema"), str):
         raise ConfigError("label: schema must be the text of a label schema, YAML with question and labels")
-    parse_schema(config["schema"])
-    STRATEGIES[str(config.get("strategy", "margin"))]
+    check_fit(str(config.get("strategy", "margin")), parse_schema(config["schema"]))
     name, overlap = config.get("name", "labels"), config.get("overlap", 1)
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"label: name={name!r} must be a name")

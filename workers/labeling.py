@@ -13,8 +13,8 @@ from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelTask
 from labeling import queue as queues
+from labeling.fitness import check_fit
 from labeling.schema import LabelSchema
-from labeling.strategies import STRATEGIES
 from labeling.strategies.label_errors import SECOND_OPINION
 from workers import manifests, suspects
 from workers.pipelines.query import submit_query
@@ -57,9 +57,10 @@ def open_queue(
     ------
     NotFoundError : no such dataset or strategy, nothing cleaned yet, or second opinions are to be asked and nobody has
         looked for label errors. DataError : no record stayed.
+    ConfigError : the strategy does not hold for the schema's task.
     ConflictError : the dataset has a queue of that name that was made otherwise or is closed; the message says how.
     """
-    STRATEGIES[strategy]
+    check_fit(strategy, schema)
     with catalog.write() as session:
         now = catalog.now(session)
         found = manifests.find_dataset(session, dataset)
@@ -123,7 +124,7 @@ def _check_same(
         for option, asked in options.items()
         if getattr(queue, option) != asked
     ]
-    if queue.schema != schema.to_json():
+    if LabelSchema.from_json(queue.schema) != schema:
         differs.append("another schema")
     if queue.version_id != version.id:
         number = session.get_one(Version, queue.version_id).number

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import regex  # type: ignore[import-untyped]
+import regex
 from datatrove.data import Document  # type: ignore[import-not-found]
 from datatrove.pipeline.filters import (  # type: ignore[import-not-found]
     C4ParagraphFilter,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import regex  # type: ignore[import-untyped]
+import regex
 from datatrove.data import Document  # type: ignore[import-not-found]
 from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION  # type: ignore[import-not-found]
 

@@ -55,7 +55,7 @@ class LabelQueue(Base):
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
     schema: Mapped[dict[str, Any]] = mapped_column(Json)
-    """The label schema as JSON, fixed for the life of the queue."""
+    """The label schema as JSON as it now stands; those it had before lie in it under ``earlier``, oldest first."""
     strategy: Mapped[str] = mapped_column(String(100))
     encoder: Mapped[str] = mapped_column(String(200))
     overlap: Mapped[int]
@@ -178,8 +178,8 @@ class LabelAssignment(Base):
     utility: Mapped[float] = mapped_column(Float)
     why: Mapped[str] = mapped_column(Text)
     kind: Mapped[str] = mapped_column(String(10), default="chosen", server_default="chosen")
-    schema_version: Mapped[int] = mapped_column(default=1, server_default="1")
-    """Of the schema that the annotator's page showed: an answer is checked against that one."""
+    schema_version: Mapped[int | None]
+    """Of the schema by which it was last served; null where there was only one yet."""
     suggestion: Mapped[Any | None] = mapped_column(Json)
     """What was suggested: value, score, source, and whether the annotator saw it; null where nothing was."""
     expires_at: Mapped[datetime] = mapped_column(Moment)
@@ -211,8 +211,8 @@ class Annotation(Base):
     annotator_id: Mapped[str] = mapped_column(AnnotatorId)
     lease_id: Mapped[str] = mapped_column(ForeignKey("label_assignments.id"))
     value: Mapped[Any] = mapped_column(Json)
-    schema_version: Mapped[int] = mapped_column(default=1, server_default="1")
-    """Of the schema that the value was checked against; later versions map it, and never change it."""
+    schema_version: Mapped[int | None]
+    """Of the schema that the value was checked against, null for the queue's first: later versions map it."""
     origin: Mapped[str] = mapped_column(String(12), default="annotator", server_default="annotator")
     """``annotator``, ``adjudicator`` (outvotes all others), or ``import``."""
     key: Mapped[str] = mapped_column(String(200))
@@ -239,7 +239,8 @@ class LabelEvent(Base):
     annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
-    ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``schema``, ``gold``, ``suggested``, ``settings``."""
+    ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``gold`` (an answer is known), ``schema`` (it changed),
+    ``invalidated`` (the answer is none any more)."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
@@ -278,18 +279,6 @@ class LabelGeneration(Base):
     num_labels: Mapped[int]
     """Records with a label that the model was fitted on."""
     figures: Mapped[dict[str, Any]] = mapped_column(Json)
-
-
-class LabelSchemaVersion(Base):
-    """A version of a queue's schema. The newest is in force; older ones say what an answer of then meant."""
-
-    __tablename__ = "label_schemas"
-
-    queue_id: Mapped[str] = mapped_column(ForeignKey("label_queues.id"), primary_key=True)
-    version: Mapped[int] = mapped_column(primary_key=True)
-    schema: Mapped[dict[str, Any]] = mapped_column(Json)
-    created_by: Mapped[str | None] = mapped_column(String(200))
-    created_at: Mapped[datetime] = mapped_column(Moment)
 
 
 class LabelGold(Base):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
 from labeling.determinism import one_thread
-from labeling.strategies import STRATEGIES
+from labeling.strategies import STRATEGIES, AnyTask
 
 MAX_CLUSTERS = 256
 """A larger batch takes several records a cluster: the first few hundred labels are where a cold start pays."""
@@ -15,7 +15,7 @@ MINI_BATCH_FROM = 10_000
 """Pools from this size up are clustered by mini-batches."""
 
 
-@STRATEGIES.register("kmeans")
+@STRATEGIES.register("kmeans", AnyTask)
 def kmeans(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> Selection:
     """Nearest to each k-means centroid first, larger clusters first; then second nearest, and so on.
 

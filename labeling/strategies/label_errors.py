@@ -3,7 +3,7 @@
 import numpy as np
 
 from labeling.candidates import Candidates, ColdStartError, Selection
-from labeling.strategies import STRATEGIES
+from labeling.strategies import STRATEGIES, SingleChoiceOnly
 from labeling.uncertainty import best_first
 
 SECOND_OPINION = "label_errors"
@@ -11,7 +11,7 @@ SECOND_OPINION = "label_errors"
 WHY = "second opinion: this text was labelled before; nobody is shown how"
 
 
-@STRATEGIES.register(SECOND_OPINION)
+@STRATEGIES.register(SECOND_OPINION, SingleChoiceOnly)
 def label_errors(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> Selection:
     """Labels likeliest to be wrong first, as `winnow label-errors` found them; for second opinions.
 

@@ -3,11 +3,11 @@
 import numpy as np
 
 from labeling.candidates import Candidates, Selection
-from labeling.strategies import STRATEGIES
+from labeling.strategies import STRATEGIES, AnyTask
 from labeling.uncertainty import best_first
 
 
-@STRATEGIES.register("random")
+@STRATEGIES.register("random", AnyTask)
 def random(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> Selection:
     """Draw uniformly without replacement; the utility is the draw itself.
 

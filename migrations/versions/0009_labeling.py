@@ -35,7 +35,7 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("kind", sa.String(10), server_default="chosen", nullable=False))
     op.add_column("label_entries", sa.Column("predicted", Json, nullable=True))
     for table in ("label_assignments", "annotations"):
-        op.add_column(table, sa.Column("schema_version", sa.Integer(), server_default="1", nullable=False))
+        op.add_column(table, sa.Column("schema_version", sa.Integer(), nullable=True))
     op.add_column("label_assignments", sa.Column("suggestion", Json, nullable=True))
     op.add_column("annotations", sa.Column("origin", sa.String(12), server_default="annotator", nullable=False))
     _tables()
@@ -59,15 +59,6 @@ def _tables() -> None:
         sa.Column("num_labels", sa.Integer(), nullable=False),
         sa.Column("figures", Json, nullable=False),
         sa.PrimaryKeyConstraint("queue_id", "generation", name=op.f("pk_label_generations")),
-    )
-    op.create_table(
-        "label_schemas",
-        *of_queue("label_schemas"),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("schema", Json, nullable=False),
-        sa.Column("created_by", sa.String(200), nullable=True),
-        sa.Column("created_at", Moment(), nullable=False),
-        sa.PrimaryKeyConstraint("queue_id", "version", name=op.f("pk_label_schemas")),
     )
     op.create_table(
         "label_gold",
@@ -113,7 +104,7 @@ def downgrade() -> None:
     op.execute("UPDATE users SET role = 'admin' WHERE role = 'owner'")
     op.execute("UPDATE users SET role = 'annotator' WHERE role = 'reviewer'")
     _change_roles(AFTER, BEFORE)
-    for table in ("label_suggestions", "label_gold", "label_schemas", "label_generations"):
+    for table in ("label_suggestions", "label_gold", "label_generations"):
         op.drop_table(table)
     op.drop_index("ix_label_tasks_queue_id_gold", table_name="label_tasks")
     for table, column in (

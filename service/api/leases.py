@@ -1,6 +1,7 @@
 """Leases: keep one, give it back, skip its task, or answer it."""
 
 from datetime import datetime
+from typing import Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,8 +37,11 @@ class AnswerRequest(BaseModel):
         pattern=r"^[A-Za-z0-9_-]{8,100}$",
         description="made by the client, once an answer: sending the same key again changes nothing",
     )
-    value: str = Field(min_length=1, max_length=200, description="name of a label of the queue's schema")
+    value: Any = Field(description="what the queue's task type asks for, at most 256 KiB: docs/labeling.md")
     seconds_spent: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
+    schema_version: int | None = Field(
+        None, ge=1, lt=2**31, description="of the schema that the annotator saw; the present one when left out"
+    )
 
 
 class AnswerOut(BaseModel):
@@ -86,6 +90,7 @@ def answer(catalog: Catalogued, who: Anyone, refresher: Refreshing, lease_id: st
             value=request.value,
             key=request.key,
             seconds_spent=request.seconds_spent,
+            schema_version=request.schema_version,
         )
         queue_id = session.get_one(LabelAssignment, lease_id).queue_id
     fault("annotation.after_commit")

@@ -3,7 +3,7 @@
 import random
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,7 @@ from catalog.tables.datasets import Dataset
 from catalog.tables.labeling import LabelQueue
 from labeling import queue
 from labeling.schema import LabelSchema
+from labeling.tasks.pairwise import split_pair
 from service.api.access import Anyone, Catalogued, Curator, PageSize
 from service.auth import Identity, audit
 
@@ -33,18 +34,23 @@ class LabelModel(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     hotkey: str | None = Field(None, max_length=1, description="one character; s, z, g and ? belong to the page")
     description: str = Field("", max_length=2000)
+    was: str | None = Field(None, max_length=200, description="its name in the version before, where it was renamed")
 
 
 class SchemaModel(BaseModel):
-    """What annotators are asked."""
+    """What annotators are asked. Options of the task (``max_labels``, ``overlapping``, ``ties``, …) stand beside these.
 
-    model_config = ConfigDict(extra="forbid")
+    The label schema itself refuses unknown ones, with the nearest known.
+    """
 
-    labels: list[LabelModel] = Field(min_length=2, max_length=1000)
-    task: str = "single_choice"
-    question: str = Field("Which label fits?", max_length=2000)
+    model_config = ConfigDict(extra="allow")
+
+    labels: list[LabelModel] = Field([], max_length=1000)
+    task: str = Field("single_choice", max_length=100, description="task type: docs/labeling.md")
+    question: str = Field("", max_length=2000, description="the task type's own question when left out")
     guidelines: str = Field("", max_length=200_000)
     version: int = Field(1, ge=1)
+    examples: list[dict[str, Any]] = Field([], max_length=100, description="text, answer, note")
 
 
 class QueueRequest(BaseModel):
@@ -88,6 +94,14 @@ class QueuePage(BaseModel):
     next: str | None
 
 
+class PairOut(BaseModel):
+    """The two texts of a pairwise task, whichever side of the page shows which, and what stands above both."""
+
+    a: str
+    b: str
+    prompt: str | None
+
+
 class TaskOut(BaseModel):
     """A task leased to the caller: answer with ``PUT /api/v1/leases/{lease_id}/annotation``."""
 
@@ -100,6 +114,8 @@ class TaskOut(BaseModel):
     rank: int
     generation: int
     expires_at: datetime
+    schema_version: int = Field(description="of the schema that answers go by now; a page that shows another loads it")
+    pair: PairOut | None = Field(None, description="of a pairwise queue: its text, taken apart")
 
 
 class NextOut(BaseModel):
@@ -197,6 +213,8 @@ def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
     with catalog.write() as session:
         now = catalog.now(session)
         served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id)
+        asked = session.get_one(LabelQueue, queue_id).schema
+        version, is_pairwise = asked["version"], asked["task"] == "pairwise"
     if isinstance(served, queue.NoTask):
         from workers.labeling import refill
 
@@ -205,7 +223,8 @@ def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
         if told["retry_after_seconds"] is not None:
             told["retry_after_seconds"] += random.uniform(0, RETRY_SPREAD_SECONDS)
         return NextOut.model_validate({"task": None, **told, "problem": problem})
-    return NextOut(task=TaskOut(**asdict(served)))
+    pair = PairOut.model_validate(split_pair(served.text)) if is_pairwise else None
+    return NextOut(task=TaskOut(**asdict(served), pair=pair, schema_version=version))
 
 
 @router.post("/{queue_id}/undo", summary="Take back the caller's last answer")
@@ -258,7 +277,7 @@ def _queue_out(row: LabelQueue, dataset: str) -> QueueOut:
         id=row.id,
         name=row.name,
         dataset=dataset,
-        label_schema=SchemaModel.model_validate(row.schema),
+        label_schema=SchemaModel.model_validate(LabelSchema.from_json(row.schema).to_json()),
         strategy=row.strategy,
         encoder=row.encoder,
         overlap=row.overlap,

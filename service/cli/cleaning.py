@@ -1,5 +1,6 @@
 """``winnow ingest``, ``rejected``, ``clean`` and ``explain``: files in, verdicts out, and why."""
 
+from json import dumps
 from typing import Annotated, Any
 
 import typer
@@ -306,7 +307,8 @@ def _excerpt(text: str) -> str:
 
 def _answer(one: dict[str, Any]) -> str:
     no_more = f", {one['retracted']}" if one["retracted"] else ", late" if one["late"] else ""
-    return f"answered {one['value']} by {one['annotator']} in {one['queue']!r}, {one['created_at'][:19]}{no_more}"
+    value = one["value"] if isinstance(one["value"], str) else dumps(one["value"], ensure_ascii=False)
+    return f"answered {value} by {one['annotator']} in {one['queue']!r}, {one['created_at'][:19]}{no_more}"
 
 
 def _explain_rules(story: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from catalog.database import Catalog
 from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.tables.labeling import LabelQueue
 from labeling import queue as queues
+from labeling.fitness import check_fit
 from labeling.schema import parse_schema
 from labeling.strategies import STRATEGIES
 from labeling.strategies.label_errors import SECOND_OPINION
@@ -55,8 +56,8 @@ def create(
 ) -> None:
     """Open a queue over the curated records and print the page where annotators answer."""
     catalog = workspace()
-    STRATEGIES[strategy]
     document = _read_schema(schema)
+    check_fit(strategy, parse_schema(document))
     if after is not None:
         config = {"schema": document, "name": name, "strategy": strategy, "overlap": overlap}
         ask_after(catalog, after=after, kind="label", dataset=dataset, config=config, as_json=json)

@@ -458,6 +458,10 @@ def test_event_log_tells_why_somebody_got_a_task(desk: Any) -> None:
         assert event.task_id == served.task_id
         assert event.detail == {
             "lease_id": served.lease_id,
+            "state": "leased",
+            "slot": 0,
+            "kind": "chosen",
+            "suggestion": None,
             "generation": 1,
             "rank": 0,
             "utility": 1.0,

@@ -96,7 +96,8 @@ class Model:
             self.set(lease, "leased", lease.slot if lease.slot is not None else self.take_slot(record))
             lease.expires_at = self.now + LEASE
             return lease
-        mine = [record for record in self.offered if not self.dealt_with(record, annotator)]
+        in_hand = {one.record for one in self.in_hand(annotator)}
+        mine = [record for record in self.offered - in_hand if not self.dealt_with(record, annotator)]
         leases = [one for one in self.leases.values() if one.record in mine and self.live(one)]
         left_out = [record for record in mine if sum(one.record == record for one in leases) < self.overlap]
         if self.num_left or left_out:

@@ -9,8 +9,9 @@ from catalog.tables.access import AuditEntry
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from catalog.tables.labeling import Annotation
+from catalog.tables.labeling import Annotation, LabelQueue, LabelTask
 from labeling import queue
+from labeling.schema import LabelSchema
 from service.api.queues import RETRY_SPREAD_SECONDS
 
 API = "/api/v1"
@@ -468,3 +469,67 @@ def test_webhooks_are_for_administrators_and_secrets_are_shown_once(worlds):
     assert client.post(f"{API}/webhooks", json=hook | {"events": ["run.dnoe"]}).status_code == 422
     assert client.delete(f"{API}/webhooks/{made.json()['id']}").status_code == 204
     assert client.delete(f"{API}/webhooks/{made.json()['id']}").status_code == 404
+
+
+TASKS = {
+    "multi_label": (
+        {"labels": [{"name": "긍정"}, {"name": "부정"}], "max_labels": 1},
+        ["긍정"],
+        ["긍정", "부정"],
+        "1 to 1",
+    ),
+    "spans": (
+        {"labels": [{"name": "도시"}]},
+        [{"start": 2, "end": 4, "label": "도시"}],
+        [{"start": 0, "end": 1, "label": "도시"}],
+        "use start=0, end=2",
+    ),
+    "pairwise": ({"ties": True}, "tie", "c", "allowed: a, b, tie"),
+    "rating": ({"max": 10}, 10, 11, "from 1 to 10"),
+    "free_text": ({"max_chars": 5}, "다섯 글자", "다섯 글자가 넘는다", "takes 1 to 5"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_type_takes_its_answers_and_refuses_others_in_words(world, task):
+    options, value, wrong, words = TASKS[task]
+    text = '{"a":"하나","b":"둘"}' if task == "pairwise" else "🇰🇷서울"
+    with world.catalog.write() as session:
+        found = session.get_one(LabelQueue, world.queue_id)
+        found.schema = LabelSchema.from_json({"task": task, **options}).to_json()
+        for one in session.scalars(select(LabelTask).where(LabelTask.queue_id == world.queue_id)):
+            one.text = text
+    client = world.client("annotator")
+    shown = client.get(f"{API}/queues/{world.queue_id}").json()["schema"]
+    assert LabelSchema.from_json(shown) == LabelSchema.from_json({"task": task, **options})
+    served = client.post(f"{API}/queues/{world.queue_id}/next").json()
+    assert served["task"]["schema_version"] == 1
+    assert served["task"]["pair"] == ({"a": "하나", "b": "둘", "prompt": None} if task == "pairwise" else None)
+    lease = served["task"]["lease_id"]
+    refused = put(client, lease, value=wrong)
+    assert (refused.status_code, refused.json()["code"]) == (422, "data")
+    assert words in refused.json()["message"]
+    assert put(client, lease, value=value).json()["repeated"] is False
+    assert put(client, lease, value=value).json()["repeated"] is True
+    assert put(client, lease, value=value, schema_version=9).status_code == 200
+    with world.catalog.read() as session:
+        assert [row.value for row in session.scalars(select(Annotation))] == [value]
+
+
+def test_answer_to_a_schema_that_never_was_is_a_conflict(world):
+    client = world.client("annotator")
+    answer = put(client, take(client, world)["lease_id"], schema_version=2)
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert "it had 1" in answer.json()["message"]
+
+
+def test_deep_and_large_values_are_refused_not_failed_at(world):
+    client = world.client("annotator")
+    lease = take(client, world)["lease_id"]
+    for value in ("[" * 900 + "]" * 900, '"' + "긍" * 300_000 + '"', "[" * 500_000):
+        body = f'{{"key": "{"k" * 16}", "value": {value}}}'.encode()
+        answer = client.put(
+            f"{API}/leases/{lease}/annotation", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert answer.status_code in (400, 422), answer.text
+        assert len(answer.json()["message"]) < 1000

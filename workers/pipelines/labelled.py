@@ -11,14 +11,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, DataError, nearest
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from catalog.tables.labeling import LabelQueue
 from curation.label_errors.features import tfidf
 from curation.label_errors.folds import duplicate_groups, grouped_folds
 from curation.label_errors.judging import (
@@ -31,9 +29,9 @@ from curation.label_errors.judging import (
     log_loss,
 )
 from curation.label_errors.votes import neighbour_votes
-from labeling import queue as queues
 from labeling.strategies.label_errors import SECOND_OPINION
 from workers import curated, runs
+from workers.annotated import check_learnable, class_labels
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import Stage, single
@@ -70,6 +68,7 @@ def label_config(session: Session, store: Store, dataset: Dataset, labels: str, 
     """
     answers, settled = annotated_labels(session, dataset.id), settled_labels(session, dataset.id)
     if (dataset.label_column is None or labels == "annotated") and not answers:
+        check_learnable(session, dataset.name, dataset.id)
         raise DataError(
             f"dataset {dataset.name!r} has no {'annotated ' if labels == 'annotated' else ''}labels; ingest it with "
             f"--label COLUMN, or collect some with `winnow label create {dataset.name} --schema labels.yaml`"
@@ -82,18 +81,7 @@ def label_config(session: Session, store: Store, dataset: Dataset, labels: str, 
 
 def settled_labels(session: Session, dataset_id: str) -> dict[str, str]:
     """What people said when they were asked for a second opinion, by record."""
-    found: dict[str, str] = {}
-    for queue_id in session.scalars(
-        select(LabelQueue.id)
-        .where(
-            LabelQueue.dataset_id == dataset_id,
-            LabelQueue.strategy == SECOND_OPINION,
-            LabelQueue.rehearsal.is_(False),
-        )
-        .order_by(LabelQueue.created_at, LabelQueue.id)
-    ):
-        found.update({one.record_id: str(one.value) for one in queues.current_labels(session, queue_id=queue_id)})
-    return found
+    return {one: found.value for one, found in class_labels(session, dataset_id, strategy=SECOND_OPINION).items()}
 
 
 def _label(unit: UnitContext) -> UnitResult:

@@ -22,6 +22,7 @@ from training.split import is_test
 from workers import curated, runs, suspects
 from workers.engine import UnitResult
 from workers.execution import UnitContext
+from workers.pairs import served_texts
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 NUM_ENTRIES = 200
@@ -96,22 +97,27 @@ def _choose(unit: UnitContext) -> UnitResult:
     with unit.catalog.read() as session:
         found = session.get_one(LabelQueue, config["queue"])
         version = session.get_one(Version, unit.claim.version_id)
-        labels = {one.record_id: one.value for one in queues.current_labels(session, queue_id=found.id)}
+        schema = LabelSchema.from_json(found.schema)
+        answers = {one.record_id: one.value for one in queues.current_labels(session, queue_id=found.id)}
         now = unit.catalog.now(session)
         open_tasks = queues.unfinished(session, now=now, queue_id=found.id)
         taken = queues.taken_records(session, now=now, queue_id=found.id)
-        schema = LabelSchema.from_json(found.schema)
         seed, strategy, generation = found.seed, found.strategy, found.generation
     records = curated.read_records(unit.store, version)
+    records = records.with_columns(served=served_texts(unit, version, schema, records))
     vectors = curated.read_embeddings(unit.store, version)
     unit.progress(0, records.height)
     began = time.perf_counter()
     held_out = is_test(records["id"], config["held_out_share"], seed).to_numpy()
-    labelled = records["id"].is_in(list(labels)).to_numpy()
-    learner = _fit(vectors[labelled], [labels[one] for one in records["id"].filter(pl.Series(labelled))], schema, seed)
+    # A model learns classes; answers of other kinds only say what was asked about already.
+    labels = {one: schema.class_of(value) for one, value in answers.items()} if schema.classes else {}
+    labelled = records["id"].is_in(list(answers)).to_numpy()
+    classes = [labels.get(one) for one in records["id"].filter(pl.Series(labelled))]
+    learner = _fit(vectors[labelled], classes, schema, seed)
     begun = records["id"].is_in([one.record_id for one in open_tasks] + sorted(taken)).to_numpy()
     # A rehearsal's program can answer only what was ingested with a label.
-    askable = records["label"].is_in(list(schema.names)).fill_null(value=False).to_numpy() | (not found.rehearsal)
+    askable = records["label"].is_in(list(schema.classes)).fill_null(value=False).to_numpy() | (not found.rehearsal)
+    askable &= records["served"].is_not_null().to_numpy()
     suspicion = None if found.rehearsal else _suspicion(unit, records, strategy)
     if suspicion is not None:
         # Whoever is asked for second opinions is asked about nothing else.
@@ -130,16 +136,18 @@ def _choose(unit: UnitContext) -> UnitResult:
             session, now=now, queue_id=config["queue"], entries=entries, num_left=len(pool) - len(new)
         )
         if measured is not None:
-            _record_round(session, config["queue"], strategy, len(labels), measured, seconds, now)
+            _record_round(session, config["queue"], strategy, len(answers), measured, seconds, now)
 
     return UnitResult(
-        result={"num_labels": len(labels), "num_entries": len(entries), "pool": len(pool), "measured": measured},
+        result={"num_labels": len(answers), "num_entries": len(entries), "pool": len(pool), "measured": measured},
         apply=apply,
     )
 
 
-def _fit(vectors: np.ndarray[Any, Any], labels: list[str], schema: LabelSchema, seed: int) -> Learner | None:
-    return Learner.fit(vectors, labels, schema.names, seed) if len(set(labels)) > 1 else None
+def _fit(vectors: np.ndarray[Any, Any], labels: list[str | None], schema: LabelSchema, seed: int) -> Learner | None:
+    known = np.array([label is not None for label in labels], dtype=bool)
+    given = [label for label in labels if label is not None]
+    return Learner.fit(vectors[known], given, schema.classes, seed) if len(set(given)) > 1 else None
 
 
 def _suspicion(unit: UnitContext, records: pl.DataFrame, strategy: str) -> np.ndarray[Any, Any] | None:
@@ -171,14 +179,14 @@ def _entries(
         embeddings=vectors[pool],
         proba=learner.proba(vectors[pool]) if learner is not None else None,
         labelled_embeddings=vectors[labelled],
-        classes=schema.names,
+        classes=schema.classes,
         suspicion=None if suspicion is None else suspicion[pool],
     )
     chosen = choose(candidates, strategy, min(num_entries, len(pool)), np.random.default_rng(seed))
     rows = records[pool[chosen.indices]]
     return [
         QueueEntry(record_id=record_id, text=text, utility=float(utility), why=why)
-        for record_id, text, utility, why in zip(rows["id"], rows["text"], chosen.utility, chosen.why, strict=True)
+        for record_id, text, utility, why in zip(rows["id"], rows["served"], chosen.utility, chosen.why, strict=True)
     ]
 
 
@@ -188,7 +196,7 @@ def _with_open_tasks(
     """Half answered tasks first, so that the overlap is reached; what was only skipped last."""
     wanted = [one.record_id for one in open_tasks]
     rows = records.filter(pl.col("id").is_in(wanted))
-    texts = dict(zip(rows["id"].to_list(), rows["text"].to_list(), strict=True))
+    texts = dict(zip(rows["id"].to_list(), rows["served"].to_list(), strict=True))
     entries = [
         (
             one.is_answered,
@@ -206,7 +214,7 @@ def _evaluate(
     learner: Learner | None,
     schema: LabelSchema,
 ) -> dict[str, float] | None:
-    known = records["label"].is_in(list(schema.names)).fill_null(value=False).to_numpy() & held_out
+    known = records["label"].is_in(list(schema.classes)).fill_null(value=False).to_numpy() & held_out
     if learner is None or not known.any():
         return None
     return learner.evaluate(vectors[known], records["label"].filter(pl.Series(known)).to_list())

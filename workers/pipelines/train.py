@@ -22,11 +22,10 @@ from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run, Unit
-from catalog.tables.labeling import LabelQueue
 from catalog.tables.training import Evaluation, LossPoint
-from labeling import queue as queues
 from training.split import is_test
 from workers import curated, learned, manifests, runs
+from workers.annotated import check_learnable, class_labels
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
@@ -50,12 +49,14 @@ def submit_train(
     Raises
     ------
     NotFoundError : no such dataset, nothing cleaned yet, or the recipe's difficulty was not measured.
-    DataError : there are no labels, with the commands that bring some.
+    DataError : there are no labels, with the commands that bring some, or only answers that are no classes.
     """
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
         annotated = annotated_labels(session, found.id)
+        if not annotated and (recipe.labels == "annotated" or found.label_column is None):
+            check_learnable(session, found.name, found.id)
         measured_by = learned.source_of(session, Store.of(catalog.settings), version, recipe.difficulty)
     _check_labels(found, recipe, len(annotated))
     config = {
@@ -91,15 +92,8 @@ def _check_labels(dataset: Dataset, recipe: TrainRecipe, num_annotated: int) -> 
 
 
 def annotated_labels(session: Session, dataset_id: str) -> dict[str, str]:
-    """What people answered, by record; a later queue's answer replaces an earlier one's. Rehearsals do not count."""
-    found: dict[str, str] = {}
-    for queue_id in session.scalars(
-        select(LabelQueue.id)
-        .where(LabelQueue.dataset_id == dataset_id, LabelQueue.rehearsal.is_(False))
-        .order_by(LabelQueue.created_at, LabelQueue.id)
-    ):
-        found.update({one.record_id: str(one.value) for one in queues.current_labels(session, queue_id=queue_id)})
-    return found
+    """What people answered, by record, where an answer is a class; see ``workers.annotated``."""
+    return {record_id: one.value for record_id, one in class_labels(session, dataset_id).items()}
 
 
 def _recipe(config: dict[str, Any]) -> TrainRecipe:

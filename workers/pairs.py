@@ -1,0 +1,80 @@
+"""The texts that a queue serves: those of the records, or for pairwise queues two columns of each record."""
+
+import json
+from typing import Any
+
+import polars as pl
+
+from catalog.errors import DataError
+from catalog.store import StoredFile
+from catalog.tables.datasets import Dataset, Version
+from curation.sources.conversations import STYLES, Style, TurnsError, contents, rendered
+from curation.sources.nested import names
+from labeling.schema import LabelSchema
+from labeling.tasks.pairwise import Pairwise, pair_text
+from workers import manifests
+from workers.execution import UnitContext
+
+CHAT = STYLES["openai"]
+
+
+def served_texts(unit: UnitContext, version: Version, schema: LabelSchema, records: pl.DataFrame) -> pl.Series:
+    """What is shown of each record, null where it has not both columns of a pair.
+
+    Parameters
+    ----------
+    records : as ``curated.read_records`` gives them.
+
+    Raises
+    ------
+    DataError : a pair is asked about and no record has both columns; the message lists those that there are.
+    """
+    kind = schema.kind
+    if not isinstance(kind, Pairwise):
+        return records["text"]
+    with unit.catalog.read() as session:
+        text_column = session.get_one(Dataset, version.dataset_id).text_column
+    served: list[str | None] = []
+    seen: set[str] = {text_column}
+    texts = iter(records["text"])
+    for entry in manifests.read(unit.store, version)["shards"]:
+        rows = unit.store.read_frame(StoredFile.from_json(entry["selection"]), ["row"])["row"]
+        fields = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["fields"])["fields"][rows]
+        style = STYLES[entry["turns"]] if "turns" in entry else CHAT
+        for one in fields:
+            row = json.loads(one) if one else {}
+            seen.update(names(row))
+            served.append(_pair(row, next(texts), text_column, kind, style))
+    if records.height and not any(one is not None for one in served):
+        raise DataError(
+            f"no record has text in both columns {kind.a!r} and {kind.b!r} that the label schema compares; name two of "
+            f"{', '.join(sorted(seen)[:20])} as its a and b"
+        )
+    return pl.Series("served", served, dtype=pl.String)
+
+
+def _pair(row: dict[str, Any], text: str, text_column: str, kind: Pairwise, style: Style) -> str | None:
+    sides = [text if column == text_column else _said(row, column, style) for column in (kind.a, kind.b)]
+    if sides[0] is None or sides[1] is None:
+        return None
+    return pair_text(sides[0], sides[1], None if text_column in (kind.a, kind.b) else text)
+
+
+def _said(row: dict[str, Any], column: str, style: Style) -> str | None:
+    """A column's text: itself, or what its turns say; None where it is neither."""
+    value = row[column] if column in row else _nested(row, column)
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        return None
+    try:
+        return rendered(contents({column: value}, Style(columns=(column,), role=style.role, content=style.content)))
+    except TurnsError:
+        return None
+
+
+def _nested(row: dict[str, Any], column: str) -> Any:
+    value: Any = row
+    for key in column.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
