@@ -1,7 +1,7 @@
 """What a queue has collected: progress, the labels as they now stand, and a record's label history."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -170,9 +170,14 @@ class Answer:
     reason: str | None = None
 
 
-def current_answers(session: Session, queue: LabelQueue) -> Iterator[Answer]:
-    """Every answer that counts, in no order. Those that a later schema does not allow any more are left out."""
-    return (one for one in _all_answers(session, queue) if one.reason is None)
+def current_answers(session: Session, queue: LabelQueue, *, task_ids: Sequence[str] | None = None) -> Iterator[Answer]:
+    """Every answer that counts, in no order. Those that a later schema does not allow any more are left out.
+
+    Parameters
+    ----------
+    task_ids : only of these tasks, at most a few hundred.
+    """
+    return (one for one in _all_answers(session, queue, task_ids) if one.reason is None)
 
 
 def invalid_answers(session: Session, queue: LabelQueue) -> list[Answer]:
@@ -181,13 +186,15 @@ def invalid_answers(session: Session, queue: LabelQueue) -> list[Answer]:
     return sorted(found, key=lambda one: (one.created_at, one.annotation_id))
 
 
-def _all_answers(session: Session, queue: LabelQueue) -> Iterator[Answer]:
+def _all_answers(session: Session, queue: LabelQueue, task_ids: Sequence[str] | None = None) -> Iterator[Answer]:
     history = SchemaHistory.of(queue.schema)
     # Answers to tasks that are known measure people, and say nothing about the record.
     ours = (Annotation.queue_id == queue.id, Annotation.retracted.is_(None), LabelTask.gold.is_(False))
     query = select(Annotation, LabelTask.record_id, LabelTask.text if history.reads_text() else literal("")).join(
         LabelTask, LabelTask.id == Annotation.task_id
     )
+    if task_ids is not None:
+        query = query.where(LabelTask.id.in_(task_ids))
     row: Any
     for row in session.execute(query.where(*ours)):
         annotation: Annotation = row[0]

@@ -1,5 +1,6 @@
 """What reviewers do: see where annotators disagree, settle it, and give a task to somebody."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from catalog.errors import ConflictError, NotFoundError
 from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelTask
 from labeling.leases import Place
+from labeling.results import Answer, current_answers
 from labeling.schema import LabelSchema
 from labeling.slots import (
     ANSWERED,
@@ -22,6 +24,8 @@ from labeling.slots import (
     open_queue,
     serialize_annotator,
 )
+from labeling.tasks import canonical
+from labeling.versions import SchemaHistory
 
 BATCH = 50
 
@@ -67,15 +71,10 @@ def disagreements(
     ------
     NotFoundError : no such queue.
     """
-    open_queue(session, queue_id, even_closed=True)
-    value = cast(Annotation.value, String)
-    opinions = select(Annotation.task_id).where(
-        Annotation.queue_id == queue_id, Annotation.retracted.is_(None), Annotation.origin != "adjudicator"
-    )
-    decided = select(Annotation.task_id).where(
-        Annotation.queue_id == queue_id, Annotation.retracted.is_(None), Annotation.origin == "adjudicator"
-    )
-    differing = opinions.group_by(Annotation.task_id).having(func.count(value.distinct()) > 1)
+    queue = open_queue(session, queue_id, even_closed=True)
+    ours = (Annotation.queue_id == queue_id, Annotation.retracted.is_(None))
+    decided = select(Annotation.task_id).where(*ours, Annotation.origin == "adjudicator")
+    differing = _differing(session, queue)
     wanted = LabelTask.id.in_(decided) if settled else LabelTask.id.in_(differing) & LabelTask.id.not_in(decided)
     tasks = session.scalars(
         select(LabelTask)
@@ -83,26 +82,39 @@ def disagreements(
         .order_by(LabelTask.id)
         .limit(limit)
     ).all()
-    answers: dict[str, list[Annotation]] = {task.id: [] for task in tasks}
-    for one in session.scalars(
-        select(Annotation)
-        .where(Annotation.task_id.in_(list(answers)), Annotation.retracted.is_(None))
-        .order_by(Annotation.created_at, Annotation.id)
-    ):
+    answers: dict[str, list[Answer]] = {task.id: [] for task in tasks}
+    for one in current_answers(session, queue, task_ids=list(answers)):
         answers[one.task_id].append(one)
-    return [
-        Disagreement(
-            task_id=task.id,
-            record_id=task.record_id,
-            text=task.text,
-            opinions=tuple(_opinion(one) for one in answers[task.id] if one.origin != "adjudicator"),
-            settled=next((_opinion(one) for one in answers[task.id] if one.origin == "adjudicator"), None),
-        )
-        for task in tasks
-    ]
+    return [_disagreement(task, sorted(answers[task.id], key=lambda one: one.annotator_id)) for task in tasks]
 
 
-def _opinion(one: Annotation) -> Opinion:
+def _differing(session: Session, queue: LabelQueue) -> Any:
+    """Tasks whose answers differ, as the present schema has them: a query, or their ids once the schema has changed."""
+    if SchemaHistory.of(queue.schema).has_changed:
+        said: dict[str, set[str]] = {}
+        for one in current_answers(session, queue):
+            if one.origin != "adjudicator":
+                said.setdefault(one.task_id, set()).add(canonical(one.value))
+        return [task_id for task_id, values in said.items() if len(values) > 1]
+    return (
+        select(Annotation.task_id)
+        .where(Annotation.queue_id == queue.id, Annotation.retracted.is_(None), Annotation.origin != "adjudicator")
+        .group_by(Annotation.task_id)
+        .having(func.count(cast(Annotation.value, String).distinct()) > 1)
+    )
+
+
+def _disagreement(task: LabelTask, answers: Sequence[Answer]) -> Disagreement:
+    return Disagreement(
+        task_id=task.id,
+        record_id=task.record_id,
+        text=task.text,
+        opinions=tuple(_opinion(one) for one in answers if one.origin != "adjudicator"),
+        settled=next((_opinion(one) for one in answers if one.origin == "adjudicator"), None),
+    )
+
+
+def _opinion(one: Answer) -> Opinion:
     return Opinion(
         annotator_id=one.annotator_id.removeprefix(DECIDES),
         value=one.value,

@@ -1,0 +1,137 @@
+"""What reviewers do, and suggestions that some annotators do not see."""
+
+from typing import Any
+
+import pytest
+
+from catalog.errors import ConflictError, DataError, GoneError, NotFoundError
+from catalog.tables.labeling import LabelSuggestion
+from labeling import queue, replay, review
+
+
+def open_cases(desk: Any, **given: Any) -> list[review.Disagreement]:
+    with desk.catalog.read() as session:
+        return review.disagreements(session, queue_id=desk.queue_id, **given)
+
+
+def test_disagreements_are_told_side_by_side_until_a_reviewer_settles_them(pair_desk: Any) -> None:
+    desk = pair_desk
+    desk.publish("a", "b", "c")
+    served = {}
+    for who, values in (("ana", ("긍정", "긍정", "부정")), ("bo", ("긍정", "부정", "긍정"))):
+        for value in values:
+            served[who] = desk.next(who)
+            desk.submit(served[who], who, value)
+    cases = open_cases(desk)
+    assert sorted(one.record_id for one in cases) == ["b", "c"]
+    assert [[(o.annotator_id, o.value) for o in one.opinions] for one in cases if one.record_id == "b"] == [
+        [("ana", "긍정"), ("bo", "부정")]
+    ]
+    assert [one.record_id for one in open_cases(desk, limit=1)] == [cases[0].record_id]
+    assert [one.record_id for one in open_cases(desk, after=cases[0].task_id)] == [cases[1].record_id]
+    # Somebody who answered it may settle it: both answers stand.
+    case = next(one for one in cases if one.record_id == "c")
+    first = desk.adjudicate(case, "ana", "중립 😐", key="decision-1")
+    assert desk.adjudicate(case, "ana", "중립 😐", key="decision-1") == first
+    with pytest.raises(ConflictError, match="key 'decision-1' was already used"):
+        desk.adjudicate(case, "ana", "긍정", key="decision-1")
+    assert [one.record_id for one in open_cases(desk)] == ["b"]
+    (settled,) = open_cases(desk, settled=True)
+    assert (settled.settled.annotator_id, settled.settled.value) == ("ana", "중립 😐")
+    assert [(o.annotator_id, o.value) for o in settled.opinions] == [("ana", "부정"), ("bo", "긍정")]
+    assert desk.labels()["c"] == ("중립 😐", 1, 1.0)
+    assert desk.progress().num_annotations == 6
+    second = desk.adjudicate(case, "lead", "긍정")
+    assert second != first
+    assert desk.labels()["c"] == ("긍정", 1, 1.0)
+    # The annotator's own undo is about what the annotator answered.
+    assert desk.undo("ana") == case.task_id
+    assert desk.labels()["c"] == ("긍정", 1, 1.0)
+
+
+def test_a_closed_queue_is_still_settled_and_bad_decisions_are_refused(pair_desk: Any) -> None:
+    desk = pair_desk
+    desk.publish("a")
+    for who, value in (("ana", "긍정"), ("bo", "부정")):
+        desk.answer(who, value)
+    (case,) = open_cases(desk)
+    desk.call(queue.close_queue, queue_id=desk.queue_id)
+    with pytest.raises(DataError, match="'maybe' is no label"):
+        desk.adjudicate(case, "lead", "maybe")
+    desk.adjudicate(case, "lead", "부정")
+    assert desk.labels() == {"a": ("부정", 1, 1.0)}
+    with pytest.raises(GoneError, match="is closed"):
+        desk.reassign(case, "cy")
+    with pytest.raises(NotFoundError, match="no task 'nope'"):
+        desk.call(review.adjudicate, task_id="nope", reviewer_id="lead", value="부정", key="k")
+
+
+def test_a_reassigned_task_is_served_next_and_leaves_whoever_held_it(desk: Any) -> None:
+    desk.publish("a", "b", "c")
+    held = desk.next("ana")
+    desk.next("bo")
+    lease_id = desk.reassign(held, "cy")
+    got = desk.next("cy")
+    assert (got.lease_id, got.record_id, got.why) == (lease_id, "a", "a reviewer asks for your answer")
+    assert desk.next("ana").record_id == "c"
+    # An answer that was under way is late, not lost.
+    assert desk.submit(held, "ana").late
+    assert not desk.submit(got, "cy").late
+    with pytest.raises(ConflictError, match="'cy' has accepted this task already"):
+        desk.reassign(held, "cy")
+    with pytest.raises(ConflictError, match="all answers that this task is to have are there"):
+        desk.reassign(held, "dee")
+
+
+def test_a_reassigned_task_comes_back_when_nobody_answers_it(desk: Any) -> None:
+    desk.publish("a")
+    held = desk.next("ana")
+    desk.reassign(held, "absent")
+    assert desk.next("ana").reason == "all_leased"
+    desk.wait(61)
+    assert desk.next("ana").record_id == "a"
+
+
+def test_the_past_can_be_asked_for(desk: Any) -> None:
+    desk.publish("a", "b")
+    served = desk.next("ana")
+    then = desk.now
+    desk.wait(5)
+    desk.submit(served, "ana")
+    with desk.catalog.read() as session:
+        before = replay.state_at(session, queue_id=desk.queue_id, until=then)
+        now = replay.state_at(session, queue_id=desk.queue_id)
+        told = replay.history(session, queue_id=desk.queue_id, annotator_id="ana", until=then)
+    key = (served.task_id, "ana")
+    assert (before.held[key].state, before.held[key].why, before.answers) == ("leased", "because a", {})
+    assert (now.held[key].state, list(now.answers)) == ("accepted", [key])
+    assert [(one.kind, one.detail["rank"], one.detail["why"]) for one in told] == [("served", 0, "because a")]
+
+
+def test_a_share_of_the_suggestions_is_hidden_and_the_answer_says_which(new_desk: Any) -> None:
+    desk = new_desk(hidden_share=0.3)
+    names = [f"r{number}" for number in range(100)]
+    desk.publish(*names, "none")
+    with desk.catalog.write() as session:
+        for at, source in enumerate(("old", "new")):
+            session.add_all(
+                LabelSuggestion(
+                    queue_id=desk.queue_id,
+                    record_id=name,
+                    source=source,
+                    value="긍정" if source == "new" else "부정",
+                    score=0.9,
+                    created_at=desk.now.replace(minute=at),
+                )
+                for name in names
+            )
+    shown = 0
+    for _ in names:
+        served = desk.next("ana")
+        if served.suggestion is not None:
+            shown += 1
+            assert served.suggestion == {"value": "긍정", "score": 0.9, "source": "new", "shown": True}
+        desk.submit(served, "ana")
+    # Binomial, 100 draws at 0.7: six standard deviations.
+    assert 43 <= shown <= 97
+    assert desk.next("ana").suggestion is None
