@@ -8,7 +8,7 @@ This module opens, fills and closes queues; the acts of annotators live in ``lea
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError, nearest
-from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelQueue, LabelTask
+from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelGeneration, LabelQueue, LabelTask
 from labeling.answers import Submitted, settle, submit, undo
 from labeling.fitness import check_fit
 from labeling.leases import NoTask, Served, heartbeat, next_task, release, skip
@@ -26,6 +26,7 @@ from labeling.results import (
     CurrentLabel,
     LabelHistory,
     Progress,
+    arrivals,
     current_answers,
     current_labels,
     invalid_answers,
@@ -42,6 +43,7 @@ __all__ = [
     "Answer",
     "CurrentLabel",
     "LabelHistory",
+    "MadeBy",
     "NoTask",
     "Progress",
     "QueueEntry",
@@ -49,6 +51,7 @@ __all__ = [
     "Served",
     "Submitted",
     "Unfinished",
+    "arrivals",
     "await_model",
     "carried_over",
     "change_schema",
@@ -96,6 +99,21 @@ class QueueEntry:
     why: str
     kind: str = "chosen"
     predicted: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MadeBy:
+    """How a generation was chosen.
+
+    Parameters
+    ----------
+    num_labels : records with an answer that the model was fitted on.
+    figures : what ``labeling.stopping`` and ``labeling.honesty`` say of the model.
+    """
+
+    strategy: str
+    num_labels: int
+    figures: dict[str, Any]
 
 
 def create_queue(
@@ -185,7 +203,13 @@ def create_queue(
 
 
 def publish_generation(
-    session: Session, *, now: datetime, queue_id: str, entries: Sequence[QueueEntry], num_left: int = 0
+    session: Session,
+    *,
+    now: datetime,
+    queue_id: str,
+    entries: Sequence[QueueEntry],
+    num_left: int = 0,
+    made_by: MadeBy | None = None,
 ) -> int:
     """Replace the order of serving by a new one: add rows, then flip one pointer.
 
@@ -196,6 +220,7 @@ def publish_generation(
     entries : best first, each record once. Empty ends the serving, unless open tasks or other records are left.
     num_left : records that may still be asked about and that this generation leaves out; an annotator who has come to
         its end is then told to wait, not that all is done.
+    made_by : how it was chosen, kept beside it; None where nobody asks.
 
     Returns
     -------
@@ -236,6 +261,8 @@ def publish_generation(
     queue.num_tasks = session.scalar(offered) or 0
     detail = {"generation": generation, "num_entries": len(entries), "num_left": num_left}
     record_event(session, now=now, queue_id=queue_id, kind="published", detail=detail)
+    if made_by is not None:
+        session.add(LabelGeneration(queue_id=queue_id, generation=generation, at=now, **asdict(made_by)))
     session.flush()
     return generation
 

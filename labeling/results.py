@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import case, func, literal, select
 from sqlalchemy.orm import Session
 
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelGold, LabelQueue, LabelTask
@@ -213,6 +213,22 @@ def _all_answers(session: Session, queue: LabelQueue, task_ids: Sequence[str] | 
             origin=annotation.origin,
             reason=seen.reason,
         )
+
+
+def arrivals(session: Session, *, queue_id: str) -> dict[str, tuple[datetime, bool]]:
+    """Of each answered record when its first answer came that counts, and whether chance drew it."""
+    rows = session.execute(
+        select(
+            LabelTask.record_id,
+            func.min(Annotation.created_at),
+            func.max(case((LabelAssignment.kind == "random", 1), else_=0)),
+        )
+        .join(LabelTask, LabelTask.id == Annotation.task_id)
+        .join(LabelAssignment, LabelAssignment.id == Annotation.lease_id)
+        .where(Annotation.queue_id == queue_id, Annotation.retracted.is_(None), LabelTask.gold.is_(False))
+        .group_by(LabelTask.record_id)
+    )
+    return {record_id: (at, bool(by_chance)) for record_id, at, by_chance in rows}
 
 
 def _counts(session: Session, queue: LabelQueue, history: SchemaHistory) -> Iterator[tuple[str, Any, int]]:

@@ -10,13 +10,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.tables.datasets import Version
-from catalog.tables.labeling import LabelQueue, LabelRound
+from catalog.tables.labeling import LabelGeneration, LabelQueue, LabelRound
 from labeling import queue as queues
 from labeling.candidates import Candidates
+from labeling.honesty import worth
 from labeling.learner import Learner
+from labeling.mixing import RANDOM_WHY, mixed
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
+from labeling.stopping import STOP_SET, model_figures
 from labeling.strategies.label_errors import SECOND_OPINION
 from training.split import is_test
 from workers import curated, runs, suspects
@@ -27,6 +30,10 @@ from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 NUM_ENTRIES = 200
 """New tasks in a generation at least: enough that no annotator waits for the model."""
+MEASURED_ROWS = 20_000
+"""Of what nobody was asked about, so many are looked at for the model's mean uncertainty."""
+MORE_LABELS = 1.1
+"""How many times as many labels there must be before their worth is estimated anew."""
 MAX_ENTRIES = 5_000
 """At most, however rarely the model is refitted: when they run out, the next generation is asked for."""
 
@@ -74,6 +81,7 @@ def submit_query(
         "held_out_share": found.held_out_share,
         "num_entries": num_entries or generation_size(found.refresh_every),
         "strategy": found.strategy,
+        "random_share": found.random_share,
     }
     run, state = runs.submit(
         session,
@@ -99,6 +107,8 @@ def _choose(unit: UnitContext) -> UnitResult:
         version = session.get_one(Version, unit.claim.version_id)
         schema = LabelSchema.from_json(found.schema)
         answers = {one.record_id: one.value for one in queues.current_labels(session, queue_id=found.id)}
+        arrivals = queues.arrivals(session, queue_id=found.id)
+        figures_before = _figures(session, found.id)
         now = unit.catalog.now(session)
         open_tasks = queues.unfinished(session, now=now, queue_id=found.id)
         taken = queues.taken_records(session, now=now, queue_id=found.id)
@@ -124,8 +134,19 @@ def _choose(unit: UnitContext) -> UnitResult:
         askable &= ~np.isnan(suspicion)
     pool = np.flatnonzero(askable & ~labelled & ~held_out & ~begun)
     new = _entries(
-        records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation, suspicion
+        records,
+        vectors,
+        pool,
+        labelled,
+        learner,
+        schema,
+        strategy,
+        config["num_entries"],
+        seed + generation,
+        suspicion,
+        config.get("random_share", 0.0),
     )
+    figures = _measure(records, vectors, pool, labelled, classes, learner, schema, arrivals, figures_before, seed)
     entries = _with_open_tasks(records, new, queues.carried_over(open_tasks, config["num_entries"]))
     unit.progress(records.height, records.height)
     measured = _evaluate(records, vectors, held_out, learner, schema)
@@ -133,7 +154,12 @@ def _choose(unit: UnitContext) -> UnitResult:
 
     def apply(session: Session, now: datetime) -> None:
         queues.publish_generation(
-            session, now=now, queue_id=config["queue"], entries=entries, num_left=len(pool) - len(new)
+            session,
+            now=now,
+            queue_id=config["queue"],
+            entries=entries,
+            num_left=len(pool) - len(new),
+            made_by=queues.MadeBy(strategy=strategy, num_labels=len(answers), figures=figures),
         )
         if measured is not None:
             _record_round(session, config["queue"], strategy, len(answers), measured, seconds, now)
@@ -172,6 +198,7 @@ def _entries(
     num_entries: int,
     seed: int,
     suspicion: np.ndarray[Any, Any] | None,
+    random_share: float,
 ) -> list[QueueEntry]:
     if not len(pool):
         return []
@@ -182,12 +209,64 @@ def _entries(
         classes=schema.classes,
         suspicion=None if suspicion is None else suspicion[pool],
     )
-    chosen = choose(candidates, strategy, min(num_entries, len(pool)), np.random.default_rng(seed))
-    rows = records[pool[chosen.indices]]
-    return [
-        QueueEntry(record_id=record_id, text=text, utility=float(utility), why=why)
-        for record_id, text, utility, why in zip(rows["id"], rows["served"], chosen.utility, chosen.why, strict=True)
-    ]
+    size = min(num_entries, len(pool))
+    chosen = choose(candidates, strategy, size, np.random.default_rng(seed))
+    # Another stream of chance than the strategy's: its choice is the same with and without random tasks.
+    order = mixed(chosen.indices.tolist(), len(pool), size, random_share, np.random.default_rng([seed, 1]))
+    rows = records[pool[[row for row, _ in order]]]
+    entries = []
+    for (row, place), record_id, text in zip(order, rows["id"], rows["served"], strict=True):
+        proba = None if candidates.proba is None else candidates.proba[row]
+        entries.append(
+            QueueEntry(
+                record_id=record_id,
+                text=text,
+                utility=0.0 if place is None else float(chosen.utility[place]),
+                why=RANDOM_WHY if place is None else chosen.why[place],
+                kind="random" if place is None else "chosen",
+                predicted=None if proba is None else (schema.classes[int(proba.argmax())], float(proba.max())),
+            )
+        )
+    return entries
+
+
+def _figures(session: Session, queue_id: str) -> list[dict[str, Any]]:
+    """What the last choices' models were like, oldest first."""
+    query = select(LabelGeneration.figures).where(LabelGeneration.queue_id == queue_id)
+    return list(reversed(session.scalars(query.order_by(LabelGeneration.generation.desc()).limit(20)).all()))
+
+
+def _measure(
+    records: pl.DataFrame,
+    vectors: np.ndarray[Any, Any],
+    pool: np.ndarray[Any, Any],
+    labelled: np.ndarray[Any, Any],
+    classes: list[str | None],
+    learner: Learner | None,
+    schema: LabelSchema,
+    arrivals: dict[str, tuple[datetime, bool]],
+    before: list[dict[str, Any]],
+    seed: int,
+) -> dict[str, Any]:
+    """What this choice's model is worth, as far as it can be told."""
+    if learner is None:
+        return {}
+    stop_set = records.with_row_index("row").sort("id").head(STOP_SET)["row"].to_numpy()
+    predicted = learner.proba(vectors[stop_set]).argmax(axis=1)
+    some = np.random.default_rng(seed).choice(pool, min(len(pool), MEASURED_ROWS), replace=False)
+    earlier = next((one["stop_set"] for one in reversed(before) if one.get("stop_set")), None)
+    figures = model_figures(learner.proba(vectors[some]), predicted, earlier)
+    worths = [one["worth"] for one in before if one.get("worth")]
+    known = [(row, label) for row, label in zip(np.flatnonzero(labelled), classes, strict=True) if label is not None]
+    ids = records["id"]
+    known = sorted((one for one in known if ids[int(one[0])] in arrivals), key=lambda one: arrivals[ids[int(one[0])]])
+    if worths and len(known) < worths[-1]["num_labels"] * MORE_LABELS:
+        # It costs forty fits, and says the same.
+        return figures | {"worth": worths[-1]}
+    rows = np.array([row for row, _ in known], dtype=np.int64)
+    by_chance = np.array([arrivals[ids[int(row)]][1] for row in rows], dtype=bool)
+    found = worth(vectors[rows], [label for _, label in known], by_chance, schema.classes, seed)
+    return figures | {"worth": None if found is None else found.to_json()}
 
 
 def _with_open_tasks(
