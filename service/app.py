@@ -21,7 +21,7 @@ from catalog.errors import ConfigError, ServiceError
 from catalog.settings import Settings
 from service import metrics
 from service.address import host_names
-from service.api import datasets, leases, queues, runs, schedules, webhooks
+from service.api import datasets, leases, queues, reviews, runs, schedules, webhooks
 from service.errors import PROBLEMS, error_response
 from service.gate import Gate
 from service.pages import datasets as dataset_pages
@@ -92,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _api(app: FastAPI) -> APIRouter:
     api = APIRouter(prefix=API, dependencies=[Security(bearer)], responses=PROBLEMS)
-    for part in (datasets, runs, schedules, webhooks, queues, leases):
+    for part in (datasets, runs, schedules, webhooks, queues, leases, reviews):
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)

@@ -22,13 +22,14 @@ from catalog import tracing
 from catalog.database import Catalog
 from catalog.errors import ForbiddenError
 from catalog.settings import NEEDS
+from catalog.tables.access import ROLES
 from catalog.tables.datasets import Shard, Source
 from catalog.tables.engine import READY, Outbox, Run, Unit
 from catalog.tables.labeling import Annotation
 from workers.runs import num_workers_alive
 
 PATH = "/metrics"
-READERS = ("admin", "curator")
+READERS = ROLES[: ROLES.index("curator") + 1]
 RECENT_SECONDS = 300.0
 SLOW_SECONDS = 60.0
 """What takes a walk over a whole table is read at most this often by a process."""

@@ -1,5 +1,6 @@
 """Labeling queues joined to what fills them: opening one asks for its first generation, answers ask for the next."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,10 +9,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
-from catalog.errors import ConflictError, DataError
+from catalog.errors import ConflictError, DataError, NotFoundError
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelTask
+from labeling import gold
 from labeling import queue as queues
 from labeling.fitness import check_fit
 from labeling.schema import LabelSchema
@@ -37,6 +39,10 @@ def open_queue(
     refresh_every: int = 20,
     num_entries: int | None = None,
     rehearsal: bool = False,
+    random_share: float = 0.0,
+    gold_every: int = 0,
+    hidden_share: float = 0.0,
+    budget: int | None = None,
     requested_by: str | None = None,
 ) -> tuple[str, str, str]:
     """Create a queue over the newest curated version, with the encoder it was embedded by.
@@ -89,9 +95,17 @@ def open_queue(
                 held_out_share=held_out_share,
                 refresh_every=refresh_every,
                 rehearsal=rehearsal,
+                random_share=random_share,
+                gold_every=gold_every,
+                hidden_share=hidden_share,
+                budget=budget,
             )
         else:
             options = {
+                "random_share": random_share,
+                "gold_every": gold_every,
+                "hidden_share": hidden_share,
+                "budget": budget,
                 "strategy": strategy,
                 "overlap": overlap,
                 "lease_seconds": lease_seconds or queue.lease_seconds,
@@ -194,6 +208,36 @@ def refill(catalog: Catalog, queue_id: str) -> str | None:
             f"choosing the next texts failed and is tried again by itself every {RETRY_SECONDS:.0f} seconds; "
             f"`winnow runs` has the reason of run {failed.id[:8]}"
         )
+
+
+def make_known(
+    catalog: Catalog, queue_id: str, values: Mapping[str, object], *, notes: Mapping[str, str] | None = None, by: str
+) -> int:
+    """Make records of a queue's version known tasks, by record id; return how many.
+
+    Raises
+    ------
+    NotFoundError : no such queue, or a record is not in the version.
+    DataError : an answer that the schema does not allow. GoneError : the queue is closed.
+    """
+    import polars as pl
+
+    from catalog.store import Store
+    from workers import curated
+
+    with catalog.read() as session:
+        version = session.get_one(Version, queues.open_queue(session, queue_id).version_id)
+    records = curated.read_records(Store.of(catalog.settings), version)
+    texts = dict(records.filter(pl.col("id").is_in(list(values))).select("id", "text").iter_rows())
+    for record_id in values:
+        if record_id not in texts:
+            raise NotFoundError(f"record {record_id!r} is not in version {version.number}, which this queue is over")
+    items = [
+        gold.GoldItem(record_id=one, text=texts[one], value=value, note=(notes or {}).get(one, ""))
+        for one, value in values.items()
+    ]
+    with catalog.write() as session:
+        return gold.add_gold(session, now=catalog.now(session), queue_id=queue_id, items=items, by=by)
 
 
 def _num_finished(session: Session, queue_id: str) -> int:

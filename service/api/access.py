@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ForbiddenError
+from catalog.tables.access import ROLES
 from service.auth import Identity
 from service.refresher import Refresher
 
@@ -55,7 +56,9 @@ def needs(*roles: str) -> Callable[[Request], Awaitable[Identity]]:
 Catalogued = Annotated[Catalog, Depends(get_catalog)]
 Refreshing = Annotated[Refresher, Depends(get_refresher)]
 Anyone = Annotated[Identity, Depends(get_identity)]
-Curator = Annotated[Identity, Depends(needs("admin", "curator"))]
+Reviewer = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("reviewer") + 1]))]
+Curator = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("curator") + 1]))]
+Admin = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("admin") + 1]))]
 PageSize = Annotated[int, Query(alias="limit", ge=1, le=MAX_PAGE, description="items a page holds at most")]
 
 

@@ -1,5 +1,6 @@
 """Leases: keep one, give it back, skip its task, or answer it."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -40,8 +41,19 @@ class AnswerRequest(BaseModel):
     value: Any = Field(description="what the queue's task type asks for, at most 256 KiB: docs/labeling.md")
     seconds_spent: float | None = Field(None, ge=0, le=86_400, allow_inf_nan=False)
     schema_version: int | None = Field(
-        None, ge=1, lt=2**31, description="of the schema that the annotator saw; the present one when left out"
+        None,
+        ge=1,
+        lt=2**31,
+        description="of the schema that the annotator saw; by default as the task was served",
     )
+
+
+class JudgedOut(BaseModel):
+    """The answer beside the one that was known."""
+
+    is_right: bool
+    expected: Any
+    note: str
 
 
 class AnswerOut(BaseModel):
@@ -50,6 +62,7 @@ class AnswerOut(BaseModel):
     annotation_id: str
     late: bool = Field(description="others had filled the overlap by then: kept, beyond the overlap")
     repeated: bool = Field(description="this key had arrived before; nothing changed")
+    judged: JudgedOut | None = Field(None, description="beside the known answer, where the task's answer was known")
 
 
 @router.post("/{lease_id}/heartbeat", summary="Keep a lease")
@@ -96,4 +109,4 @@ def answer(catalog: Catalogued, who: Anyone, refresher: Refreshing, lease_id: st
     fault("annotation.after_commit")
     if not submitted.repeated:
         refresher.look_after(queue_id)
-    return AnswerOut(annotation_id=submitted.annotation_id, late=submitted.late, repeated=submitted.repeated)
+    return AnswerOut.model_validate(asdict(submitted))

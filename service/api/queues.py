@@ -21,6 +21,7 @@ from service.auth import Identity, audit
 
 router = APIRouter(prefix="/queues", tags=["queues"])
 
+DEFAULT_RANDOM_SHARE = 0.1
 RETRY_SPREAD_SECONDS = 0.5
 """Everybody who waits is told the same moment, when the earliest lease ends: a hundred at once would queue up behind
 one another."""
@@ -67,6 +68,12 @@ class QueueRequest(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     held_out_share: float = Field(0.0, ge=0, le=0.9, description="records never asked about, for measuring the model")
     refresh_every: int = Field(20, ge=1, le=10**9, description="finished tasks between two fits of the model")
+    random_share: float = Field(
+        DEFAULT_RANDOM_SHARE, ge=0, le=1, description="tasks that chance draws, to know what the labels are worth"
+    )
+    gold_every: int = Field(0, ge=0, le=10_000, description="one task in so many is one whose answer is known; 0: none")
+    hidden_share: float = Field(0.0, ge=0, le=1, description="tasks with a suggestion that are served without it")
+    budget: int | None = Field(None, ge=1, lt=2**63, description="answers that may be spent; nothing stops at it")
 
 
 class QueueOut(BaseModel):
@@ -102,6 +109,14 @@ class PairOut(BaseModel):
     prompt: str | None
 
 
+class SuggestionOut(BaseModel):
+    """What a model says of the task, for the annotator to take or not."""
+
+    value: Any
+    score: float | None
+    source: str
+
+
 class TaskOut(BaseModel):
     """A task leased to the caller: answer with ``PUT /api/v1/leases/{lease_id}/annotation``."""
 
@@ -116,6 +131,17 @@ class TaskOut(BaseModel):
     expires_at: datetime
     schema_version: int = Field(description="of the schema that answers go by now; a page that shows another loads it")
     pair: PairOut | None = Field(None, description="of a pairwise queue: its text, taken apart")
+    suggestion: SuggestionOut | None = Field(None, description="null: none, or it is kept from the caller")
+
+
+class NextRequest(BaseModel):
+    """What the caller has in hand."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    beside: list[str] = Field(
+        [], max_length=20, description="leases in hand: one more is wanted, to be there when these are answered"
+    )
 
 
 class NextOut(BaseModel):
@@ -187,6 +213,10 @@ def create(catalog: Catalogued, who: Curator, request: QueueRequest, response: R
         seed=request.seed,
         held_out_share=request.held_out_share,
         refresh_every=request.refresh_every,
+        random_share=request.random_share,
+        gold_every=request.gold_every,
+        hidden_share=request.hidden_share,
+        budget=request.budget,
         requested_by=who.name,
     )
     with catalog.write() as session:
@@ -208,13 +238,16 @@ def read_queue(catalog: Catalogued, _who: Anyone, queue_id: str) -> QueueOut:
 
 
 @router.post("/{queue_id}/next", summary="Lease the next task")
-def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
-    """Always 200: ``task`` is the most useful one, leased to the caller, or null with a reason and when to retry."""
+def lease_next(catalog: Catalogued, who: Anyone, queue_id: str, request: NextRequest | None = None) -> NextOut:
+    """Always 200: ``task`` is the most useful one, leased to the caller, or null with a reason and when to retry.
+
+    Without a body a caller who holds a lease gets that one again; with ``beside`` one that is none of those.
+    """
+    beside = request.beside if request else []
     with catalog.write() as session:
         now = catalog.now(session)
-        served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id)
-        asked = session.get_one(LabelQueue, queue_id).schema
-        version, is_pairwise = asked["version"], asked["task"] == "pairwise"
+        served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id, beside=beside)
+        is_pairwise = session.get_one(LabelQueue, queue_id).schema["task"] == "pairwise"
     if isinstance(served, queue.NoTask):
         from workers.labeling import refill
 
@@ -224,7 +257,7 @@ def lease_next(catalog: Catalogued, who: Anyone, queue_id: str) -> NextOut:
             told["retry_after_seconds"] += random.uniform(0, RETRY_SPREAD_SECONDS)
         return NextOut.model_validate({"task": None, **told, "problem": problem})
     pair = PairOut.model_validate(split_pair(served.text)) if is_pairwise else None
-    return NextOut(task=TaskOut(**asdict(served), pair=pair, schema_version=version))
+    return NextOut(task=TaskOut(**asdict(served), pair=pair))
 
 
 @router.post("/{queue_id}/undo", summary="Take back the caller's last answer")

@@ -1,20 +1,19 @@
 """Webhooks: whom to tell what happens. For administrators: the service itself connects to what is named here."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from catalog.tables.webhooks import Delivery, Webhook
-from service.api.access import Catalogued, PageSize, needs
-from service.auth import Identity, audit
+from service.api.access import Admin, Catalogued, PageSize
+from service.auth import audit
 from workers import webhooks
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
-Admin = Annotated[Identity, Depends(needs("admin"))]
 Event = Literal["run.done", "run.failed", "run.cancelled", "schedule.refused"]
 
 

@@ -44,13 +44,25 @@ def rest(world: World) -> dict[str, dict[str, Any]]:
         "label_rounds": {"queue_id": world.queue_id, "arm": "margin", "round": 1, "num_labels": 5, "num_examples": 9}
         | {"accuracy": 0.5, "accuracy_low": 0.2, "accuracy_high": 0.8, "macro_f1": 0.4, "seconds": 1.5}
         | {"created_at": MOMENT},
-        "outbox": {"id": 7, "task": "engine.run_unit", "args": ["u1"], "created_at": MOMENT},
-        "workers": {"name": "h/n/1/2.00", "pid": 1, "started_at": MOMENT, "seen_at": MOMENT},
+        "outbox": {"id": 7, "task": "engine.run_unit", "args": ["u1"], "needs": "embed", "created_at": MOMENT},
+        "workers": {"name": "h/n/1/2.00", "pid": 1, "needs": "cpu", "started_at": MOMENT, "seen_at": MOMENT},
         "quality_models": {"name": "m", "version": 2, "scorer": "classifier", "file": {"name": "x"}, "summary": {}}
         | {"created_at": MOMENT},
         "label_errors": {"record_id": "r1", "rank": 1, "given": "긍정", "source": "given", "suggested": "부정"}
         | {"confidence": 0.9, "quality": 0.1}
         | run,
+        "unit_log": {"id": 3, "unit_id": "u1", "epoch": 2, "at": MOMENT, "level": "ERROR", "message": "no"} | run,
+        "schedules": {"id": "s", "name": "nightly", "dataset": "tickets", "kind": "clean", "config": {}}
+        | {"trigger": "cron", "cron": "0 3 * * *", "timezone": "Asia/Seoul", "missed": "once", "priority": 3}
+        | {"enabled": True, "next_at": MOMENT, "created_at": MOMENT, "updated_at": MOMENT},
+        "firings": {"id": "f", "schedule_id": "s", "due_at": MOMENT, "outcome": "started", "detail": {"한": 1}} | run,
+        "watched_files": {"schedule_id": "s", "path": "/in/가.jsonl", "size_bytes": 2**40, "mtime_ns": 2**60},
+        "requests": {"id": "q", "dataset": "tickets", "kind": "clean", "config": {}, "after_run_id": world.run_id}
+        | {"priority": 0, "state": "waiting", "created_at": MOMENT},
+        "webhooks": {"id": "w", "url": "https://example.org/hook", "events": ["run.done"], "secret": "s"}
+        | {"enabled": True, "created_at": MOMENT},
+        "deliveries": {"id": "d", "webhook_id": "w", "event_id": "e", "event": "run.done", "payload": {}}
+        | {"state": "waiting", "attempts": 2, "next_at": MOMENT, "created_at": MOMENT},
     }  # fmt: skip
 
 
@@ -64,6 +76,8 @@ def rows(tmp_path: Path) -> dict[str, list[dict[str, Any]]]:
     world = _world(catalog)
     answer(world, catalog, "first")
     found = rows_of(catalog)
+    for one in found["users"]:
+        one["role"] = {"owner": "admin", "reviewer": "annotator"}.get(one["role"], one["role"])
     found["units"][0]["id"] = "u1"
     for name, row in rest(world).items():
         found[name] = [row]

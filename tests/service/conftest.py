@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from catalog.database import Catalog
 from catalog.settings import Settings
 from catalog.tables import metadata
-from catalog.tables.access import AuditEntry
+from catalog.tables.access import ROLES, AuditEntry
 from catalog.tables.base import new_id
 from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Dataset, Quarantined, Source, Version
@@ -172,7 +172,7 @@ def _verdict(run_id: str, index: int, reason: str | None) -> Verdict:
 
 def _world(catalog: Catalog) -> World:
     world = World(catalog)
-    for role in ("admin", "curator", "annotator"):
+    for role in ROLES:
         world.add_user(role, role)
     world.fill()
     return world
