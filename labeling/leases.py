@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from catalog.errors import ConflictError, DataError, GoneError
@@ -78,8 +78,8 @@ def next_task(
 ) -> Served | NoTask:
     """Lease the best task of the current generation that this annotator may answer.
 
-    An annotator who holds a live lease gets that one back, renewed: the most recent first, so a task that was just
-    undone comes before the one that was on the screen.
+    An annotator who holds a live lease gets that one back, renewed: what was just undone comes before what was on the
+    screen, and that before what was fetched ahead.
 
     Parameters
     ----------
@@ -243,9 +243,14 @@ def _parameters(queue: LabelQueue, annotator_id: str, now: datetime) -> dict[str
 def _held_lease(
     session: Session, queue_id: str, annotator_id: str, now: datetime, beside: Collection[str]
 ) -> LabelAssignment | None:
-    """The annotator's most recent live lease, with its task locked so that nobody takes it over meanwhile."""
+    """The live lease that comes first, with its task locked so that nobody takes it over meanwhile.
+
+    What was just undone, or given by a reviewer, the latest of it first; else the one that has been in hand longest.
+    """
+    urgent = case((LabelEvent.kind.in_(("undone", "reassigned")), LabelAssignment.event_id), else_=0)
     lease = session.scalars(
         select(LabelAssignment)
+        .join(LabelEvent, LabelEvent.id == LabelAssignment.event_id)
         .where(
             LabelAssignment.queue_id == queue_id,
             LabelAssignment.annotator_id == annotator_id,
@@ -253,7 +258,7 @@ def _held_lease(
             LabelAssignment.expires_at > now,
             *([LabelAssignment.id.not_in(beside)] if beside else []),
         )
-        .order_by(LabelAssignment.event_id.desc())
+        .order_by(urgent.desc(), LabelAssignment.event_id)
         .limit(1)
     ).first()
     if lease is None:

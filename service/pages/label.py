@@ -5,6 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from labeling.schema import LabelSchema
+from labeling.tasks import canonical
 from service.api.access import Anyone, Catalogued
 from service.api.queues import queue_with_dataset
 from service.pages.rendering import render
@@ -18,4 +19,6 @@ def show_label_page(request: Request, catalog: Catalogued, _who: Anyone, queue_i
     with catalog.read() as session:
         queue, dataset = queue_with_dataset(session, queue_id)
         schema = LabelSchema.from_json(queue.schema)
-        return render(request, "label.html", queue=queue, dataset=dataset, schema=schema)
+        # The page needs no more of it to take answers; guidelines and examples are drawn here.
+        asked = {key: value for key, value in schema.to_json().items() if key not in ("guidelines", "examples")}
+        return render(request, "label.html", queue=queue, dataset=dataset, schema=schema, schema_json=canonical(asked))

@@ -1,6 +1,7 @@
 // The annotator's page: one text at a time, by keyboard, and no answer is ever lost.
 // Texts reach the document through textContent only.
 
+import { keyOf, makeEditor, pressed } from "./editors.js";
 import { Outbox, newKey } from "./outbox.js";
 import { call } from "./requests.js";
 
@@ -8,15 +9,25 @@ const GUARD_MS = 150; // A key pressed twice must not answer a text that nobody 
 const IDLE_MS = 10 * 60 * 1000; // A page left alone stops holding its text.
 const MAX_POLL_SECONDS = 5;
 const MAX_BACKOFF_MS = 15000;
+const AHEAD = 2; // Texts fetched before they are needed: the next one is there at once, and while the network is away.
+const MAX_BESIDE = 3; // The service leases one more than this to an annotator.
+const PROGRESS_MS = 2000;
 
 const byId = (id) => document.getElementById(id);
 const page = document.querySelector("main.label");
 const { queue, user } = page.dataset;
 const leaseSeconds = Number(page.dataset.leaseSeconds);
-const labelButtons = [...byId("labels").querySelectorAll("button")];
+const schema = JSON.parse(page.dataset.schema);
 const outbox = new Outbox(`winnow.answer.${user}.${queue}.`);
+const editor = makeEditor(schema, byId("answer"), byId("text"), { submit: answer, say });
 
 let task = null;
+let ahead = [];
+const answered = new Set(); // Leases that this page has answered: the service may not know yet.
+let filling = false;
+let newestVersion = schema.version;
+let progressAt = 0;
+let progressTimer = null;
 let shownAt = 0;
 let lastSeen = performance.now();
 let failures = 0;
@@ -29,8 +40,9 @@ let note = "";
 function setState(state) {
   page.dataset.state = state;
   const ready = state === "ready";
-  for (const button of labelButtons) button.disabled = !ready;
+  editor.enable(ready);
   byId("skip").disabled = !ready;
+  if (ready) editor.ready?.();
 }
 
 function say(message, mood = "") {
@@ -52,13 +64,30 @@ function sayRetrying(why) {
   }
 }
 
+// Load the page anew once its question has changed; what was not sent yet stays in this browser.
+function reloadIfChanged() {
+  const known = `${queue} ${newestVersion}`;
+  if (newestVersion <= schema.version || sessionStorage.getItem("winnow.reloaded") === known) return false;
+  sessionStorage.setItem("winnow.reloaded", known);
+  setState("loading");
+  location.reload();
+  return true;
+}
+
 function show(served) {
+  if (reloadIfChanged()) return;
   task = served;
-  byId("text").textContent = served.text;
+  page.dataset.lease = served.lease_id;
+  const text = served.pair ? served.pair.prompt ?? "" : served.text;
+  byId("text").textContent = text;
   byId("text").scrollTop = 0;
+  byId("text").closest("section").hidden = served.pair !== null && text === "";
   byId("why").textContent = served.why ? `Why this text: ${served.why}` : "";
   byId("nothing").hidden = true;
-  for (const button of labelButtons) button.classList.remove("chosen");
+  document.activeElement?.closest("#answer") && document.activeElement.blur();
+  editor.show(served);
+  showSuggestion(served.suggestion);
+  showComparison(served.why);
   shownAt = performance.now();
   setState("shown");
   setTimeout(() => {
@@ -66,8 +95,33 @@ function show(served) {
   }, GUARD_MS);
 }
 
+function showSuggestion(suggestion) {
+  byId("suggestion").hidden = !suggestion;
+  if (!suggestion) return;
+  editor.suggest(suggestion.value);
+  const sure = suggestion.score === null ? "" : ` (${suggestion.score.toFixed(2)})`;
+  byId("suggestion").textContent = `Suggested by ${suggestion.source}${sure}: ${editor.words(suggestion.value)}. Enter takes it as it is.`;
+}
+
+// The two labels that the model hesitates between, as the guidelines tell them apart.
+function showComparison(why) {
+  const named = schema.labels.filter(({ name, description }) => description && why.includes(`${name} 0.`));
+  byId("compare").hidden = named.length !== 2;
+  byId("compare").replaceChildren();
+  if (named.length !== 2) return;
+  for (const { name, description } of named) {
+    const [term, meaning] = [document.createElement("dt"), document.createElement("dd")];
+    term.textContent = name;
+    meaning.textContent = description;
+    byId("compare").append(term, meaning);
+  }
+}
+
 function showNothing(message) {
   task = null;
+  delete page.dataset.lease;
+  byId("suggestion").hidden = true;
+  byId("compare").hidden = true;
   byId("text").textContent = "";
   byId("why").textContent = "";
   byId("nothing").textContent = message;
@@ -81,7 +135,7 @@ function showRefused() {
   for (const answer of outbox.refused()) {
     const item = document.createElement("li");
     const words = document.createElement("p");
-    words.textContent = `“${answer.value}” for “${answer.excerpt}”: ${answer.refused}`;
+    words.textContent = `“${answer.words ?? answer.value}” for “${answer.excerpt}”: ${answer.refused}`;
     const again = document.createElement("button");
     again.textContent = "Send again";
     again.addEventListener("click", () => {
@@ -101,7 +155,13 @@ function showRefused() {
   byId("refused").hidden = list.children.length === 0;
 }
 
-async function showProgress() {
+function showProgress() {
+  clearTimeout(progressTimer);
+  progressTimer = setTimeout(askProgress, Math.max(0, progressAt + PROGRESS_MS - performance.now()));
+}
+
+async function askProgress() {
+  progressAt = performance.now();
   const outcome = await call("GET", `/queues/${queue}/progress`);
   if (!outcome.ok) return;
   const { num_done: done, num_tasks: tasks, num_mine: mine } = outcome.body;
@@ -128,12 +188,16 @@ function flush() {
 async function flushOnce() {
   for (const answer of outbox.waiting()) {
     say("Sending…");
-    const { key, value, seconds_spent } = answer;
-    const outcome = await call("PUT", `/leases/${answer.lease_id}/annotation`, { key, value, seconds_spent });
+    const { key, value, seconds_spent, schema_version } = answer;
+    const outcome = await call("PUT", `/leases/${answer.lease_id}/annotation`, { key, value, seconds_spent, schema_version });
     if (outcome.retry) return outcome.why;
     if (outcome.ok) {
       outbox.drop(key);
       note = outcome.body.late ? "Saved, as an extra answer: others had answered this text meanwhile." : "Saved.";
+      const judged = outcome.body.judged;
+      if (judged && !judged.is_right && judged.note) {
+        note = `Saved. For “${answer.excerpt}” the known answer is “${editor.words(judged.expected)}”: ${judged.note}`;
+      }
     } else {
       outbox.put({ ...answer, refused: refusalInWords(outcome) });
       showRefused();
@@ -161,6 +225,8 @@ async function settle() {
   if (page.dataset.state === "ready" || page.dataset.state === "shown") {
     failures = 0;
     say(note, "good");
+    showProgress();
+    fill();
     return;
   }
   await fetchNext();
@@ -179,12 +245,49 @@ async function fetchNext() {
     return;
   }
   if (outcome.body.task) {
-    show(outcome.body.task);
+    answered.delete(outcome.body.task.lease_id);
+    ahead = ahead.filter((one) => one.lease_id !== outcome.body.task.lease_id);
+    show(held(outcome.body.task));
     say(note, "good");
+    fill();
   } else {
     waitFor(outcome.body);
   }
   showProgress();
+}
+
+function held(served) {
+  newestVersion = Math.max(newestVersion, served.schema_version);
+  return { ...served, heldUntil: performance.now() + leaseSeconds * 1000 };
+}
+
+// Fetch texts ahead, one after the other; whatever goes wrong here is found out when one is needed.
+async function fill() {
+  if (filling) return;
+  filling = true;
+  while (task !== null && ahead.length < AHEAD) {
+    const hand = new Set([task, ...ahead].map((one) => one.lease_id));
+    for (const answer of outbox.waiting()) hand.add(answer.lease_id);
+    if (hand.size > MAX_BESIDE) break;
+    const outcome = await call("POST", `/queues/${queue}/next`, { beside: [...hand] });
+    const served = outcome.ok ? outcome.body.task : null;
+    if (!served) break;
+    if (served.lease_id === task?.lease_id || answered.has(served.lease_id) || ahead.some((one) => one.lease_id === served.lease_id)) break;
+    ahead.push(held(served));
+    page.dataset.ahead = ahead.length;
+  }
+  filling = false;
+}
+
+// Go on at once with a text that is there already; false when there is none.
+function showAhead() {
+  ahead = ahead.filter((one) => one.heldUntil > performance.now());
+  if (reloadIfChanged()) return true;
+  const next = ahead.shift();
+  page.dataset.ahead = ahead.length;
+  if (!next) return false;
+  show(next);
+  return true;
 }
 
 function waitFor({ reason, retry_after_seconds: seconds, problem }) {
@@ -202,18 +305,21 @@ function waitFor({ reason, retry_after_seconds: seconds, problem }) {
 
 // ---- what the annotator does ---------------------------------------------------------------------------------------
 
-function answer(button) {
+function answer(value) {
   if (page.dataset.state !== "ready") return;
-  button.classList.add("chosen");
   setState("sending");
+  answered.add(task.lease_id);
   outbox.put({
     key: newKey(),
     lease_id: task.lease_id,
-    value: button.dataset.value,
+    value,
+    words: editor.words(value),
+    schema_version: schema.version,
     seconds_spent: Math.min(Math.round((performance.now() - shownAt) / 100) / 10, 86400),
     excerpt: [...task.text].slice(0, 60).join(""),
     at: Date.now(),
   });
+  showAhead();
   settle();
 }
 
@@ -228,12 +334,17 @@ async function skip(reason) {
     return;
   }
   note = outcome.ok ? "Skipped." : `Not skipped: ${outcome.message}`;
+  if (outcome.ok) {
+    answered.add(task.lease_id);
+    showAhead();
+  }
   settle();
 }
 
 async function undo() {
   const before = page.dataset.state;
   if (before === "sending" || before === "loading") return;
+  if (outbox.waiting().length > 0) await flush();
   if (outbox.waiting().length > 0) {
     say("Your last answer is still being sent; take it back once it is saved.", "warn");
     return;
@@ -247,27 +358,10 @@ async function undo() {
     return;
   }
   note = "Taken back. Answer this text again.";
+  // What was on the screen comes after it.
+  if (task) ahead.unshift(task);
+  task = null;
   settle();
-}
-
-// A Hangul or other input method changes the key, not where it lies: fall back on its place.
-function keyOf(event) {
-  const key = event.key.length === 1 ? event.key.toLowerCase() : "";
-  const place = /^(?:Key|Digit|Numpad)([A-Z0-9])$/.exec(event.code);
-  return { key, place: place ? place[1].toLowerCase() : "" };
-}
-
-function pressed(event, buttons) {
-  const { key, place } = keyOf(event);
-  const named = (wanted) => buttons.find((button) => wanted && button.dataset.hotkey === wanted);
-  // On another script's layout the letter itself is no command, so its place may be one.
-  return named(key) ?? (/^[a-z0-9]$/.test(key) ? undefined : named(place));
-}
-
-function moveFocus(step) {
-  const at = labelButtons.indexOf(document.activeElement);
-  const next = at === -1 ? (step > 0 ? 0 : labelButtons.length - 1) : (at + step + labelButtons.length) % labelButtons.length;
-  labelButtons[next].focus();
 }
 
 function command(event) {
@@ -278,13 +372,19 @@ function command(event) {
   } else if (letter === "z") undo();
   else if (letter === "g") byId("guidelines-dialog").showModal();
   else if (key === "?") byId("help-dialog").showModal();
-  else if (event.key === "ArrowDown" || event.key === "ArrowRight") moveFocus(1);
-  else if (event.key === "ArrowUp" || event.key === "ArrowLeft") moveFocus(-1);
   else return false;
   return true;
 }
 
 document.addEventListener("keydown", (event) => {
+  const writing = event.target instanceof HTMLElement && event.target.matches("textarea, input");
+  if (writing && !event.isComposing) {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey || event.target.matches("input"))) {
+      event.preventDefault();
+      editor.finish();
+    } else if (event.key === "Escape") event.target.blur();
+  }
+  if (writing) return;
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
   const open = document.querySelector("dialog[open]");
   if (open) {
@@ -295,12 +395,11 @@ document.addEventListener("keydown", (event) => {
     }
     return;
   }
-  const button = pressed(event, labelButtons);
-  if (button) answer(button);
-  if (button || command(event)) event.preventDefault();
+  // A button that has the focus is pressed by Enter itself.
+  if (event.key === "Enter" && document.activeElement?.matches("button") && !document.activeElement.closest("#answer")) return;
+  if (editor.key(event) || command(event)) event.preventDefault();
 });
 
-for (const button of labelButtons) button.addEventListener("click", () => answer(button));
 for (const button of byId("skip-dialog").querySelectorAll("button[data-reason]")) {
   button.addEventListener("click", () => {
     byId("skip-dialog").close();
@@ -321,10 +420,12 @@ for (const sign of ["keydown", "pointermove", "pointerdown", "wheel", "touchstar
 setInterval(async () => {
   const present = document.visibilityState === "visible" && performance.now() - lastSeen < IDLE_MS;
   if (!present || page.dataset.state !== "ready") return;
-  const held = task;
-  const outcome = await call("POST", `/leases/${held.lease_id}/heartbeat`);
-  if (outcome.refused && task === held && page.dataset.state === "ready") {
-    say("Another annotator has this text by now. Your answer is still welcome.", "warn");
+  for (const one of [task, ...ahead]) {
+    const outcome = await call("POST", `/leases/${one.lease_id}/heartbeat`);
+    if (outcome.ok) one.heldUntil = performance.now() + leaseSeconds * 1000;
+    if (!outcome.refused) continue;
+    ahead = ahead.filter((other) => other !== one);
+    if (task === one && page.dataset.state === "ready") say("Another annotator has this text by now. Your answer is still welcome.", "warn");
   }
 }, Math.max(1, leaseSeconds / 3) * 1000);
 

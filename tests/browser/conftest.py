@@ -147,7 +147,7 @@ class Site:
                 dataset_id=dataset_id,
                 version_id=version_id,
                 schema=schema,
-                strategy="margin",
+                strategy="random",
                 encoder="minilm",
                 overlap=1,
                 lease_seconds=lease_seconds,

@@ -133,18 +133,31 @@ def test_skip_undo_guidelines_and_help_by_keyboard(visitor, site):
         assert {one.record_id: one.value for one in queue.current_labels(session, queue_id=queue_id)} == {"r0": "긍정"}
 
 
+def fetched_ahead(visitor, count=2):
+    """Wait until so many texts are there before they are needed."""
+    visitor.page.wait_for_function("count => document.querySelector('main').dataset.ahead === String(count)", arg=count)
+
+
 def test_answers_given_offline_arrive_once_after_the_network_returns(visitor, site):
+    visitor.page.clock.install()
     queue_id = open_page(visitor, site, PLAIN)
+    fetched_ahead(visitor)
     visitor.context.set_offline(True)
     visitor.page.keyboard.press("2")
     visitor.wait_for_status("Offline (1)")
-    visitor.page.wait_for_timeout(1500)
+    # What was fetched ahead is there, and is answered as if nothing had happened.
+    for key, text in (("1", PLAIN[1]), ("3", PLAIN[2])):
+        visitor.wait_for_text(text)
+        visitor.page.keyboard.press(key)
+    visitor.wait_for_status("Offline (3)")
+    assert visitor.page.get_attribute("main", "data-state") == "sending"
+    # Two minutes of it.
+    visitor.page.clock.fast_forward(120_000)
+    visitor.wait_for_status("Offline (3)")
     assert site.answers(queue_id) == []
     visitor.context.set_offline(False)
-    visitor.wait_for_text(PLAIN[1])
-    visitor.page.keyboard.press("1")
-    visitor.wait_for_text(PLAIN[2])
-    assert site.answers(queue_id) == [(PLAIN[0], "부정"), (PLAIN[1], "긍정")]
+    visitor.wait_for_text(PLAIN[3])
+    assert site.answers(queue_id) == [(PLAIN[0], "부정"), (PLAIN[1], "긍정"), (PLAIN[2], "중립")]
     assert visitor.page.evaluate("localStorage.length") == 0
 
 
@@ -162,7 +175,7 @@ def test_an_answer_whose_confirmation_is_lost_is_stored_once(visitor, site):
 
     visitor.page.route("**/annotation", lose_the_first_two)
     visitor.page.keyboard.press("3")
-    visitor.wait_for_text(PLAIN[1])
+    visitor.wait_for_status("Saved.")
     assert (len(sent), len(set(sent))) == (3, 1)
     assert site.answers(queue_id) == [(PLAIN[0], "중립")]
 
@@ -176,7 +189,7 @@ def test_a_killed_server_loses_nothing(visitor, site):
     visitor.wait_for_status("Offline (1)")
     site.start()
     visitor.wait_for_text(PLAIN[2])
-    assert site.answers(queue_id) == [(PLAIN[0], "긍정"), (PLAIN[1], "부정")]
+    assert site.until_answers(queue_id, 2) == [(PLAIN[0], "긍정"), (PLAIN[1], "부정")]
 
 
 def test_an_unsent_answer_survives_closing_the_page(visitor, site):
@@ -241,7 +254,8 @@ def test_a_late_answer_is_kept_and_said_to_be_extra(visitor, site):
         assert lease is not None
         from catalog.tables.labeling import LabelAssignment
 
-        held = session.query(LabelAssignment).where(LabelAssignment.queue_id == queue_id).one()
+        ours = session.query(LabelAssignment).where(LabelAssignment.queue_id == queue_id)
+        held = ours.order_by(LabelAssignment.rank).first()
         held.expires_at = site.catalog.now(session)
     with site.catalog.write() as session:
         now = site.catalog.now(session)
@@ -257,12 +271,13 @@ def test_a_late_answer_is_kept_and_said_to_be_extra(visitor, site):
 
 def test_the_lease_is_kept_while_the_page_is_open(visitor, site):
     queue_id = open_page(visitor, site, PLAIN, lease_seconds=2)
+    fetched_ahead(visitor)
     visitor.page.wait_for_timeout(4000)
     with site.catalog.write() as session:
         served = queue.next_task(
             session, now=site.catalog.now(session), queue_id=queue_id, annotator_id=site.users["mina"]
         )
-    assert served.text == PLAIN[1], "the text on the screen is not given to anybody else"
+    assert served.text == PLAIN[3], "what is on the screen, or fetched ahead of it, is not given to anybody else"
 
 
 def test_logged_out_in_another_tab_keeps_the_answer_until_the_next_login(visitor, site):
@@ -272,5 +287,5 @@ def test_logged_out_in_another_tab_keeps_the_answer_until_the_next_login(visitor
     visitor.page.keyboard.press("2")
     visitor.wait_for_status("Logged out (1)")
     visitor.context.add_cookies(cookies)
-    visitor.wait_for_text(PLAIN[1])
+    visitor.wait_for_status("Saved.")
     assert site.answers(queue_id) == [(PLAIN[0], "부정")]

@@ -35,6 +35,7 @@ class Lease:
     expires_at: datetime
     act: int
     served: Any = None
+    comes_first: bool = False
 
 
 @dataclass
@@ -55,8 +56,9 @@ class Model:
     def live(self, lease: Lease) -> bool:
         return lease.state == "accepted" or (lease.state == "leased" and lease.expires_at > self.now)
 
-    def set(self, lease: Lease, state: str, slot: int | None) -> None:
+    def set(self, lease: Lease, state: str, slot: int | None, *, comes_first: bool = False) -> None:
         self.acts += 1
+        lease.comes_first = comes_first
         lease.state, lease.slot, lease.act = state, slot, self.acts
 
     def take_slot(self, record: str) -> int | None:
@@ -81,7 +83,7 @@ class Model:
     def next(self, annotator: str, *, ahead: bool) -> Lease | str:
         held = [] if ahead else self.in_hand(annotator)
         if held:
-            lease = max(held, key=lambda one: one.act)
+            lease = min(held, key=lambda one: (not one.comes_first, -one.act if one.comes_first else one.act))
             lease.expires_at = self.now + LEASE
             return lease
         if not self.published:
@@ -118,7 +120,7 @@ class Model:
         self.answers.pop((lease.record, annotator), None)
         slot = lease.slot if lease.slot is not None else self.take_slot(lease.record)
         lease.expires_at = self.now + LEASE
-        self.set(lease, "released" if slot is None else "leased", slot)
+        self.set(lease, "released" if slot is None else "leased", slot, comes_first=True)
         return lease.record
 
     def reassign(self, record: str, to: str) -> Lease | None:
@@ -136,7 +138,7 @@ class Model:
             self.set(victim, "released", None)
         self.leases[record, to] = lease
         lease.expires_at = self.now + LEASE
-        self.set(lease, "leased", slot)
+        self.set(lease, "leased", slot, comes_first=True)
         return lease
 
     def labels(self) -> dict[str, tuple[str, int, float]]:
