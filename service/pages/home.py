@@ -21,7 +21,7 @@ NUM_RUNS_SHOWN = 12
 @router.get("/")
 def home(request: Request, catalog: Catalogued, who: Anyone) -> Response:
     """What there is, by role."""
-    sees_data = who.role != "annotator"
+    sees_data = who.role not in ("annotator", "reviewer")
     with catalog.read() as session:
         return render(
             request,

@@ -19,6 +19,11 @@ def show_label_page(request: Request, catalog: Catalogued, _who: Anyone, queue_i
     with catalog.read() as session:
         queue, dataset = queue_with_dataset(session, queue_id)
         schema = LabelSchema.from_json(queue.schema)
-        # The page needs no more of it to take answers; guidelines and examples are drawn here.
-        asked = {key: value for key, value in schema.to_json().items() if key not in ("guidelines", "examples")}
-        return render(request, "label.html", queue=queue, dataset=dataset, schema=schema, schema_json=canonical(asked))
+        return render(
+            request, "label.html", queue=queue, dataset=dataset, schema=schema, schema_json=asked_by_page(schema)
+        )
+
+
+def asked_by_page(schema: LabelSchema) -> str:
+    """What a page needs of a schema to take answers, as JSON; guidelines and examples are drawn by the server."""
+    return canonical({key: value for key, value in schema.to_json().items() if key not in ("guidelines", "examples")})

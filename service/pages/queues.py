@@ -9,10 +9,14 @@ from starlette.responses import Response
 from catalog.tables.access import User
 from catalog.tables.labeling import LabelRound
 from labeling import queue
-from service.api.access import Catalogued, Curator
+from labeling.gold import gold_scores
+from labeling.schema import LabelSchema
+from service.api.access import Catalogued, Reviewer
 from service.api.queues import queue_with_dataset
+from service.api.reviews import strategy_of
 from service.curves import CONTROL
 from service.pages.charts import Chart, Series, line_chart
+from service.pages.label import asked_by_page
 from service.pages.rendering import render
 
 router = APIRouter(prefix="/queues", include_in_schema=False)
@@ -38,7 +42,7 @@ def learning_curve(rounds: list[LabelRound]) -> Chart | None:
 
 
 @router.get("/{queue_id}")
-def show_queue(request: Request, catalog: Catalogued, _who: Curator, queue_id: str) -> Response:
+def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: str) -> Response:
     """One queue."""
     with catalog.read() as session:
         found, dataset = queue_with_dataset(session, queue_id)
@@ -58,7 +62,20 @@ def show_queue(request: Request, catalog: Catalogued, _who: Curator, queue_id: s
             rounds=rounds,
             chart=learning_curve(rounds),
             progress=progress,
+            strategy=strategy_of(session, queue_id),
+            gold=gold_scores(session, queue_id=queue_id),
             names=_names(session),
+        )
+
+
+@router.get("/{queue_id}/review")
+def show_review_page(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: str) -> Response:
+    """Texts that annotators answered differently, one at a time."""
+    with catalog.read() as session:
+        found, dataset = queue_with_dataset(session, queue_id)
+        schema = LabelSchema.from_json(found.schema)
+        return render(
+            request, "review.html", queue=found, dataset=dataset, schema=schema, schema_json=asked_by_page(schema)
         )
 
 

@@ -88,7 +88,7 @@ class ChoiceEditor extends Editor {
     super(schema, place, tools);
     this.choices = choices;
     this.buttons = choices.map((choice) => answerButton(choice, {}, (button) => this.choose(button, choice.value)));
-    this.group = element("div", { class: "labels", role: "group", "aria-labelledby": "question" }, ...this.buttons);
+    this.group = element("div", { class: choices.length > 5 && choices.every(({ name }) => name.length < 5) ? "labels points" : "labels", role: "group", "aria-labelledby": "question" }, ...this.buttons);
     place.append(this.group);
   }
 
@@ -235,10 +235,11 @@ class TextEditor extends Editor {
 
 class PairEditor extends ChoiceEditor {
   constructor(schema, place, tools) {
-    const choices = [{ name: "The left one", hotkey: "1", value: "left" }, { name: "The right one", hotkey: "2", value: "right" }];
+    const choices = [{ name: "The first", hotkey: "1", value: "first" }, { name: "The second", hotkey: "2", value: "second" }];
     if (schema.ties) choices.push({ name: "Neither is better", hotkey: "3", value: "tie" });
     super(schema, place, tools, choices);
-    this.sides = ["left", "right"].map((side) => element("p", { dir: "auto", class: "side", tabindex: "0", "aria-label": `The ${side} text` }));
+    // Not left and right: on a narrow screen one stands above the other.
+    this.sides = ["first", "second"].map((side) => element("p", { dir: "auto", class: "side", tabindex: "0", "aria-label": `The ${side} text` }));
     place.prepend(element("div", { class: "pair" }, ...this.sides.map((side) => element("section", { class: "card" }, side))));
   }
 
@@ -247,20 +248,20 @@ class PairEditor extends ChoiceEditor {
     // Which side is which must not always be the same: people favour one. It stays the same for one lease.
     this.swapped = parseInt(task.lease_id.at(-1), 16) % 2 === 1;
     const { a, b } = task.pair;
-    const [left, right] = this.swapped ? [b, a] : [a, b];
-    this.sides[0].textContent = left;
-    this.sides[1].textContent = right;
+    const [first, second] = this.swapped ? [b, a] : [a, b];
+    this.sides[0].textContent = first;
+    this.sides[1].textContent = second;
   }
 
   choose(button, side) {
     if (!this.enabled) return;
     button.classList.add("chosen");
-    this.submit(side === "tie" ? side : (side === "left") !== this.swapped ? "a" : "b");
+    this.submit(side === "tie" ? side : (side === "first") !== this.swapped ? "a" : "b");
   }
 
-  suggest(value) { super.suggest(value === "tie" ? value : (value === "a") !== this.swapped ? "left" : "right"); }
+  suggest(value) { super.suggest(value === "tie" ? value : (value === "a") !== this.swapped ? "first" : "second"); }
 
-  words(value) { return value === "tie" ? "neither is better" : (value === "a") !== this.swapped ? "the left one" : "the right one"; }
+  words(value) { return value === "tie" ? "neither is better" : (value === "a") !== this.swapped ? "the first" : "the second"; }
 }
 
 function points({ min, max, step }) {

@@ -1,0 +1,100 @@
+"""A reviewer settles disagreements by keyboard, and the lead's page says what the labels are worth."""
+
+from sqlalchemy import update
+
+from catalog.tables.base import new_id
+from catalog.tables.labeling import LabelGeneration, LabelTask
+from labeling import gold, queue
+
+
+def answered(site, texts, *values):
+    """A queue whose texts two annotators have answered: values of the first, values of the second."""
+    queue_id = site.add_queue(texts)
+    with site.catalog.write() as session:
+        session.execute(update(LabelTask).where(LabelTask.queue_id == queue_id).values(overlap=2))
+    for who, said in zip(("mina", "지훈"), values, strict=True):
+        for value in said:
+            with site.catalog.write() as session:
+                now = site.catalog.now(session)
+                served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=site.users[who])
+                given = {"lease_id": served.lease_id, "annotator_id": site.users[who], "value": value}
+                queue.submit(session, now=now, key=new_id(), seconds_spent=2.5, **given)
+    return queue_id
+
+
+def labels(site, queue_id):
+    with site.catalog.read() as session:
+        return {one.record_id: one.value for one in queue.current_labels(session, queue_id=queue_id)}
+
+
+def test_disagreements_are_settled_by_keyboard(visitor, site):
+    texts = ["<b>one</b> 배송", "two", "three"]
+    queue_id = answered(site, texts, ("긍정", "부정", "긍정"), ("부정", "부정", "중립"))
+    site.add_user(f"lead {queue_id[:4]}", "reviewer")
+    visitor.log_in(site, f"lead {queue_id[:4]}", f"/queues/{queue_id}")
+    visitor.page.get_by_role("link", name="Settle disagreements").click()
+    shown = set()
+    for _ in range(2):
+        visitor.page.wait_for_function("() => document.querySelector('main').dataset.state === 'ready'")
+        shown.add(visitor.page.inner_text("#text"))
+        assert visitor.page.locator("#opinions h3").all_inner_texts() == ["mina", "지훈"]
+        visitor.page.keyboard.press("3")
+        visitor.wait_for_status("Settled.")
+    visitor.page.wait_for_selector("#nothing:not([hidden])")
+    assert shown == {texts[0], texts[2]}
+    assert labels(site, queue_id) == {"r0": "중립", "r1": "부정", "r2": "중립"}
+    assert visitor.troubles == []
+    assert visitor.violations() == []
+
+
+def test_what_is_left_for_later_stays_and_an_annotator_sees_none_of_it(visitor, site):
+    queue_id = answered(site, ["one", "two"], ("긍정", "긍정"), ("부정", "부정"))
+    visitor.log_in(site, "mina", f"/queues/{queue_id}/review")
+    ready = "() => document.querySelector('main').dataset.state === 'ready'"
+    visitor.page.wait_for_function(ready)
+    first = visitor.page.inner_text("#text")
+    visitor.page.keyboard.press("n")
+    visitor.page.wait_for_function("first => document.getElementById('text').textContent !== first", arg=first)
+    visitor.page.fill("#note", "clear from the second sentence")
+    visitor.page.keyboard.press("Escape")
+    visitor.page.keyboard.press("1")
+    visitor.wait_for_status("Settled.")
+    visitor.page.wait_for_selector("#nothing:not([hidden])")
+    visitor.page.reload()
+    visitor.page.wait_for_function(ready)
+    assert visitor.page.inner_text("#text") == first
+    visitor.context.clear_cookies()
+    visitor.page.goto("about:blank")
+    visitor.page.goto(f"{site.url}/login?next=/queues/{queue_id}/review")
+    visitor.page.wait_for_function("() => document.activeElement.id === 'token'")
+    visitor.page.keyboard.insert_text(site.tokens["지훈"])
+    visitor.page.keyboard.press("Enter")
+    visitor.page.wait_for_function("() => document.body.innerText.includes('may not do this')")
+
+
+def test_the_leads_page_says_what_the_labels_are_worth_and_who_answers_well(visitor, site):
+    queue_id = answered(site, ["one", "two"], ("긍정",), ("부정",))
+    visitor.log_in(site, "mina", f"/queues/{queue_id}")
+    assert "this queue asks about no texts that chance drew" in visitor.page.inner_text("main")
+    worth = {
+        "num_labels": 200,
+        "num_random": 40,
+        "accuracy": {"value": 0.9, "low": 0.8, "high": 0.95},
+        "labels_for_same": {"value": 320.0, "low": 210.0, "high": None},
+        "labels_saved": {"value": 120.0, "low": 10.0, "high": None},
+        "next_gain": {"value": 0.01, "low": 0.0, "high": 0.02},
+    }
+    with site.catalog.write() as session:
+        now = site.catalog.now(session)
+        figures = {"kappa": 0.9, "changed": 0.05, "uncertainty": 0.01, "worth": worth}
+        made = {"queue_id": queue_id, "at": now, "strategy": "margin", "num_labels": 200, "figures": figures}
+        session.add(LabelGeneration(generation=1, **made))
+        items = [gold.GoldItem(record_id="r0", text="one", value="긍정")]
+        gold.add_gold(session, now=now, queue_id=queue_id, items=items)
+    visitor.page.reload()
+    told = visitor.page.inner_text("main")
+    assert "right about 90.0 % of what nobody was asked about (80.0 to 95.0 %)" in told
+    assert "About as many as 320 labels drawn at random would have been needed for that" in told
+    assert "10 to any number labels saved" in told
+    assert "0.0 to 2.0 points of accuracy" in told
+    assert "mina" in visitor.page.inner_text("section:has(h2:text-is('Known texts'))")
