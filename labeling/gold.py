@@ -9,7 +9,7 @@ from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from catalog.errors import DataError
+from catalog.errors import ConfigError, DataError
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelGold, LabelQueue, LabelTask
 from labeling.schema import LabelSchema
 from labeling.slots import ANSWERED, checked_text, open_queue, record_event, task_id_of
@@ -99,6 +99,21 @@ def add_gold(
             session, now=now, queue_id=queue_id, task_id=task_id, kind="gold", detail={"value": value, "by": by}
         )
     return len(seen)
+
+
+def ask_every(session: Session, *, now: datetime, queue_id: str, every: int, by: str | None = None) -> None:
+    """Ask about a known task every so many; 0 never.
+
+    Raises
+    ------
+    NotFoundError : no such queue. GoneError : it is closed. ConfigError : ``every`` is 1 or below 0.
+    """
+    if every < 0 or every == 1:
+        raise ConfigError(f"gold_every={every} must be 0 (none) or at least 2: others must be asked about too")
+    queue = open_queue(session, queue_id)
+    if queue.gold_every != every:
+        queue.gold_every = every
+        record_event(session, now=now, queue_id=queue_id, kind="settings", detail={"gold_every": every, "by": by})
 
 
 def due_task(session: Session, queue: LabelQueue, annotator_id: str, now: datetime) -> LabelTask | None:

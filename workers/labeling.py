@@ -240,6 +240,33 @@ def make_known(
         return gold.add_gold(session, now=catalog.now(session), queue_id=queue_id, items=items, by=by)
 
 
+def draw_known(catalog: Catalog, queue_id: str, num_records: int) -> dict[str, object]:
+    """Records that came with a label of the queue's schema and that nobody was asked about, drawn by the queue's seed.
+
+    Raises
+    ------
+    NotFoundError : no such queue. DataError : there are none; the message says what would bring some.
+    """
+    import polars as pl
+
+    from catalog.store import Store
+    from workers import curated
+
+    with catalog.read() as session:
+        found = queues.open_queue(session, queue_id)
+        schema, seed = LabelSchema.from_json(found.schema), found.seed
+        version = session.get_one(Version, found.version_id)
+        offered = set(session.scalars(select(LabelTask.record_id).where(LabelTask.queue_id == queue_id)))
+    records = curated.read_records(Store.of(catalog.settings), version)
+    fit = records.filter(pl.col("label").is_in(list(schema.classes)) & ~pl.col("id").is_in(list(offered)))
+    if fit.is_empty():
+        raise DataError(
+            "no record came with a label of this queue's schema and was not asked about; give known answers by --file"
+        )
+    drawn = fit.sample(min(num_records, fit.height), seed=seed)
+    return dict(drawn.select("id", "label").iter_rows())
+
+
 def _num_finished(session: Session, queue_id: str) -> int:
     done = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))
     return session.scalar(done) or 0

@@ -239,8 +239,8 @@ class LabelEvent(Base):
     annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
-    ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``gold`` (an answer is known), ``schema`` (it changed),
-    ``invalidated`` (the answer is none any more)."""
+    ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``gold`` (an answer is known), ``settings``,
+    ``schema`` (it changed), ``invalidated`` (the answer is none any more)."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 

@@ -49,6 +49,17 @@ def create(
             help="Finished items between two fits of the model; it is refitted sooner when none is left.",
         ),
     ] = 20,
+    random_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the tasks that chance draws: what the labels are worth shows there."),
+    ] = 0.1,
+    hidden_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the tasks with a suggestion that are served without it.")
+    ] = 0.0,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, max=10**9, help="Answers that may be spent: advice and a webhook, never an end."),
+    ] = None,
     after: Annotated[
         str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")
     ] = None,
@@ -71,6 +82,9 @@ def create(
         overlap=overlap,
         seed=seed,
         refresh_every=refresh_every,
+        random_share=0.0 if strategy == SECOND_OPINION else random_share,
+        hidden_share=hidden_share,
+        budget=budget,
         requested_by="command line",
     )
     if state == "done":
