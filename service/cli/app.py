@@ -20,6 +20,7 @@ from service.cli import (
     difficulty,
     export,
     label_errors,
+    label_exchange,
     labels,
     mapping,
     operations,
@@ -87,6 +88,7 @@ for module in (
     reports,
 ):
     module.add(app)
+label_exchange.add(labels.app)
 app.add_typer(labels.app, name="label")
 app.add_typer(quality.app, name="quality")
 
