@@ -314,7 +314,7 @@ def _unknown_labels(unknown: Counter[str], schema: LabelSchema) -> str:
         told.append(f"{name[:200]!r} ({count:,}{f', did you mean {close[0]!r}?' if close else ''})")
     more = f" and {len(unknown) - MAX_SHOWN} more" if len(unknown) > MAX_SHOWN else ""
     return (
-        f"{len(unknown)} labels of the file are none of the queue's: {', '.join(told)}{more}; the queue has "
+        f"{len(unknown)} label(s) of the file are none of the queue's: {', '.join(told)}{more}; the queue has "
         f"{', '.join(schema.names[:MAX_SHOWN])}. Nothing was imported: say what they are with --rename OLD=NEW, or add "
         "them to the schema with `winnow label schema`"
     )

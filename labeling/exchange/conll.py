@@ -100,7 +100,8 @@ class Conll(Format):
 
     def _block(self, lines: list[str], where: str) -> Item | Problem | None:
         head: dict[str, str] = {}
-        tokens, tags = [], []
+        tokens: list[str] = []
+        tags: list[str] = []
         for line in lines:
             comment = re.match(r"# (id|text) = (.*)", line) if not tokens else None
             cells = line.split("\t") if "\t" in line else line.split(" ")

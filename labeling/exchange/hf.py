@@ -153,7 +153,11 @@ def _readme(schema: LabelSchema, written: Written, num_bytes: int) -> str:
         {"name": "end", "dtype": "int64"},
         {"name": "label", "dtype": "string"},
     ]
-    kinds = {"multi_label": {"list": "string"}, "spans": {"list": span}, "rating": {"dtype": "float64"}}
+    kinds: dict[str, dict[str, Any]] = {
+        "multi_label": {"list": "string"},
+        "spans": {"list": span},
+        "rating": {"dtype": "float64"},
+    }
     value: dict[str, Any] = {"name": "value"} | kinds.get(schema.task, {"dtype": "string"})
     answer = [
         {"name": "annotator", "dtype": "string"},

@@ -113,12 +113,8 @@ class LabelStudio(Format):
                 reason = f"has no {schema.task} result"
                 yield Problem(where=f"{where}, prediction {one.get('id')}", reason=reason, raw=_alone(task, one))
             else:
-                score = one.get("score")
-                is_number = isinstance(score, int | float) and not isinstance(score, bool)
                 guesses.append(
-                    Guess(
-                        value=value, model=_words(one.get("model_version")), score=float(score) if is_number else None
-                    )
+                    Guess(value=value, model=_words(one.get("model_version")), score=_score(one.get("score")))
                 )
         record_id = ours.get("record_id")
         if answers or guesses or not _objects(task.get("annotations")):

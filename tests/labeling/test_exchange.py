@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ConfigError, DataError, NotFoundError
@@ -101,6 +101,7 @@ CASES = [(name, task) for name in FORMATS for task in SCHEMAS if holds(name, tas
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_answers_come_back_as_they_were(name, task, data, tmp_path_factory):
     given_items = data.draw(items(task))

@@ -170,7 +170,9 @@ def test_unknown_labels_are_listed_with_counts_and_nothing_is_taken(cleaned: Cat
     with pytest.raises(DataError) as refused:
         take(cleaned, queue_id, path)
     message = str(refused.value)
-    assert "2 labels of the file are none of the queue's: '긍정적' (3, did you mean '긍정'?), 'neutral' (1)" in message
+    assert (
+        "2 label(s) of the file are none of the queue's: '긍정적' (3, did you mean '긍정'?), 'neutral' (1)" in message
+    )
     assert "--rename OLD=NEW" in message
     assert stored(cleaned, queue_id) == []
     renames = {unicodedata.normalize("NFD", "긍정적"): "긍정", "neutral": "부정"}
