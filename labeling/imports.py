@@ -1,24 +1,22 @@
 """Taking in answers that were given elsewhere: append-only like all others, once however often they are imported."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from catalog.tables.base import new_id
-from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelTask
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelTask
 from labeling.answers import settle
 from labeling.queue import QueueEntry, offer_tasks
-from labeling.schema import LabelSchema
 from labeling.slots import (
     checked_text,
     free_slot,
-    lock_task,
     move,
     open_queue,
     record_event,
@@ -26,6 +24,7 @@ from labeling.slots import (
     serialize_annotator,
 )
 from labeling.tasks import canonical
+from labeling.versions import SchemaHistory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,14 +103,83 @@ def import_answers(
         by_record[one.record_id].append(one)
     entries = [QueueEntry(record_id=one, text=texts[one], utility=0.0, why=why) for one in by_record]
     task_ids = dict(zip(by_record, offer_tasks(session, queue, entries), strict=True))
+    locked = select(LabelTask.id).where(LabelTask.id.in_(task_ids.values())).order_by(LabelTask.id)
+    session.execute(locked.with_for_update(key_share=True))
+    begun = set(
+        session.scalars(
+            select(LabelAssignment.task_id).where(LabelAssignment.task_id.in_(task_ids.values())).distinct()
+        )
+    )
     taken = Taken()
-    for record_id in sorted(by_record, key=task_ids.__getitem__):
-        lock_task(session, task_ids[record_id])
-        for one in sorted(by_record[record_id], key=lambda given: (given.at or now, given.annotator_id)):
+    fresh: list[tuple[str, Imported]] = []
+    for record_id, given in by_record.items():
+        ordered = sorted(given, key=lambda one: (one.at or now, one.annotator_id))
+        once = len({one.annotator_id for one in given}) == len(given) and not any(one.retracted for one in given)
+        if task_ids[record_id] not in begun and once:
+            fresh += [(task_ids[record_id], one) for one in ordered]
+            continue
+        for one in ordered:
             _take(session, queue, task_ids[record_id], one, now, why, taken)
+    _take_fresh(session, queue, fresh, now, why, taken)
     queue.num_tasks = session.scalar(select(func.count()).where(LabelTask.queue_id == queue_id)) or 0
     session.flush()
     return taken
+
+
+def _take_fresh(
+    session: Session, queue: LabelQueue, answers: list[tuple[str, Imported]], now: datetime, why: str, taken: Taken
+) -> None:
+    """Answers to tasks that nobody has dealt with, one an annotator: nothing has to be looked up, so all at once."""
+    if not answers:
+        return
+    version = SchemaHistory.of(queue.schema).present.version
+    used: Counter[str] = Counter()
+    events, assignments, annotations = [], [], []
+    for task_id, one in answers:
+        is_late = one.late or used[task_id] >= queue.overlap
+        lease_id, annotation_id = new_id(), new_id()
+        detail = {"lease_id": lease_id, "annotation_id": annotation_id, "schema_version": version, "imported": why}
+        events.append(
+            {
+                "at": now,
+                "queue_id": queue.id,
+                "task_id": task_id,
+                "annotator_id": one.annotator_id,
+                "kind": "late" if is_late else "submitted",
+                "detail": detail,
+            }
+        )
+        assignments.append(
+            _assignment_row(queue, task_id, one.annotator_id, now, why)
+            | {"id": lease_id}
+            | ({"state": "late"} if is_late else {"state": "accepted", "slot": used[task_id]})
+        )
+        annotations.append(
+            {
+                "id": annotation_id,
+                "queue_id": queue.id,
+                "task_id": task_id,
+                "annotator_id": one.annotator_id,
+                "lease_id": lease_id,
+                "value": one.value,
+                "key": _key(queue.id, one),
+                "late": is_late,
+                "seconds_spent": one.seconds_spent,
+                "created_at": min(one.at or now, now),
+            }
+        )
+        used[task_id] += not is_late
+        taken.num_late += is_late
+    ids = session.scalars(insert(LabelEvent).returning(LabelEvent.id, sort_by_parameter_order=True), events).all()
+    for row, event_id in zip(assignments, ids, strict=True):
+        row["event_id"] = event_id
+    session.execute(insert(LabelAssignment), assignments)
+    session.execute(insert(Annotation), annotations)
+    full = [task_id for task_id, count in used.items() if count == queue.overlap]
+    session.execute(update(LabelTask).where(LabelTask.id.in_(full)).values(done=True))
+    ours = (LabelEntry.queue_id == queue.id, LabelEntry.generation == queue.generation, LabelEntry.task_id.in_(full))
+    session.execute(update(LabelEntry).where(*ours).values(done=True))
+    taken.num_new += len(answers)
 
 
 def _take(
@@ -127,7 +195,7 @@ def _take(
         if stored.key == key or same:
             taken.num_repeated += 1
             return
-    lease = _assignment(session, queue, task_id, one.annotator_id, now, why)
+    lease, is_new = _assignment(session, queue, task_id, one.annotator_id, now, why)
     current = next((stored for stored in earlier if stored.retracted is None), None)
     over = one.retracted or ("superseded" if current is not None and current.created_at > at else None)
     slot = None
@@ -154,10 +222,10 @@ def _take(
     )
     session.add(annotation)
     session.flush()
-    version = LabelSchema.from_json(queue.schema).version
+    version = SchemaHistory.of(queue.schema).present.version
     detail = {"annotation_id": annotation.id, "schema_version": version, "imported": why}
     if over is not None:
-        record_event(
+        event_id = record_event(
             session,
             now=now,
             queue_id=queue.id,
@@ -166,6 +234,9 @@ def _take(
             kind="imported",
             detail={"lease_id": lease.id, **detail},
         )
+        if is_new:
+            lease.event_id = event_id
+            session.flush()
         taken.num_history += 1
         return
     state, kind = ("late", "late") if slot is None else ("accepted", "submitted")
@@ -177,32 +248,36 @@ def _take(
 
 def _assignment(
     session: Session, queue: LabelQueue, task_id: str, annotator_id: str, now: datetime, why: str
-) -> LabelAssignment:
-    """The annotator's row for the task; a new one is of a task that was given back."""
+) -> tuple[LabelAssignment, bool]:
+    """The annotator's row for the task, and whether it is new: then as of a task that was given back."""
     found = session.scalars(
         select(LabelAssignment).where(LabelAssignment.task_id == task_id, LabelAssignment.annotator_id == annotator_id),
         execution_options={"populate_existing": True},
     ).first()
     if found is not None:
-        return found
-    made = LabelAssignment(
-        id=new_id(),
-        queue_id=queue.id,
-        task_id=task_id,
-        annotator_id=annotator_id,
-        overlap=queue.overlap,
-        slot=None,
-        state="released",
-        generation=queue.generation,
-        rank=0,
-        utility=0.0,
-        why=why,
-        expires_at=now,
-        event_id=0,
-    )
+        return found, False
+    made = LabelAssignment(**_assignment_row(queue, task_id, annotator_id, now, why))
     session.add(made)
-    move(session, made, now, state="released", slot=None, kind="imported", detail={"from": why})
-    return made
+    session.flush()
+    return made, True
+
+
+def _assignment_row(queue: LabelQueue, task_id: str, annotator_id: str, now: datetime, why: str) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "queue_id": queue.id,
+        "task_id": task_id,
+        "annotator_id": annotator_id,
+        "overlap": queue.overlap,
+        "slot": None,
+        "state": "released",
+        "generation": queue.generation,
+        "rank": 0,
+        "utility": 0.0,
+        "why": why,
+        "expires_at": now,
+        "event_id": 0,
+    }
 
 
 def _key(queue_id: str, one: Imported) -> str:

@@ -206,7 +206,8 @@ class LabelEvent(Base):
     annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
-    ``closed``, ``reopened``, ``schema`` (it changed), ``invalidated`` (the answer is none any more)."""
+    ``closed``, ``reopened``, ``schema`` (it changed), ``invalidated`` (the answer is none any more),
+    ``imported`` (as history; one that counts is ``submitted`` or ``late``)."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 

@@ -162,12 +162,11 @@ def _task(number: int, item: Item, schema: LabelSchema, text_key: str) -> dict[s
     text = item.text or ""
     if schema.task == "pairwise":
         pair = split_pair(text)
-        data: dict[str, Any] = {"a": pair["a"], "b": pair["b"]} | (
-            {} if pair["prompt"] is None else {text_key: pair["prompt"]}
-        )
+        # The labeling config shows a text above both, so there must be one.
+        data: dict[str, Any] = {"a": pair["a"], "b": pair["b"], text_key: pair["prompt"] or ""}
+        data[OURS] = {"record_id": item.record_id, "prompt": pair["prompt"] is not None}
     else:
-        data = {text_key: text}
-    data[OURS] = {"record_id": item.record_id}
+        data = {text_key: text, OURS: {"record_id": item.record_id}}
     annotations = []
     for place, one in enumerate(item.answers, 1):
         annotation: dict[str, Any] = {
@@ -319,7 +318,9 @@ def _text_of(data: dict[str, Any], schema: LabelSchema, key: str) -> str | None:
     a, b, prompt = data.get("a"), data.get("b"), data.get(key)
     if not isinstance(a, str) or not isinstance(b, str):
         return None
-    return pair_text(a, b, prompt if isinstance(prompt, str) else None)
+    ours = data.get(OURS)
+    has_prompt = isinstance(prompt, str) and not (isinstance(ours, dict) and ours.get("prompt") is False)
+    return pair_text(a, b, prompt if has_prompt else None)
 
 
 def _given(one: dict[str, Any], value: Any) -> Given:
