@@ -64,6 +64,7 @@ __all__ = [
     "invalid_answers",
     "labels_of_record",
     "next_task",
+    "offer_tasks",
     "open_queue",
     "progress",
     "publish_generation",
@@ -235,8 +236,7 @@ def publish_generation(
     session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
     queue = open_queue(session, queue_id)
     generation = queue.generation + 1
-    ids = _task_ids(queue_id, entries)
-    _insert_tasks(session, queue, ids, entries)
+    ids = offer_tasks(session, queue, entries)
     done = set(session.scalars(select(LabelTask.id).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))))
     rows = (
         {
@@ -390,6 +390,18 @@ def find_queue(session: Session, *, dataset_id: str, name: str | None = None) ->
     if len(fitting) > 1:
         raise ConfigError(f"the dataset has several label queues; name one of {', '.join(q.name for q in fitting)}")
     return fitting[0]
+
+
+def offer_tasks(session: Session, queue: LabelQueue, entries: Sequence[QueueEntry]) -> list[str]:
+    """Make a task of every record that has none yet; the ids of all, in order.
+
+    Raises
+    ------
+    DataError : a record occurs twice, a utility is not finite, or a text is one that databases refuse.
+    """
+    ids = _task_ids(queue.id, entries)
+    _insert_tasks(session, queue, ids, entries)
+    return ids
 
 
 def _task_ids(queue_id: str, entries: Sequence[QueueEntry]) -> list[str]:

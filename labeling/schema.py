@@ -236,7 +236,11 @@ def _build(document: object) -> LabelSchema:
     version = str(given.pop("version", 1))
     if not version.isascii() or not version.isdigit():
         raise ConfigError(f"label schema: version={version!r} must be a whole number from 1 up")
-    chosen = {key: _option(key, given.pop(key), wanted) for key, wanted in options.items() if key in given}
+    chosen = {
+        key: option_value(f"label schema: {key}", given.pop(key), wanted)
+        for key, wanted in options.items()
+        if key in given
+    }
     texts = {key: _text(value, f"label schema: {key}") for key, value in given.items()}
     return LabelSchema(
         labels=tuple(_label(one) for one in labels or []),
@@ -247,9 +251,18 @@ def _build(document: object) -> LabelSchema:
     )
 
 
-def _option(name: str, value: Any, wanted: Any) -> Any:
-    """An option as its field has it: YAML leaves numbers and truth as text, JSON does not."""
-    where = f"label schema: {name}"
+def option_value(where: str, value: Any, wanted: Any) -> Any:
+    """An option as its field has it: YAML and the command line leave numbers and truth as text, JSON does not.
+
+    Parameters
+    ----------
+    where : what it is called in messages.
+    wanted : type of the field: one of bool, int, float and str, or that or None.
+
+    Raises
+    ------
+    ConfigError : it is none of that type.
+    """
     kinds = get_args(wanted) or (wanted,)
     if value is None and type(None) in kinds:
         return None

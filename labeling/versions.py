@@ -5,8 +5,10 @@ the versions since: kept, under new names, or no longer an answer. A queue keeps
 one, so nothing has to be rebuilt.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -152,17 +154,14 @@ def _mapped(change: SchemaChange, old: LabelSchema, new: LabelSchema, value: Any
 class SchemaHistory:
     """The schemas that a queue had, oldest first, the present one last."""
 
-    schemas: list[LabelSchema]
+    schemas: tuple[LabelSchema, ...]
+    _changes: tuple[SchemaChange, ...]
     _known: dict[tuple[int, str, str], Mapped] = field(default_factory=dict)
-    _changes: list[SchemaChange] = field(default_factory=list)
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> "SchemaHistory":
         """From what a queue stores as its schema."""
-        found = [LabelSchema.from_json(one) for one in (*stored.get(EARLIER, ()), stored)]
-        history = cls(found)
-        history._changes = [changes(one, other) for one, other in pairwise(found)]
-        return history
+        return cls(*_parsed(json.dumps(stored)))
 
     @property
     def present(self) -> LabelSchema:
@@ -217,6 +216,14 @@ class SchemaHistory:
         if not reads_text:
             self._known[key] = found
         return found
+
+
+@lru_cache(maxsize=128)
+def _parsed(stored: str) -> tuple[tuple[LabelSchema, ...], tuple[SchemaChange, ...]]:
+    """Every answer is checked by a schema, and to build one takes longer than to look it up by its text."""
+    document = json.loads(stored)
+    found = tuple(LabelSchema.from_json(one) for one in (*document.get(EARLIER, ()), document))
+    return found, tuple(changes(one, other) for one, other in pairwise(found))
 
 
 def appended(stored: dict[str, Any], schema: LabelSchema) -> dict[str, Any]:

@@ -6,23 +6,25 @@ from typing import Any
 import polars as pl
 
 from catalog.errors import DataError
-from catalog.store import StoredFile
-from catalog.tables.datasets import Dataset, Version
+from catalog.store import Store, StoredFile
+from catalog.tables.datasets import Version
 from curation.sources.conversations import STYLES, Style, TurnsError, contents, rendered
 from curation.sources.nested import names
 from labeling.schema import LabelSchema
 from labeling.tasks.pairwise import Pairwise, pair_text
 from workers import manifests
-from workers.execution import UnitContext
 
 CHAT = STYLES["openai"]
 
 
-def served_texts(unit: UnitContext, version: Version, schema: LabelSchema, records: pl.DataFrame) -> pl.Series:
+def served_texts(
+    store: Store, version: Version, text_column: str, schema: LabelSchema, records: pl.DataFrame
+) -> pl.Series:
     """What is shown of each record, null where it has not both columns of a pair.
 
     Parameters
     ----------
+    text_column : of the dataset.
     records : as ``curated.read_records`` gives them.
 
     Raises
@@ -32,14 +34,12 @@ def served_texts(unit: UnitContext, version: Version, schema: LabelSchema, recor
     kind = schema.kind
     if not isinstance(kind, Pairwise):
         return records["text"]
-    with unit.catalog.read() as session:
-        text_column = session.get_one(Dataset, version.dataset_id).text_column
     served: list[str | None] = []
     seen: set[str] = {text_column}
     texts = iter(records["text"])
-    for entry in manifests.read(unit.store, version)["shards"]:
-        rows = unit.store.read_frame(StoredFile.from_json(entry["selection"]), ["row"])["row"]
-        fields = unit.store.read_frame(StoredFile.from_json(entry["data"]), ["fields"])["fields"][rows]
+    for entry in manifests.read(store, version)["shards"]:
+        rows = store.read_frame(StoredFile.from_json(entry["selection"]), ["row"])["row"]
+        fields = store.read_frame(StoredFile.from_json(entry["data"]), ["fields"])["fields"][rows]
         style = STYLES[entry["turns"]] if "turns" in entry else CHAT
         for one in fields:
             row = json.loads(one) if one else {}

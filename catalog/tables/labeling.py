@@ -240,7 +240,8 @@ class LabelEvent(Base):
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
     ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``gold`` (an answer is known), ``settings``,
-    ``schema`` (it changed), ``invalidated`` (the answer is none any more)."""
+    ``schema`` (it changed), ``invalidated`` (the answer is none any more), ``imported`` (as history; one that counts is
+    ``submitted`` or ``late``)."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 

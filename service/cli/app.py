@@ -20,6 +20,7 @@ from service.cli import (
     difficulty,
     export,
     label_errors,
+    label_exchange,
     label_lead,
     labels,
     mapping,
@@ -88,6 +89,7 @@ for module in (
     reports,
 ):
     module.add(app)
+label_exchange.add(labels.app)
 label_lead.add(labels.app)
 app.add_typer(labels.app, name="label")
 app.add_typer(quality.app, name="quality")

@@ -67,7 +67,7 @@ def create(
 ) -> None:
     """Open a queue over the curated records and print the page where annotators answer."""
     catalog = workspace()
-    document = _read_schema(schema)
+    document = read_schema(schema)
     check_fit(strategy, parse_schema(document))
     if after is not None:
         config = {"schema": document, "name": name, "strategy": strategy, "overlap": overlap}
@@ -120,7 +120,7 @@ def review(
             labels = suspects.labels_judged(run)
         asked = rehearsal.oracle_schema(labels)
     else:
-        asked = parse_schema(_read_schema(schema))
+        asked = parse_schema(read_schema(schema))
     queue_id, run_id, state = open_queue(
         catalog,
         dataset=dataset,
@@ -161,7 +161,13 @@ def close(
     say(f"queue {name!r} of {dataset!r} is closed")
 
 
-def _read_schema(path: Path) -> str:
+def read_schema(path: Path) -> str:
+    """The text of a schema file.
+
+    Raises
+    ------
+    ConfigError : there is none, or it is not UTF-8.
+    """
     if not path.is_file():
         raise ConfigError(f"--schema {path} is no file; make one: printf '{EXAMPLE_SCHEMA}\\n' > labels.yaml")
     try:

@@ -19,7 +19,9 @@ from curation.pii import KINDS
 from curation.quality import SCORERS
 from curation.rules import RULES
 from curation.sources import READERS
+from labeling.exchange import FORMATS
 from labeling.strategies import STRATEGIES
+from labeling.tasks import TASKS
 from service.cli.app import app
 from training.attention import ATTENTION
 from training.backbones import BACKBONES
@@ -33,7 +35,8 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, PACING, ATTENTION,
+    RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TASKS,
+    FORMATS, PACING, ATTENTION,
     FEEDFORWARD, OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip

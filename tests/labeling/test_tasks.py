@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 import regex
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from catalog.errors import ConfigError, DataError
@@ -92,6 +92,7 @@ json_values = st.recursive(
 
 
 @pytest.mark.parametrize("task", SCHEMAS)
+@settings(max_examples=50)
 @given(value=json_values, text=texts)
 def test_any_json_is_a_normal_form_or_refused_in_few_words(task, value, text):
     schema = parse_schema(SCHEMAS[task])

@@ -9,7 +9,7 @@ import polars as pl
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from catalog.tables.datasets import Version
+from catalog.tables.datasets import Dataset, Version
 from catalog.tables.labeling import LabelGeneration, LabelQueue, LabelRound
 from labeling import queue as queues
 from labeling.candidates import Candidates
@@ -105,6 +105,7 @@ def _choose(unit: UnitContext) -> UnitResult:
     with unit.catalog.read() as session:
         found = session.get_one(LabelQueue, config["queue"])
         version = session.get_one(Version, unit.claim.version_id)
+        text_column = session.get_one(Dataset, version.dataset_id).text_column
         schema = LabelSchema.from_json(found.schema)
         answers = {one.record_id: one.value for one in queues.current_labels(session, queue_id=found.id)}
         arrivals = queues.arrivals(session, queue_id=found.id)
@@ -114,7 +115,7 @@ def _choose(unit: UnitContext) -> UnitResult:
         taken = queues.taken_records(session, now=now, queue_id=found.id)
         seed, strategy, generation = found.seed, found.strategy, found.generation
     records = curated.read_records(unit.store, version)
-    records = records.with_columns(served=served_texts(unit, version, schema, records))
+    records = records.with_columns(served=served_texts(unit.store, version, text_column, schema, records))
     vectors = curated.read_embeddings(unit.store, version)
     unit.progress(0, records.height)
     began = time.perf_counter()

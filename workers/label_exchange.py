@@ -1,0 +1,344 @@
+"""Answers out of a queue and into one, in the formats of ``labeling.exchange``."""
+
+import json
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from catalog.database import Catalog
+from catalog.errors import DataError
+from catalog.store import Store
+from catalog.tables.access import User
+from catalog.tables.datasets import Dataset, Version
+from catalog.tables.labeling import Annotation, LabelQueue, LabelTask
+from labeling import queue as queues
+from labeling.exchange import Format, Given, Item, Problem, Written
+from labeling.exchange.conll import aligned
+from labeling.exchange.jsonl import as_json
+from labeling.graphemes import snapped
+from labeling.imports import Imported, Taken, import_answers
+from labeling.schema import LabelSchema
+from labeling.tasks import canonical
+from workers import curated
+from workers.pairs import served_texts
+
+CHUNK_ANSWERS = 500
+"""Answers of one transaction: annotators wait for no more."""
+MAX_SHOWN = 20
+
+
+def export_answers(session: Session, queue: LabelQueue, path: Path, format_: Format) -> Written:
+    """Write a queue's answers, records in the order of their ids.
+
+    Annotators go by the name of their account where they have one. Answers that a later schema does not allow any more
+    are left out, and counted.
+    """
+    schema = LabelSchema.from_json(queue.schema)
+    names = {row[0]: row[1] for row in session.execute(select(User.id, User.name))}
+    answers: dict[str, list[Given]] = defaultdict(list)
+    for one in queues.current_answers(session, queue):
+        answers[one.record_id].append(
+            Given(
+                annotator=names.get(one.annotator_id, one.annotator_id),
+                value=one.value,
+                at=one.created_at,
+                seconds_spent=one.seconds_spent,
+                late=one.late,
+            )
+        )
+    if format_.keeps_retracted:
+        for record_id, given in _retracted(session, queue, names):
+            answers[record_id].append(given)
+    written = format_.write(path, _items(session, queue, answers), schema)
+    if gone := len(queues.invalid_answers(session, queue)):
+        written.changed["answers that the present schema does not allow left out"] += gone
+    return written
+
+
+def _retracted(session: Session, queue: LabelQueue, names: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
+    query = (
+        select(Annotation, LabelTask.record_id)
+        .join(LabelTask, LabelTask.id == Annotation.task_id)
+        .where(Annotation.queue_id == queue.id, Annotation.retracted.is_not(None))
+    )
+    for one, record_id in session.execute(query):
+        yield (
+            record_id,
+            Given(
+                annotator=names.get(one.annotator_id, one.annotator_id),
+                value=one.value,
+                at=one.created_at,
+                seconds_spent=one.seconds_spent,
+                late=one.late,
+                retracted=one.retracted,
+            ),
+        )
+
+
+def _items(session: Session, queue: LabelQueue, answers: Mapping[str, list[Given]]) -> Iterator[Item]:
+    together = {one.record_id: one for one in queues.current_labels(session, queue_id=queue.id)}
+    tasks = (
+        select(LabelTask.record_id, LabelTask.text)
+        .where(LabelTask.queue_id == queue.id)
+        .order_by(LabelTask.record_id)
+        .execution_options(yield_per=1_000)
+    )
+    for record_id, text in session.execute(tasks):
+        if record_id not in answers:
+            continue
+        taken = together.get(record_id)
+        yield Item(
+            record_id=record_id,
+            text=text,
+            answers=tuple(sorted(answers[record_id], key=lambda one: (str(one.at), one.annotator))),
+            value=taken.value if taken else None,
+            confidence=taken.agreement if taken else None,
+            num_votes=taken.num_votes if taken else 0,
+        )
+
+
+@dataclass(kw_only=True)
+class Import:
+    """What an import found and did.
+
+    Parameters
+    ----------
+    aside : what was not taken, a line each with the reason, as ``Jsonl`` reads it again where it is an item.
+    reasons : how many of those, by reason.
+    num_snapped : spans widened to whole characters.
+    """
+
+    num_items: int = 0
+    num_answers: int = 0
+    num_predictions: int = 0
+    num_snapped: int = 0
+    taken: Taken = field(default_factory=Taken)
+    aside: list[dict[str, Any]] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def set_aside(self, reason: str, what: dict[str, Any], where: str) -> None:
+        """Keep something that is not taken, and count why."""
+        self.aside.append({"reason": reason, "where": where} | what)
+        self.reasons[reason.split(":", maxsplit=1)[0]] += 1
+
+
+def import_file(
+    catalog: Catalog, *, queue_id: str, path: Path, format_: Format, renames: Mapping[str, str] | None = None
+) -> Import:
+    """Read a file and take its answers into a queue; what is not taken is kept in the result, with the reason.
+
+    Records are matched by id, else by their exact text, else (tokens without a text) by their characters but for white
+    space. Taken again, the same answers are there already. Interrupted, the same call goes on.
+
+    Parameters
+    ----------
+    renames : labels of the file and what they are called in the queue's schema.
+
+    Raises
+    ------
+    DataError : labels that the schema does not have, with how often each occurs; nothing is taken then. Or the file as
+        a whole is none of this format.
+    """
+    with catalog.read() as session:
+        queue = queues.open_queue(session, queue_id)
+        schema = LabelSchema.from_json(queue.schema)
+        version = session.get_one(Version, queue.version_id)
+        text_column = session.get_one(Dataset, queue.dataset_id).text_column
+        accounts = {row[0]: row[1] for row in session.execute(select(User.name, User.id))}
+    store = Store.of(catalog.settings)
+    records = curated.read_records(store, version)
+    served = served_texts(store, version, text_column, schema, records)
+    known = _Records({one: text for one, text in zip(records["id"], served, strict=True) if text is not None})
+    found = Import()
+    named = {unicodedata.normalize("NFC", old): new for old, new in (renames or {}).items()}
+    answers: list[Imported] = []
+    unknown: Counter[str] = Counter()
+    for item in format_.read(path, schema):
+        if isinstance(item, Problem):
+            found.set_aside(item.reason, {"raw": item.raw}, item.where)
+            continue
+        found.num_items += 1
+        answers += _of_item(item, known, schema, named, accounts, unknown, found)
+    if unknown:
+        raise DataError(_unknown_labels(unknown, schema))
+    answers.sort(key=lambda one: one.record_id)
+    for chunk in _chunks(answers):
+        with catalog.write() as session:
+            told = import_answers(
+                session,
+                now=catalog.now(session),
+                queue_id=queue_id,
+                answers=chunk,
+                texts=known.texts,
+                source=path.name,
+            )
+        for name in ("num_new", "num_late", "num_history", "num_repeated"):
+            setattr(found.taken, name, getattr(found.taken, name) + getattr(told, name))
+    return found
+
+
+class _Records:
+    """The records that a queue may ask about, by id, by text, and by the characters of their texts."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.texts = texts
+        self._by_text: dict[str, str] = {}
+        self._by_characters: dict[str, str] | None = None
+        for record_id in sorted(texts, reverse=True):
+            self._by_text[texts[record_id]] = record_id
+
+    def find(self, item: Item) -> str | None:
+        """The record that an item is about, of equal texts the one with the smallest id; None if it is none here."""
+        if item.record_id in self.texts:
+            return item.record_id
+        if item.text is not None:
+            return self._by_text.get(item.text)
+        if item.tokens is None:
+            return None
+        if self._by_characters is None:
+            self._by_characters = {_squeezed(text): record_id for text, record_id in self._by_text.items()}
+        return self._by_characters.get(_squeezed("".join(item.tokens)))
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _of_item(
+    item: Item,
+    known: _Records,
+    schema: LabelSchema,
+    renames: dict[str, str],
+    accounts: Mapping[str, str],
+    unknown: Counter[str],
+    found: Import,
+) -> Iterator[Imported]:
+    found.num_answers += len(item.answers)
+    found.num_predictions += len(item.guesses)
+    record_id = known.find(item)
+    if record_id is None:
+        found.set_aside("no record of that id or text", as_json(item), item.where)
+        return
+    text = known.texts[record_id]
+    if schema.kind.reads_text and item.text is not None and item.text != text:
+        found.set_aside("the record's text is another now", as_json(item), item.where)
+        return
+    if item.guesses:
+        # There is no place yet for what models think before people answer.
+        told = replace(item, record_id=record_id, answers=(), num_votes=0)
+        found.set_aside("predictions are not kept yet", as_json(told), item.where)
+    for one in item.answers:
+        value = _with_offsets(one.value, item, text)
+        value = _renamed(value, renames, schema)
+        strange = [name for name in _labels_of(value) if name not in schema.names] if schema.names else []
+        unknown.update(strange)
+        if strange:
+            continue
+        value, num_snapped = _whole_characters(value, text) if schema.kind.reads_text else (value, 0)
+        try:
+            checked = schema.validate(value, text)
+        except DataError as error:
+            told = replace(item, record_id=record_id, answers=(one,), guesses=(), num_votes=0)
+            found.set_aside(f"not allowed by the schema: {error}", as_json(told), item.where)
+            continue
+        found.num_snapped += num_snapped
+        yield Imported(
+            record_id=record_id,
+            annotator_id=accounts.get(one.annotator, one.annotator),
+            value=checked,
+            at=one.at,
+            seconds_spent=one.seconds_spent,
+            late=one.late,
+            retracted=one.retracted,
+        )
+
+
+def _with_offsets(value: Any, item: Item, text: str) -> Any:
+    """Spans over tokens as spans over characters."""
+    if item.tokens is None:
+        return value
+    bounds = aligned(item.tokens, text)
+    if bounds is None:
+        # Refused by the schema, with the rest of the message.
+        return f"tokens {' '.join(item.tokens)[:100]!r}, which are not those of the text"
+    return [{**one, "start": bounds[one["start"]][0], "end": bounds[one["end"] - 1][1]} for one in value]
+
+
+def _labels_of(value: Any) -> list[str]:
+    """Names in an answer that may have any form."""
+    some = value if isinstance(value, list) else [value]
+    names = [one.get("label") if isinstance(one, dict) else one for one in some]
+    return [unicodedata.normalize("NFC", name.strip()) for name in names if isinstance(name, str)]
+
+
+def _renamed(value: Any, renames: Mapping[str, str], schema: LabelSchema) -> Any:
+    if not schema.names:
+        return value
+
+    def renamed(name: Any) -> Any:
+        return renames.get(unicodedata.normalize("NFC", name.strip()), name) if isinstance(name, str) else name
+
+    if isinstance(value, list):
+        return [{**one, "label": renamed(one.get("label"))} if isinstance(one, dict) else renamed(one) for one in value]
+    return renamed(value)
+
+
+def _whole_characters(value: Any, text: str) -> tuple[Any, int]:
+    """Spans widened to whole characters, and how many were."""
+    if not isinstance(value, list):
+        return value, 0
+    num_snapped = 0
+    wide = []
+    for one in value:
+        start, end = (one.get("start"), one.get("end")) if isinstance(one, dict) else (None, None)
+        if type(start) is int and type(end) is int and 0 <= start < end <= len(text):
+            first, last = snapped(text, start, end)
+            num_snapped += (first, last) != (start, end)
+            wide.append({**one, "start": first, "end": last})
+        else:
+            wide.append(one)
+    return wide, num_snapped
+
+
+def _unknown_labels(unknown: Counter[str], schema: LabelSchema) -> str:
+    told = []
+    for name, count in unknown.most_common(MAX_SHOWN):
+        close = get_close_matches(name[:200], schema.names, n=1, cutoff=0.5)
+        told.append(f"{name[:200]!r} ({count:,}{f', did you mean {close[0]!r}?' if close else ''})")
+    more = f" and {len(unknown) - MAX_SHOWN} more" if len(unknown) > MAX_SHOWN else ""
+    return (
+        f"{len(unknown)} label(s) of the file are none of the queue's: {', '.join(told)}{more}; the queue has "
+        f"{', '.join(schema.names[:MAX_SHOWN])}. Nothing was imported: say what they are with --rename OLD=NEW, or add "
+        "them to the schema with `winnow label schema`"
+    )
+
+
+def _chunks(answers: list[Imported]) -> Iterator[list[Imported]]:
+    """Some answers at a time, all of a record together."""
+    chunk: list[Imported] = []
+    for one in answers:
+        if len(chunk) >= CHUNK_ANSWERS and one.record_id != chunk[-1].record_id:
+            yield chunk
+            chunk = []
+        chunk.append(one)
+    if chunk:
+        yield chunk
+
+
+def write_aside(path: Path, found: Import) -> None:
+    """Write what was not taken, a line each."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for one in found.aside:
+            try:
+                line = canonical(one)
+            except ValueError:
+                # A number that JSON has no word for.
+                line = json.dumps(one | {"raw": repr(one.get("raw"))}, ensure_ascii=False, sort_keys=True, default=repr)
+            file.write(line + "\n")
