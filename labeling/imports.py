@@ -110,18 +110,23 @@ def import_answers(
             select(LabelAssignment.task_id).where(LabelAssignment.task_id.in_(task_ids.values())).distinct()
         )
     )
+    # Tasks that are known have slots of their own number.
+    special = begun | set(
+        session.scalars(select(LabelTask.id).where(LabelTask.id.in_(task_ids.values()), LabelTask.gold.is_(True)))
+    )
     taken = Taken()
     fresh: list[tuple[str, Imported]] = []
     for record_id, given in by_record.items():
         ordered = sorted(given, key=lambda one: (one.at or now, one.annotator_id))
         once = len({one.annotator_id for one in given}) == len(given) and not any(one.retracted for one in given)
-        if task_ids[record_id] not in begun and once:
+        if task_ids[record_id] not in special and once:
             fresh += [(task_ids[record_id], one) for one in ordered]
             continue
         for one in ordered:
             _take(session, queue, task_ids[record_id], one, now, why, taken)
     _take_fresh(session, queue, fresh, now, why, taken)
-    queue.num_tasks = session.scalar(select(func.count()).where(LabelTask.queue_id == queue_id)) or 0
+    offered = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.gold.is_(False))
+    queue.num_tasks = session.scalar(offered) or 0
     session.flush()
     return taken
 
@@ -138,7 +143,8 @@ def _take_fresh(
     for task_id, one in answers:
         is_late = one.late or used[task_id] >= queue.overlap
         lease_id, annotation_id = new_id(), new_id()
-        detail = {"lease_id": lease_id, "annotation_id": annotation_id, "schema_version": version, "imported": why}
+        held = {"state": "late", "slot": None} if is_late else {"state": "accepted", "slot": used[task_id]}
+        detail = {"lease_id": lease_id, **held, "annotation_id": annotation_id, "imported": why}
         events.append(
             {
                 "at": now,
@@ -149,11 +155,7 @@ def _take_fresh(
                 "detail": detail,
             }
         )
-        assignments.append(
-            _assignment_row(queue, task_id, one.annotator_id, now, why)
-            | {"id": lease_id}
-            | ({"state": "late"} if is_late else {"state": "accepted", "slot": used[task_id]})
-        )
+        assignments.append(_assignment_row(queue, task_id, one.annotator_id, now, why) | {"id": lease_id} | held)
         annotations.append(
             {
                 "id": annotation_id,
@@ -162,6 +164,8 @@ def _take_fresh(
                 "annotator_id": one.annotator_id,
                 "lease_id": lease_id,
                 "value": one.value,
+                "schema_version": version,
+                "origin": "import",
                 "key": _key(queue.id, one),
                 "late": is_late,
                 "seconds_spent": one.seconds_spent,
@@ -207,12 +211,15 @@ def _take(
                 if lease.slot is not None
                 else free_slot(session, task_id, lease.annotator_id, lease.overlap, now)
             )
+    version = SchemaHistory.of(queue.schema).present.version
     annotation = Annotation(
         queue_id=queue.id,
         task_id=task_id,
         annotator_id=one.annotator_id,
         lease_id=lease.id,
         value=one.value,
+        schema_version=version,
+        origin="import",
         key=key,
         late=slot is None if over is None else one.late,
         retracted=over,
@@ -222,8 +229,7 @@ def _take(
     )
     session.add(annotation)
     session.flush()
-    version = SchemaHistory.of(queue.schema).present.version
-    detail = {"annotation_id": annotation.id, "schema_version": version, "imported": why}
+    detail = {"annotation_id": annotation.id, "imported": why}
     if over is not None:
         event_id = record_event(
             session,
@@ -232,7 +238,7 @@ def _take(
             task_id=task_id,
             annotator_id=one.annotator_id,
             kind="imported",
-            detail={"lease_id": lease.id, **detail},
+            detail={"lease_id": lease.id, **({"state": lease.state, "slot": lease.slot} if is_new else {}), **detail},
         )
         if is_new:
             lease.event_id = event_id
@@ -256,7 +262,8 @@ def _assignment(
     ).first()
     if found is not None:
         return found, False
-    made = LabelAssignment(**_assignment_row(queue, task_id, annotator_id, now, why))
+    overlap = session.get_one(LabelTask, task_id).overlap
+    made = LabelAssignment(**_assignment_row(queue, task_id, annotator_id, now, why) | {"overlap": overlap})
     session.add(made)
     session.flush()
     return made, True

@@ -25,6 +25,7 @@ from labeling.exchange.jsonl import as_json
 from labeling.graphemes import snapped
 from labeling.imports import Imported, Taken, import_answers
 from labeling.schema import LabelSchema
+from labeling.suggestions import Suggestion, add_suggestions
 from labeling.tasks import canonical
 from workers import curated
 from workers.pairs import served_texts
@@ -112,12 +113,14 @@ class Import:
     ----------
     aside : what was not taken, a line each with the reason, as ``Jsonl`` reads it again where it is an item.
     reasons : how many of those, by reason.
+    num_suggestions : predictions that are shown to annotators, but for the share that the queue hides.
     num_snapped : spans widened to whole characters.
     """
 
     num_items: int = 0
     num_answers: int = 0
     num_predictions: int = 0
+    num_suggestions: int = 0
     num_snapped: int = 0
     taken: Taken = field(default_factory=Taken)
     aside: list[dict[str, Any]] = field(default_factory=list)
@@ -159,6 +162,7 @@ def import_file(
     found = Import()
     named = {unicodedata.normalize("NFC", old): new for old, new in (renames or {}).items()}
     answers: list[Imported] = []
+    guesses: list[Suggestion] = []
     unknown: Counter[str] = Counter()
     for item in format_.read(path, schema):
         if isinstance(item, Problem):
@@ -166,6 +170,7 @@ def import_file(
             continue
         found.num_items += 1
         answers += _of_item(item, known, schema, named, accounts, unknown, found)
+        guesses += _guesses(item, known, schema, named, unknown, found)
     if unknown:
         raise DataError(_unknown_labels(unknown, schema))
     answers.sort(key=lambda one: one.record_id)
@@ -181,6 +186,10 @@ def import_file(
             )
         for name in ("num_new", "num_late", "num_history", "num_repeated"):
             setattr(found.taken, name, getattr(found.taken, name) + getattr(told, name))
+    if guesses:
+        with catalog.write() as session:
+            now = catalog.now(session)
+            found.num_suggestions = add_suggestions(session, now=now, queue_id=queue_id, suggestions=guesses)
     return found
 
 
@@ -230,10 +239,6 @@ def _of_item(
     if schema.kind.reads_text and item.text is not None and item.text != text:
         found.set_aside("the record's text is another now", as_json(item), item.where)
         return
-    if item.guesses:
-        # There is no place yet for what models think before people answer.
-        told = replace(item, record_id=record_id, answers=(), num_votes=0)
-        found.set_aside("predictions are not kept yet", as_json(told), item.where)
     for one in item.answers:
         value = _with_offsets(one.value, item, text)
         value = _renamed(value, renames, schema)
@@ -258,6 +263,34 @@ def _of_item(
             late=one.late,
             retracted=one.retracted,
         )
+
+
+def _guesses(
+    item: Item,
+    known: _Records,
+    schema: LabelSchema,
+    renames: dict[str, str],
+    unknown: Counter[str],
+    found: Import,
+) -> Iterator[Suggestion]:
+    """What models said, as far as the schema allows it; where the record is not known, its answers have said so."""
+    record_id = known.find(item)
+    if record_id is None or (schema.kind.reads_text and item.text is not None and item.text != known.texts[record_id]):
+        return
+    for one in item.guesses:
+        value = _renamed(_with_offsets(one.value, item, known.texts[record_id]), renames, schema)
+        strange = [name for name in _labels_of(value) if name not in schema.names] if schema.names else []
+        unknown.update(strange)
+        if strange:
+            continue
+        try:
+            value, _ = _whole_characters(value, known.texts[record_id]) if schema.kind.reads_text else (value, 0)
+            checked = schema.validate(value, known.texts[record_id])
+        except DataError as error:
+            told = replace(item, record_id=record_id, answers=(), guesses=(one,), num_votes=0)
+            found.set_aside(f"prediction not allowed by the schema: {error}", as_json(told), item.where)
+            continue
+        yield Suggestion(record_id=record_id, value=checked, source=one.model or "import", score=one.score)
 
 
 def _with_offsets(value: Any, item: Item, text: str) -> Any:

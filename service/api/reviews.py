@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from catalog.errors import NotFoundError, nearest
 from catalog.tables.access import User
 from catalog.tables.labeling import Annotation, LabelGeneration, LabelTask
-from labeling import gold, queue, replay, review, stopping
+from labeling import gold, queue, replay, review, stopping, suggestions
 from labeling.slots import DECIDES
 from service.api.access import Catalogued, Curator, PageSize, Reviewer
 
@@ -141,6 +141,9 @@ class StrategyOut(BaseModel):
     )
     advice: list[CriterionOut]
     curve: list[dict[str, Any]] = Field(description="labels and accuracy of every choice that was measured")
+    anchoring: list[dict[str, Any]] = Field(
+        description="by source of suggestions: agreement where they were seen, where they were not, and the difference"
+    )
 
 
 def names_of(session: Session, ids: set[str]) -> dict[str, str]:
@@ -299,5 +302,6 @@ def strategy_of(session: Session, queue_id: str) -> StrategyOut:
         random_share=found.random_share,
         worth=worths[-1] if worths else None,
         advice=[CriterionOut(**asdict(one)) for one in advice],
+        anchoring=[asdict(one) for one in suggestions.anchoring(session, queue_id=queue_id)],
         curve=[{"num_labels": labels, **accuracy} for labels, accuracy in measured.items()],
     )

@@ -117,6 +117,7 @@ def import_(
         "records": done.num_items,
         "answers": done.num_answers,
         "predictions": done.num_predictions,
+        "suggestions": done.num_suggestions,
         "new": taken.num_new,
         "late": taken.num_late,
         "history": taken.num_history,
@@ -132,6 +133,8 @@ def import_(
         f"queue {name!r}: {taken.num_new:,} answers are new ({taken.num_late:,} beyond the overlap), "
         f"{taken.num_repeated:,} were there already, {taken.num_history:,} are history"
     )
+    if done.num_suggestions:
+        say(f"{done.num_suggestions:,} predictions are shown to annotators as suggestions, but for the hidden share")
     if done.num_snapped:
         say(f"{done.num_snapped:,} spans cut a character and were widened to it")
     emit_table("set aside", ("reason", "count"), sorted(done.reasons.items()))

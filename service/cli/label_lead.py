@@ -135,6 +135,10 @@ def advise(dataset: Dataset, name: Name = "labels", *, json: AsJson = False) -> 
             for one in told.advice
         ],
     )
+    for one in told.anchoring:
+        seen, unseen = f"{one['num_accepted']} of {one['num_shown']}", f"{one['num_agreed']} of {one['num_hidden']}"
+        bias = "" if one["bias"] is None else f": led by {one['bias']:+.1%} ({one['low']:+.1%} to {one['high']:+.1%})"
+        say(f"suggestions of {one['source']}: agreed with {seen} seen and {unseen} unseen ones{bias}")
     if known:
         emit_table("known tasks", ("annotator", "answered", "right"), known)
 

@@ -7,6 +7,7 @@ import pytest
 from catalog.errors import ConflictError, DataError, GoneError, NotFoundError
 from catalog.tables.labeling import LabelSuggestion
 from labeling import queue, replay, review
+from labeling.suggestions import Suggestion, _anchoring, add_suggestions, anchoring
 
 
 def open_cases(desk: Any, **given: Any) -> list[review.Disagreement]:
@@ -135,3 +136,34 @@ def test_a_share_of_the_suggestions_is_hidden_and_the_answer_says_which(new_desk
     # Binomial, 100 draws at 0.7: six standard deviations.
     assert 43 <= shown <= 97
     assert desk.next("ana").suggestion is None
+
+
+def test_how_much_suggestions_lead_is_told_by_those_that_were_not_seen(new_desk: Any) -> None:
+    desk = new_desk(hidden_share=0.5)
+    names = [f"r{number}" for number in range(80)]
+    desk.publish(*names)
+    given = [Suggestion(record_id=name, value="긍정", source="model 3", score=0.9) for name in names]
+    assert desk.call(add_suggestions, queue_id=desk.queue_id, suggestions=[*given, *given]) == 160
+    agreed = {True: 0, False: 0}
+    answered = {True: 0, False: 0}
+    for number in range(80):
+        served = desk.next("ana")
+        was_seen = served.suggestion is not None
+        # Led: always agrees with what is seen, with every second one of the others.
+        value = "긍정" if was_seen or number % 2 else "부정"
+        desk.submit(served, "ana", value)
+        answered[was_seen] += 1
+        agreed[was_seen] += value == "긍정"
+    with desk.catalog.read() as session:
+        (found,) = anchoring(session, queue_id=desk.queue_id)
+    assert (found.num_shown, found.num_accepted) == (answered[True], agreed[True])
+    assert (found.num_hidden, found.num_agreed) == (answered[False], agreed[False])
+    assert found.bias == pytest.approx(1 - agreed[False] / answered[False])
+    assert 0 < found.low < found.bias < found.high <= 1
+
+
+def test_the_interval_of_a_difference_is_the_published_one() -> None:
+    # Newcombe (1998), table II, example (a): 56/70 against 48/80, method 10.
+    found = _anchoring("s", 70, 56, 80, 48)
+    assert (round(found.bias, 4), round(found.low, 4), round(found.high, 4)) == (0.2, 0.0524, 0.3339)
+    assert _anchoring("s", 70, 56, 0, 0).bias is None

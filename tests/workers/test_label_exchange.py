@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from catalog.database import Catalog
 from catalog.errors import DataError, GoneError
 from catalog.tables.base import new_id
-from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelQueue, LabelTask
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
 from labeling import queue as queues
 from labeling.exchange import chosen
 from labeling.schema import LabelSchema, parse_schema
@@ -236,16 +236,16 @@ def test_what_is_not_taken_is_kept_with_the_reason_and_can_be_imported_once_mend
     assert found.reasons == {
         "no record of that id or text": 1,
         "not allowed by the schema": 1,
-        "predictions are not kept yet": 1,
         "no JSON": 1,
     }
     kept = tmp_path / "aside.jsonl"
     write_aside(kept, found)
     rows = [json.loads(line) for line in kept.read_text().splitlines()]
-    assert sorted(row["where"] for row in rows) == ["line 1", "line 2", "line 3", "line 5"]
-    assert next(row for row in rows if row["where"] == "line 3")["predictions"] == [
-        {"model": "m", "score": 0.5, "value": []}
-    ]
+    assert sorted(row["where"] for row in rows) == ["line 1", "line 2", "line 5"]
+    assert found.num_suggestions == 1
+    with cleaned.read() as session:
+        (shown,) = session.scalars(select(LabelSuggestion).where(LabelSuggestion.queue_id == queue_id))
+    assert (shown.source, shown.value, shown.score) == ("m", [], 0.5)
     mended = next(row for row in rows if row["where"] == "line 2")
     mended["answers"][0]["value"][0]["end"] = 3
     assert taken(take(cleaned, queue_id, lines(tmp_path / "mended.jsonl", mended))) == (1, 0, 0, 0)
