@@ -20,6 +20,7 @@ from curation.quality import SCORERS
 from curation.rules import RULES
 from curation.sources import READERS
 from labeling.strategies import STRATEGIES
+from labeling.truth import TRUTH
 from service.cli.app import app
 from training.attention import ATTENTION
 from training.backbones import BACKBONES
@@ -33,8 +34,8 @@ from workers.pipelines import PIPELINES
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
-    RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, PACING, ATTENTION,
-    FEEDFORWARD, OBJECTIVES, BACKBONES,
+    RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TRUTH,
+    PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
 
