@@ -21,7 +21,7 @@ from curation.export import WRITERS, Rows
 from curation.export.schema import Columns
 from curation.sources.conversations import STYLES, restored
 from curation.sources.nested import put
-from labeling import queue as queues
+from labeling.quality import consensus_labels
 from workers import manifests
 from workers.clusters import in_force
 from workers.index import behind
@@ -200,7 +200,7 @@ def current_labels(session: Session, dataset_id: str) -> dict[str, Label]:
     return {
         one.record_id: Label(value=str(one.value), confidence=one.agreement)
         for queue_id in session.scalars(ours.order_by(LabelQueue.created_at, LabelQueue.id))
-        for one in queues.current_labels(session, queue_id=queue_id)
+        for one in consensus_labels(session, queue_id=queue_id)
     }
 
 

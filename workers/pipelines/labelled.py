@@ -31,7 +31,7 @@ from curation.label_errors.judging import (
     log_loss,
 )
 from curation.label_errors.votes import neighbour_votes
-from labeling import queue as queues
+from labeling.quality import consensus_labels
 from labeling.strategies.label_errors import SECOND_OPINION
 from workers import curated, runs
 from workers.engine import UnitResult
@@ -92,7 +92,7 @@ def settled_labels(session: Session, dataset_id: str) -> dict[str, str]:
         )
         .order_by(LabelQueue.created_at, LabelQueue.id)
     ):
-        found.update({one.record_id: str(one.value) for one in queues.current_labels(session, queue_id=queue_id)})
+        found.update({one.record_id: str(one.value) for one in consensus_labels(session, queue_id=queue_id)})
     return found
 
 

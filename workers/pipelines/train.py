@@ -24,7 +24,7 @@ from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelQueue
 from catalog.tables.training import Evaluation, LossPoint
-from labeling import queue as queues
+from labeling.quality import consensus_labels
 from training.split import is_test
 from workers import curated, learned, manifests, runs
 from workers.device import best_device
@@ -98,7 +98,7 @@ def annotated_labels(session: Session, dataset_id: str) -> dict[str, str]:
         .where(LabelQueue.dataset_id == dataset_id, LabelQueue.rehearsal.is_(False))
         .order_by(LabelQueue.created_at, LabelQueue.id)
     ):
-        found.update({one.record_id: str(one.value) for one in queues.current_labels(session, queue_id=queue_id)})
+        found.update({one.record_id: str(one.value) for one in consensus_labels(session, queue_id=queue_id)})
     return found
 
 
