@@ -43,7 +43,9 @@ ALL = 99
 WITHOUT, WITH = ("majority", "dawid_skene", "pooled_dawid_skene"), ("crowdlab", "classifier_dawid_skene")
 CROWD_KIT = ("MajorityVote", "DawidSkene", "OneCoinDawidSkene", "GLAD", "MACE")
 SLOW = ("GLAD", "MACE")
-"""Minutes on the largest set: with all answers only, and not with ``--quick``."""
+"""With all answers only, and not with ``--quick``."""
+MAX_SLOW_ANSWERS = 10_000
+"""Beyond, GLAD takes minutes: it is left out."""
 QUICK_ITEMS = 1_000
 """With ``--quick`` larger sets are measured with all answers only."""
 MILLIONS = 10
@@ -266,7 +268,9 @@ def _crowd_kit(given: Annotations, redundancy: int, *, quick: bool) -> list[Cont
     frame = pd.DataFrame({"task": given.item, "worker": given.annotator, "label": names[given.label]})
     found: list[Contestant] = []
     for one in CROWD_KIT:
-        if (one in SLOW and redundancy != ALL) or (quick and one not in ("MajorityVote", "DawidSkene")):
+        if one in SLOW and (redundancy != ALL or len(given) > MAX_SLOW_ANSWERS):
+            continue
+        if quick and one not in ("MajorityVote", "DawidSkene"):
             continue
         member = getattr(crowdkit.aggregation, one)
 

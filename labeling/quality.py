@@ -1,11 +1,12 @@
 """What a queue's answers are worth: agreement, the quality of each annotator, and the consensus with its confidence."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -31,6 +32,9 @@ CLASS_TASKS = ("single_choice", "pairwise", "rating")
 MIN_ANSWERS_AN_ANNOTATOR = 20
 """To items that others answered too, on average: below, models of annotators know no more than the majority."""
 DEFAULT_METHOD = "pooled_dawid_skene"
+WEIGH_A_CLASSIFIER = ("classifier_dawid_skene", "crowdlab")
+Classifier = Callable[[Annotations], npt.NDArray[np.float64]]
+"""From answers to (num_items, num_labels) probabilities of a classifier that did not see the item."""
 ANSWERS: dict[str, Any] = {
     "item": pl.String,
     "annotator": pl.String,
@@ -119,20 +123,28 @@ class QueueQuality:
 
 
 def queue_quality(
-    session: Session, *, queue_id: str, rng: np.random.Generator, method: str | None = None, num_replicates: int = 1000
+    session: Session,
+    *,
+    queue_id: str,
+    rng: np.random.Generator,
+    method: str | None = None,
+    classifier: Classifier | None = None,
+    num_replicates: int = 1000,
 ) -> QueueQuality:
     """Measure a queue; works on closed ones too.
 
     Parameters
     ----------
     rng : of the intervals.
-    method : of ``labeling.truth``, one that needs no classifier; by default ``pooled_dawid_skene``, or ``majority``
-        where annotators have too few answers.
+    method : of ``labeling.truth``; by default ``pooled_dawid_skene``, or ``majority`` where annotators have too few
+        answers.
+    classifier : for methods that weigh one: gives its out-of-sample probabilities of the answered items.
     num_replicates : of the bootstrap behind each interval.
 
     Raises
     ------
     NotFoundError : no such queue or method.
+    NoClassifierError : the method weighs a classifier, and there is none.
     ConfigError : a method for answers that are no labels to decide between.
     """
     queue = open_queue(session, queue_id, even_closed=True)
@@ -146,7 +158,7 @@ def queue_quality(
     if task in CLASS_TASKS and answers.height:
         given = Annotations.from_frame(answers, _labels(queue, answers))
         name = method or default_method(given)
-        found = decide(given, name)
+        found = decide(given, name, classifier)
         pairs = pairwise_kappa(given, "quadratic" if task == "rating" else "none")
         return QueueQuality(
             **told,
@@ -166,7 +178,9 @@ def queue_quality(
     )
 
 
-def consensus_labels(session: Session, *, queue_id: str, method: str | None = None) -> list[CurrentLabel]:
+def consensus_labels(
+    session: Session, *, queue_id: str, method: str | None = None, classifier: Classifier | None = None
+) -> list[CurrentLabel]:
     """The label of every answered record in order of record id, with its confidence as ``agreement``.
 
     Where annotators have enough answers it is the consensus of ``pooled_dawid_skene`` and how likely that is right;
@@ -175,6 +189,7 @@ def consensus_labels(session: Session, *, queue_id: str, method: str | None = No
     Raises
     ------
     NotFoundError : no such queue or method.
+    NoClassifierError : the method weighs a classifier, and there is none.
     """
     majority = current_labels(session, queue_id=queue_id)
     queue = open_queue(session, queue_id, even_closed=True)
@@ -185,7 +200,7 @@ def consensus_labels(session: Session, *, queue_id: str, method: str | None = No
     name = method or default_method(given)
     if name == "majority":
         return majority
-    found = decide(given, name)
+    found = decide(given, name, classifier)
     decided = dict(zip(given.items, zip(found.label.tolist(), found.confidence.tolist(), strict=True), strict=True))
     values = {key_of(one.value): one.value for one in majority}
     consensus = []
@@ -203,10 +218,11 @@ def default_method(annotations: Annotations) -> str:
     return DEFAULT_METHOD if enough and annotations.num_labels > 1 else "majority"
 
 
-def decide(annotations: Annotations, method: str) -> Consensus:
-    """The consensus by a method with its default options."""
+def decide(annotations: Annotations, method: str, classifier: Classifier | None = None) -> Consensus:
+    """The consensus by a method with its default options; the classifier is asked only by those that weigh it."""
     member = TRUTH[method]
-    return member.member(Evidence(annotations=annotations), member.configured())
+    proba = classifier(annotations) if classifier is not None and method in WEIGH_A_CLASSIFIER else None
+    return member.member(Evidence(annotations=annotations, proba=proba), member.configured())
 
 
 def heard_answers(session: Session, queue: LabelQueue) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """``winnow label agreement``: how far annotators agree, how good each is, and what the consensus is."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.tables.access import User
+from catalog.tables.datasets import Version
 from labeling import queue as queues
 from service.cli.label_errors import check_output, write_table
 from service.cli.output import AsJson, emit_json, emit_table, say, show, workspace
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 MAX_PAIRS = 20
 MAX_SEED = 2**31 - 1
 METHOD_HELP = (
-    "How the consensus is found: dawid_skene, majority or pooled_dawid_skene; default pooled_dawid_skene, or majority "
-    "while annotators have too few answers."
+    "How the consensus is found: classifier_dawid_skene, crowdlab, dawid_skene, majority or pooled_dawid_skene; "
+    "default pooled_dawid_skene, or majority while annotators have too few answers."
 )
 
 
@@ -40,16 +42,24 @@ def agreement(
     import numpy as np
     import polars as pl
 
+    from catalog.store import Store
     from labeling.quality import consensus_labels, key_of, queue_quality
+    from workers.held_out import held_out_proba
 
     if output is not None:
         check_output(output)
     catalog = workspace()
     with catalog.read() as session:
         found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=name)
-        measured = queue_quality(session, queue_id=found.id, rng=np.random.default_rng(seed), method=method)
+        how: dict[str, Any] = {
+            "method": method,
+            "classifier": partial(
+                held_out_proba, Store.of(catalog.settings), session.get_one(Version, found.version_id)
+            ),
+        }
+        measured = queue_quality(session, queue_id=found.id, rng=np.random.default_rng(seed), **how)
         names = _names(session, measured)
-        consensus = consensus_labels(session, queue_id=found.id, method=method) if output is not None else []
+        consensus = consensus_labels(session, queue_id=found.id, **how) if output is not None else []
     if output is not None:
         rows = [(one.record_id, key_of(one.value), one.agreement, one.num_votes) for one in consensus]
         schema = {"record_id": pl.String, "label": pl.String, "confidence": pl.Float64, "answers": pl.Int64}

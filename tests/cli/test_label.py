@@ -93,10 +93,11 @@ def test_agreement_names_the_annotators_and_writes_the_consensus(
                 assert client.put(f"/leases/{task['lease_id']}/annotation", json=body).is_success
                 said.setdefault(task["record_id"], []).append(label)
     asked = ["label", "agreement", "tickets", "둘이", "--output", str(output)]
-    document, shown, refused = (
+    document, shown, refused, too_few = (
         winnow.ok(*asked),
         winnow(*asked),
-        winnow("label", "agreement", "tickets", "둘이", "--method", "majorty"),
+        winnow(*asked[:4], "--method", "majorty"),
+        winnow(*asked[:4], "--method", "crowdlab"),
     )
     alpha = document["agreement"][0]
     # Two of six ordered pairs differ; of six answers, three are billing: 18 of 30 ordered pairs would.
@@ -114,6 +115,8 @@ def test_agreement_names_the_annotators_and_writes_the_consensus(
         record: (min(labels), labels.count(min(labels)) / 2, 2) for record, labels in said.items()
     }
     assert (refused.code, "did you mean 'majority'" in refused.err) == (2, True)
+    # Without one of the three answers, those left are the same.
+    assert (too_few.code, "a model needs labels of at least two classes" in too_few.err) == (2, True)
 
 
 def test_rehearsal_spends_the_same_on_both_arms_and_leaves_no_open_queue(
