@@ -50,12 +50,14 @@ class CurrentLabel:
         lexicographically smallest.
     num_votes : answers behind the decision.
     agreement : share of them that gave this value, in (0, 1].
+    is_settled : a reviewer decided it, or it is known: no vote counts.
     """
 
     record_id: str
     value: Any
     num_votes: int
     agreement: float
+    is_settled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +137,15 @@ def current_labels(session: Session, *, queue_id: str) -> list[CurrentLabel]:
         counted = votes.get((record_id, False)) or votes[record_id, True]
         key, most = min(counted.items(), key=lambda item: (-item[1], item[0]))
         total = counted.total()
-        decided.append(CurrentLabel(record_id=record_id, value=values[key], num_votes=total, agreement=most / total))
+        decided.append(
+            CurrentLabel(
+                record_id=record_id,
+                value=values[key],
+                num_votes=total,
+                agreement=most / total,
+                is_settled=record_id in decisions,
+            )
+        )
     return decided
 
 

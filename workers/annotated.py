@@ -8,12 +8,13 @@ from sqlalchemy.orm import Session
 from catalog.errors import DataError
 from catalog.tables.labeling import LabelQueue
 from labeling import queue as queues
+from labeling.quality import consensus_labels
 from labeling.schema import LabelSchema
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassLabel:
-    """A record's class by people's answers, and the share of them that gave it, in (0, 1]."""
+    """A record's class by people's answers, and how likely it is, or the share of them that gave it, in (0, 1]."""
 
     value: str
     agreement: float
@@ -33,7 +34,7 @@ def class_labels(session: Session, dataset_id: str, *, strategy: str | None = No
         schema = LabelSchema.from_json(queue.schema)
         if not schema.classes:
             continue
-        for one in queues.current_labels(session, queue_id=queue.id):
+        for one in consensus_labels(session, queue_id=queue.id):
             value = schema.class_of(one.value)
             if value is not None:
                 found[one.record_id] = ClassLabel(value=value, agreement=one.agreement)

@@ -16,7 +16,7 @@ from catalog.tables.labeling import LabelQueue
 from labeling import queue
 from labeling.schema import LabelSchema
 from labeling.tasks.pairwise import split_pair
-from service.api.access import Anyone, Catalogued, Curator, PageSize
+from service.api.access import Anyone, Catalogued, Curator, PageSize, Reviewer
 from service.auth import Identity, audit
 
 router = APIRouter(prefix="/queues", tags=["queues"])
@@ -172,6 +172,67 @@ class ProgressOut(BaseModel):
     labels: dict[str, int] | None = Field(description="answers by label; null for annotators")
 
 
+class AgreementOut(BaseModel):
+    """One measure of agreement, or the reason why there is none."""
+
+    measure: str
+    value: float | None = Field(description="1 is perfect, 0 what chance gives")
+    reason: str | None = Field(description="why there is no value, or no interval")
+    low: float | None = Field(description="interval at 95 %")
+    high: float | None
+    num_items: int = Field(description="items with at least two answers")
+    num_annotations: int
+
+
+class KappaOut(BaseModel):
+    """Cohen's kappa of two annotators."""
+
+    annotator_id: str
+    other_id: str
+    num_items: int
+    observed: float = Field(description="share of equal answers")
+    kappa: float | None
+    reason: str | None
+
+
+class AnnotatorOut(BaseModel):
+    """How good one annotator is; null where too little is known to tell."""
+
+    annotator_id: str
+    num_answers: int
+    num_shared: int = Field(description="answers to items that others answered too")
+    agreement_with_others: float | None
+    quality: float | None = Field(description="how likely an answer is right, by the consensus method")
+    accuracy: float | None = Field(description="share of the shared answers that equal the consensus")
+    low: float | None = Field(description="interval of the accuracy at 95 %")
+    high: float | None
+    num_timed: int
+    median_seconds: float | None
+    p10_seconds: float | None
+    p90_seconds: float | None
+    first: float | None = Field(description="share right in the first third of the answers")
+    last: float | None = Field(description="share right in the last third")
+    change: float | None
+    change_low: float | None = Field(description="interval of the change at 95 %")
+    change_high: float | None
+    drifts: bool | None = Field(description="whether that interval leaves 0 out")
+    confusion: list[tuple[str, str, int]] = Field(description="consensus, given, answers")
+
+
+class QualityOut(BaseModel):
+    """What a queue's answers are worth."""
+
+    task: str
+    num_items: int
+    num_answers: int
+    method: str | None = Field(description="consensus method; null where answers are no labels to decide between")
+    mean_confidence: float | None
+    agreement: list[AgreementOut] = Field(description="the one to quote first")
+    mean_kappa: float | None
+    pairs: list[KappaOut]
+    annotators: list[AnnotatorOut]
+
+
 @router.get("", summary="List queues")
 def list_queues(
     catalog: Catalogued,
@@ -273,6 +334,24 @@ def read_progress(catalog: Catalogued, who: Anyone, queue_id: str) -> ProgressOu
     """How far the queue is. Annotators see their own part only, curators everyone's."""
     with catalog.read() as session:
         return progress_for(session, who, now=catalog.now(session), queue_id=queue_id)
+
+
+@router.get("/{queue_id}/agreement", summary="Measure a queue's agreement")
+def read_agreement(
+    catalog: Catalogued,
+    _who: Reviewer,
+    queue_id: str,
+    method: Annotated[str | None, Query(max_length=100, description="consensus method without a classifier")] = None,
+    seed: Annotated[int, Query(ge=0, lt=2**31, description="of the intervals")] = 0,
+) -> QualityOut:
+    """Agreement with intervals, and every annotator's quality. For reviewers: annotators see nobody's answers."""
+    import numpy as np
+
+    from labeling.quality import queue_quality
+
+    with catalog.read() as session:
+        found = queue_quality(session, queue_id=queue_id, rng=np.random.default_rng(seed), method=method)
+    return QualityOut.model_validate(asdict(found))
 
 
 def progress_for(session: Session, who: Identity, *, now: datetime, queue_id: str) -> ProgressOut:

@@ -19,6 +19,7 @@ from labeling.strategies.label_errors import SECOND_OPINION
 from service import curves
 from service import simulate as rehearsal
 from service.address import service_url
+from service.cli.agreement import agreement
 from service.cli.output import AsJson, emit_json, emit_table, progress_bar, run_to_end, say, show, workspace
 from service.cli.schedules import ask_after
 from workers import manifests, suspects
@@ -30,6 +31,7 @@ MAX_SEED = 2**31 - 1
 EXAMPLE_SCHEMA = "question: Which label fits?\\nlabels: [positive, negative]"
 
 app = typer.Typer(help="Ask people: open labeling queues, rehearse them, watch them.", no_args_is_help=True)
+app.command("agreement")(agreement)
 
 
 @app.command("create")

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -73,6 +74,49 @@ def test_queue_serves_the_page_that_was_printed_and_its_answers_are_part_of_the_
         "done": 1,
         "offered": listed["offered"],
     }
+
+
+def test_agreement_names_the_annotators_and_writes_the_consensus(
+    prepared: Prepared, schema: Path, tmp_path: Path
+) -> None:
+    winnow, output = prepared.winnow, tmp_path / "consensus.jsonl"
+    queue = winnow.ok("label", "create", "tickets", "--schema", str(schema), "--overlap", "2", "--name", "둘이")[
+        "queue"
+    ]
+    said: dict[str, list[str]] = {}
+    for name, labels in (("두리", ["billing", "delivery", "billing"]), ("세나", ["billing", "delivery", "delivery"])):
+        token = winnow.ok("user", name)["token"]
+        with httpx.Client(base_url=f"{prepared.url}/api/v1", headers={"Authorization": f"Bearer {token}"}) as client:
+            for number, label in enumerate(labels):
+                task = client.post(f"/queues/{queue}/next").json()["task"]
+                body = {"key": f"only-once-{number}", "value": label, "seconds_spent": 2.0}
+                assert client.put(f"/leases/{task['lease_id']}/annotation", json=body).is_success
+                said.setdefault(task["record_id"], []).append(label)
+    asked = ["label", "agreement", "tickets", "둘이", "--output", str(output)]
+    document, shown, refused, too_few = (
+        winnow.ok(*asked),
+        winnow(*asked),
+        winnow(*asked[:4], "--method", "majorty"),
+        winnow(*asked[:4], "--method", "crowdlab"),
+    )
+    alpha = document["agreement"][0]
+    # Two of six ordered pairs differ; of six answers, three are billing: 18 of 30 ordered pairs would.
+    assert (alpha["num_items"], alpha["value"]) == (3, pytest.approx(1 - (2 / 6) / (18 / 30)))
+    by_name = {one["annotator"]: one for one in document["annotators"]}
+    assert {name: (one["num_shared"], one["median_seconds"]) for name, one in by_name.items()} == {
+        "두리": (3, 2.0),
+        "세나": (3, 2.0),
+    }
+    assert "krippendorff_alpha_nominal" in shown.out
+    assert re.search(r"두리 +3 +0.67", shown.out)
+    assert "consensus by majority" in shown.err
+    rows = {one["record_id"]: one for one in map(json.loads, output.read_text().splitlines())}
+    assert {record: (one["label"], one["confidence"], one["answers"]) for record, one in rows.items()} == {
+        record: (min(labels), labels.count(min(labels)) / 2, 2) for record, labels in said.items()
+    }
+    assert (refused.code, "did you mean 'majority'" in refused.err) == (2, True)
+    # Without one of the three answers, those left are the same.
+    assert (too_few.code, "a model needs labels of at least two classes" in too_few.err) == (2, True)
 
 
 def test_rehearsal_spends_the_same_on_both_arms_and_leaves_no_open_queue(

@@ -29,6 +29,7 @@ COMMANDS = [
     "explain",
     "train",
     "report",
+    "label agreement",
     "label create",
     "label list",
     "label simulate",

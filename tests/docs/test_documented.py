@@ -22,6 +22,7 @@ from curation.sources import READERS
 from labeling.exchange import FORMATS
 from labeling.strategies import STRATEGIES
 from labeling.tasks import TASKS
+from labeling.truth import TRUTH
 from service.cli.app import app
 from training.attention import ATTENTION
 from training.backbones import BACKBONES
@@ -36,8 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 REGISTRIES: list[Registry[Any]] = [
     RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TASKS,
-    FORMATS, PACING, ATTENTION,
-    FEEDFORWARD, OBJECTIVES, BACKBONES,
+    FORMATS, TRUTH, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
     COMPRESSION, SCHEDULES, PIPELINES,
 ]  # fmt: skip
 

@@ -174,6 +174,37 @@ def test_annotators_see_their_own_part_of_the_progress_only(world):
     assert (all_of_it["annotators"], all_of_it["labels"]) == ({world.users["annotator"]: 1}, {"긍정": 1})
 
 
+def test_agreement_is_for_curators_and_says_who_is_how_good(worlds):
+    path = f"{API}/queues/{worlds.queue_id}/agreement"
+    client, curator = worlds.client("annotator"), worlds.client("curator")
+    put(client, take(client, worlds)["lease_id"], seconds_spent=3.0)
+    refused = client.get(path)
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    found = curator.get(path, params={"seed": 3}).json()
+    assert (found["task"], found["num_items"], found["num_answers"], found["method"]) == (
+        "single_choice",
+        1,
+        1,
+        "majority",
+    )
+    assert found["agreement"][0] == {
+        "measure": "krippendorff_alpha_nominal",
+        "value": None,
+        "reason": "no item was answered by two annotators",
+        "low": None,
+        "high": None,
+        "num_items": 0,
+        "num_annotations": 0,
+    }
+    (one,) = found["annotators"]
+    assert (one["annotator_id"], one["num_answers"], one["median_seconds"]) == (worlds.users["annotator"], 1, 3.0)
+    assert (one["accuracy"], one["confusion"]) == (None, [["긍정", "긍정", 1]])
+    assert curator.get(path, params={"method": "majorty"}).status_code == 404
+    assert curator.get(f"{API}/queues/none/agreement").status_code == 404
+    needs_more = curator.get(path, params={"method": "crowdlab"})
+    assert (needs_more.status_code, needs_more.json()["code"]) == (422, "no_classifier")
+
+
 def test_queues_are_listed_with_their_schema(worlds):
     page = worlds.client("annotator").get(f"{API}/queues", params={"state": "open"}).json()
     assert [(one["id"], one["name"], one["dataset"]) for one in page["items"]] == [
