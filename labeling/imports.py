@@ -144,7 +144,8 @@ def _take_fresh(
         is_late = one.late or used[task_id] >= queue.overlap
         lease_id, annotation_id = new_id(), new_id()
         held = {"state": "late", "slot": None} if is_late else {"state": "accepted", "slot": used[task_id]}
-        detail = {"lease_id": lease_id, **held, "annotation_id": annotation_id, "imported": why}
+        place = {"generation": queue.generation, "rank": 0, "why": why}
+        detail = {"lease_id": lease_id, **held, **place, "annotation_id": annotation_id, "imported": why}
         events.append(
             {
                 "at": now,
@@ -229,7 +230,8 @@ def _take(
     )
     session.add(annotation)
     session.flush()
-    detail = {"annotation_id": annotation.id, "imported": why}
+    place = {"generation": queue.generation, "rank": 0, "why": why} if is_new else {}
+    detail = {**place, "annotation_id": annotation.id, "imported": why}
     if over is not None:
         event_id = record_event(
             session,

@@ -329,6 +329,9 @@ def change_schema(session: Session, *, now: datetime, queue_id: str, schema: Lab
     Live leases stay: an answer to what was asked before says by which version it was given. A task whose answer is none
     any more is given back, to be asked again.
 
+    An answer that is being stored in the same moment is seen through the new version like all others; should it be none
+    any more, ``invalid_answers`` lists it, but its task stays answered.
+
     Raises
     ------
     NotFoundError : no such queue.
