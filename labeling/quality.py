@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError
@@ -237,7 +237,7 @@ def heard_answers(session: Session, queue: LabelQueue) -> pl.DataFrame:
             Annotation.value,
             Annotation.seconds_spent,
             Annotation.created_at,
-            LabelTask.text,
+            func.length(LabelTask.text),
             Annotation.late,
         )
         .join(LabelTask, LabelTask.id == Annotation.task_id)
@@ -245,10 +245,7 @@ def heard_answers(session: Session, queue: LabelQueue) -> pl.DataFrame:
         .order_by(Annotation.created_at, Annotation.id)
     )
     frame = pl.DataFrame(
-        [
-            (item, who, key_of(value), seconds, at, len(text), late)
-            for item, who, value, seconds, at, text, late in rows
-        ],
+        [(item, who, key_of(value), *rest) for item, who, value, *rest in rows],
         schema={**ANSWERS, "late": pl.Boolean},
         orient="row",
     )
@@ -291,10 +288,9 @@ def _other_measures(
         # Which labels are there at all; then each label for itself, given or not.
         whole = krippendorff_alpha(Annotations.from_frame(answers), rng=rng, num_replicates=num_replicates)
         yield replace(whole, measure="krippendorff_alpha_label_sets")
+        given = [set(json.loads(value)) for value in answers["label"]]
         for one in queue.schema.get("labels") or []:
-            named = answers.with_columns(
-                label=pl.Series(["yes" if one["name"] in json.loads(value) else "no" for value in answers["label"]])
-            )
+            named = answers.with_columns(label=pl.Series(["yes" if one["name"] in some else "no" for some in given]))
             alone = krippendorff_alpha(Annotations.from_frame(named), rng=rng, num_replicates=num_replicates)
             yield replace(alone, measure=f"krippendorff_alpha_label: {one['name']}")
     elif task in CLASS_TASKS:
