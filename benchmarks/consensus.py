@@ -10,7 +10,9 @@ Everyone gets the same answers. Where there are texts, one logistic regression o
 majority labels, and its probabilities go to cleanlab's CROWDLAB and to ours alike. Differences of accuracy, ours less
 theirs, so that 0 is equal and above 0 is better; the least of all data sets with all answers:
 
-- ``accuracy_vs_crowdkit``: our default less the best of crowd-kit's methods;
+- ``accuracy_vs_crowdkit``: our default less crowd-kit's Dawid-Skene; ``…_any``: less whichever of crowd-kit's methods
+  happens to be best on the set;
+- ``dawid_skene_vs_crowdkit``: plain maximum likelihood less theirs;
 - ``accuracy_vs_cleanlab``: ours with a classifier less CROWDLAB where there are texts, else our default less cleanlab's
   majority.
 
@@ -387,7 +389,8 @@ def _figures(rows: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     def best(row: dict[str, list[float]], peer: str) -> float:
         return max(one[0] for name, one in row.items() if name.startswith(peer))
 
-    crowd_kit = {key: row[default][0] - best(row, "crowd-kit") for key, row in rows.items()}
+    crowd_kit = {key: row[default][0] - row["crowd-kit DawidSkene"][0] for key, row in rows.items()}
+    any_of_it = {key: row[default][0] - best(row, "crowd-kit") for key, row in rows.items()}
     alike = {key: row["dawid_skene"][0] - row["crowd-kit DawidSkene"][0] for key, row in rows.items()}
     cleanlab = {
         key: row[with_classifier][0] - row["cleanlab CROWDLAB"][0]
@@ -398,11 +401,17 @@ def _figures(rows: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     full = [key for key in rows if key.endswith(", all")]
     few = [key for key in rows if key not in full]
     speedups = [rows[key]["crowd-kit DawidSkene"][1] / rows[key]["dawid_skene"][1] for key in full]
+
+    def mean(differences: dict[str, float]) -> float | None:
+        return round(float(np.mean([differences[key] for key in few])), 5) if few else None
+
     return {
         "accuracy_vs_cleanlab": round(min(cleanlab[key] for key in full), 5),
         "accuracy_vs_crowdkit": round(min(crowd_kit[key] for key in full), 5),
-        "accuracy_vs_cleanlab_few": round(float(np.mean([cleanlab[key] for key in few])), 5),
-        "accuracy_vs_crowdkit_few": round(float(np.mean([crowd_kit[key] for key in few])), 5),
+        "accuracy_vs_crowdkit_any": round(min(any_of_it[key] for key in full), 5),
+        "accuracy_vs_cleanlab_few": mean(cleanlab),
+        "accuracy_vs_crowdkit_few": mean(crowd_kit),
+        "accuracy_vs_crowdkit_any_few": mean(any_of_it),
         "dawid_skene_vs_crowdkit": round(min(alike[key] for key in full), 5),
         "speedup_dawid_skene_vs_crowdkit": round(float(np.median(speedups)), 1),
     }

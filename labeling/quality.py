@@ -295,10 +295,9 @@ def _other_measures(
         # Which labels are there at all; then each label for itself, given or not.
         whole = krippendorff_alpha(Annotations.from_frame(answers), rng=rng, num_replicates=num_replicates)
         yield replace(whole, measure="krippendorff_alpha_label_sets")
+        given = [set(json.loads(value)) for value in answers["label"]]
         for one in queue.schema.get("labels") or []:
-            named = answers.with_columns(
-                label=pl.Series(["yes" if one["name"] in json.loads(value) else "no" for value in answers["label"]])
-            )
+            named = answers.with_columns(label=pl.Series(["yes" if one["name"] in some else "no" for some in given]))
             alone = krippendorff_alpha(Annotations.from_frame(named), rng=rng, num_replicates=num_replicates)
             yield replace(alone, measure=f"krippendorff_alpha_label: {one['name']}")
     elif task in CLASS_TASKS:

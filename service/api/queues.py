@@ -341,7 +341,9 @@ def read_agreement(
     catalog: Catalogued,
     _who: Reviewer,
     queue_id: str,
-    method: Annotated[str | None, Query(max_length=100, description="consensus method without a classifier")] = None,
+    method: Annotated[
+        str | None, Query(max_length=100, description="consensus method, one that needs no classifier")
+    ] = None,
     seed: Annotated[int, Query(ge=0, lt=2**31, description="of the intervals")] = 0,
 ) -> QualityOut:
     """Agreement with intervals, and every annotator's quality. For reviewers: annotators see nobody's answers."""
