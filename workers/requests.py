@@ -20,7 +20,7 @@ from catalog.tables.base import new_id
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelEntry, LabelQueue
 from catalog.tables.schedules import Request
-from workers import engine
+from workers import beginnings, engine
 from workers.jobs import Started, start_job
 from workers.runs import check_steering
 
@@ -97,14 +97,7 @@ def find_request(session: Session, request_id: str) -> Request:
     ------
     NotFoundError : none, or several, begin so.
     """
-    found = session.scalars(_beginning(Request, request_id)).all()
-    if len(found) != 1 or len(request_id) < 4:
-        raise NotFoundError(
-            f"{'several requests begin' if len(found) > 1 else 'no request begins'} with {request_id!r}; "
-            "see `winnow requests`"
-        )
-    request: Request = found[0]
-    return request
+    return beginnings.find(session, Request, request_id, what="request", see="`winnow requests`")
 
 
 def cancel_request(request: Request, now: datetime) -> None:
@@ -116,7 +109,7 @@ def cancel_request(request: Request, now: datetime) -> None:
     """
     if request.state != "waiting":
         raise ConflictError(f"request {request.id[:8]} is {request.state}; only a waiting request can be cancelled")
-    request.state, request.reason, request.settled_at = "cancelled", "cancelled", now
+    request.state, request.settled_at = "cancelled", now
 
 
 def waits_for(session: Session, request: Request) -> str:

@@ -213,7 +213,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
     _locked(session, run)
     if run.state != "running":
         raise ConflictError(f"run {run.id[:8]} is {run.state}; only a running run can be cancelled")
-    run.state, run.finished_at, run.reason = "cancelled", now, "cancelled"
+    run.state, run.finished_at = "cancelled", now
     session.execute(
         update(Unit)
         .where(Unit.run_id == run.id, Unit.state.in_(("ready", "running")))
@@ -222,6 +222,12 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
     )
     webhooks.run_ended(session, run, now)
     fault("cancel.before_commit")
+
+
+def recipe_of(run: Run) -> str:
+    """Name of the recipe that a run goes by; empty where it goes by none."""
+    recipe = run.config.get("recipe")
+    return str(recipe.get("name", "")) if isinstance(recipe, dict) else str(recipe or "")
 
 
 def shown_state(run: Run) -> str:

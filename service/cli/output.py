@@ -261,8 +261,9 @@ def watch(
         with catalog.read() as session:
             refused = runs.was_refused(session, run_id, catalog.settings.max_attempts)
         again = "but the same command fails alike until that is mended" if refused else RESUMES
+        because = f": {state.reason}" if state.reason else ""
         raise RunFailedError(
-            f"{state.kind} run {run_id[:8]} {state.state}: {state.reason}; what was finished is kept, {again}"
+            f"{state.kind} run {run_id[:8]} {state.state}{because}; what was finished is kept, {again}"
         )
     return state
 

@@ -157,14 +157,14 @@ def history(
         found = find_schedule(session, name)
         query = select(Firing).where(Firing.schedule_id == found.id).order_by(Firing.due_at.desc()).limit(limit)
         rows = [
-            (one.due_at.strftime("%Y-%m-%d %H:%M:%S"), one.outcome, (one.run_id or "")[:8], one.reason or "")
+            (one.due_at.strftime("%Y-%m-%d %H:%M:%S"), one.outcome, one.run_id or "", one.reason or "")
             for one in session.scalars(query)
         ]
     header = ("due (UTC)", "outcome", "run", "reason")
     if json:
         emit_json([dict(zip(("due", "outcome", "run", "reason"), row, strict=True)) for row in rows])
         return
-    emit_table("", header, rows)
+    emit_table("", header, [(due, outcome, run[:8], reason) for due, outcome, run, reason in rows])
     if not rows:
         say(f"schedule {name!r} was not due yet")
 
@@ -254,12 +254,12 @@ def list_requests(
         for one in session.scalars(select(Request).order_by(Request.created_at.desc(), Request.id).limit(limit)):
             waits = waits_for(session, one) if one.state == "waiting" else (one.reason or "")
             asked = one.created_at.strftime("%Y-%m-%d %H:%M:%S")
-            rows.append((one.id[:8], one.kind, one.dataset, one.state, (one.run_id or "")[:8], asked, waits))
+            rows.append((one.id, one.kind, one.dataset, one.state, one.run_id or "", asked, waits))
     header = ("request", "job", "dataset", "state", "run", "asked", "waits for")
     if json:
         emit_json([dict(zip(header, row, strict=True)) for row in rows])
         return
-    emit_table("", header, rows)
+    emit_table("", header, [(row[0][:8], *row[1:4], row[4][:8], *row[5:]) for row in rows])
     if not rows:
         say("nothing waits: `winnow train DATASET --recipe NAME --after RUN` asks for a job after another")
 

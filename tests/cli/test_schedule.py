@@ -92,33 +92,44 @@ def test_a_job_waits_for_a_queue_and_is_cancelled_or_starts(prepared: Prepared, 
     )  # fmt: skip
     assert [one.code for one in done] == [0, 0, 1, 2, 0]
     waiting = {one["request"]: one["waits for"] for one in json.loads(done[0].out)}
-    assert waiting[kept[:8]] == waiting[forgotten[:8]] == "labeling queue 'waited-for'"
+    assert waiting[kept] == waiting[forgotten] == "labeling queue 'waited-for'"
     assert "it never starts" in done[1].err
     assert "only a waiting request can be cancelled" in done[2].err
     assert "no run and no request begins with 'ffffffff'" in done[3].err
     deadline = time.monotonic() + 60
     while True:
         states = {one["request"]: one for one in prepared.winnow.ok("requests")}
-        if states[kept[:8]]["state"] != "waiting":
+        if states[kept]["state"] != "waiting":
             break
         assert time.monotonic() < deadline, "the running worker never started it"
         time.sleep(0.2)
-    assert (states[kept[:8]]["state"], states[forgotten[:8]]["state"]) == ("started", "cancelled")
-    prepared.winnow.ok("watch", states[kept[:8]]["run"])
+    assert (states[kept]["state"], states[forgotten]["state"]) == ("started", "cancelled")
+    prepared.winnow.ok("watch", states[kept]["run"])
 
 
 def test_steering_what_has_ended_is_refused_by_name(prepared: Prepared) -> None:
-    (listed,) = prepared.winnow.each(["runs", "--state", "done", "--json"])
-    run = json.loads(listed.out)[0]["run"]
+    listed, shown = prepared.winnow.each(
+        ["runs", "--state", "done", "--dataset", DATASET, "--json"], ["runs", "--dataset", DATASET]
+    )
+    newest = next(one for one in json.loads(listed.out) if one["kind"] == "clean")
+    run = newest["run"]
+    assert (len(run), newest["priority"], newest["units at once"]) == (36, 0, "no limit")
+    assert newest["recipe"] in ("tiny", "short-text", "web-text")
+    assert run not in shown.out
+    assert run[:8] in shown.out
     done = prepared.winnow.each(
         ["pause", run], ["resume", run], ["steer", run, "--priority", "3"], ["steer", run], ["logs", run],
         ["logs", run, "--unit", "measure/x"], ["watch", run, "--json"], ["runs", "--state", "dome"],
+        ["runs", "--dataset", "schedulde"], ["logs", run, "--unit", "mesure"], ["logs", run, "--unit", "measure/99"],
+        ["logs", run, "--unit", "measure/0"], ["pause", ""], ["cancel", "nope"],
     )  # fmt: skip
-    assert [one.code for one in done] == [1, 1, 1, 2, 0, 2, 0, 2]
+    assert [one.code for one in done] == [1, 1, 1, 2, 0, 2, 0, 2, 2, 2, 2, 0, 2, 2]
     words = [
         "only a running run can be paused", "only a paused, failed or cancelled run can be resumed",
         "only a running run can be steered", "nothing to change", "nothing was logged", "must be STAGE or STAGE/NUMBER",
-        "", "did you mean 'done'",
+        "", "did you mean 'done'", f"did you mean '{DATASET}'", "has no stage 'mesure'; did you mean 'measure'",
+        "has no unit 99; there is only 0", "nothing was logged by run", "'' is too short for the id of a run",
+        "no run and no request begins with 'nope'; see",
     ]  # fmt: skip
     for one, word in zip(done, words, strict=True):
         assert word in one.err
