@@ -100,8 +100,12 @@ def find_request(session: Session, request_id: str) -> Request:
     return beginnings.find(session, Request, request_id, what="request", see="`winnow requests`")
 
 
-def cancel_request(request: Request, now: datetime) -> None:
+def cancel_request(request: Request, now: datetime, reason: str | None = None) -> None:
     """Let a waiting request never start.
+
+    Parameters
+    ----------
+    reason : why, where that is not that somebody wanted it.
 
     Raises
     ------
@@ -109,7 +113,7 @@ def cancel_request(request: Request, now: datetime) -> None:
     """
     if request.state != "waiting":
         raise ConflictError(f"request {request.id[:8]} is {request.state}; only a waiting request can be cancelled")
-    request.state, request.settled_at = "cancelled", now
+    request.state, request.reason, request.settled_at = "cancelled", reason, now
 
 
 def waits_for(session: Session, request: Request) -> str:
@@ -118,6 +122,8 @@ def waits_for(session: Session, request: Request) -> str:
         run = session.get_one(Run, request.after_run_id)
         state = "paused" if run.state == "running" and run.paused_at is not None else run.state
         told = f"{run.kind} run {run.id[:8]}, which is {state}"
+        if state == "failed" and run.kind == "ingest" and str(request.requested_by).startswith("schedule "):
+            return f"{told}: where a file changed its schedule takes it in again, else `winnow resume {run.id[:8]}`"
         return f"{told}: `winnow resume {run.id[:8]}`" if state in ("failed", "cancelled", "paused") else told
     if request.after_queue_id is not None:
         return f"labeling queue {session.get_one(LabelQueue, request.after_queue_id).name!r}"

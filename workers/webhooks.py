@@ -162,6 +162,8 @@ def run_ended(session: Session, run: Run, now: datetime) -> None:
         "state": run.state,
         "reason": run.reason,
         "requested_by": run.requested_by,
+        "records": (run.result or {}).get("records"),
+        "kept": (run.result or {}).get("kept"),
     }
     # A run that fails, is resumed and fails again is two events.
     emit(session, event=f"run.{run.state}", about=f"{run.id}:{now:%Y%m%d%H%M%S%f}", payload=payload, now=now)

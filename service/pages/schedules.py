@@ -12,6 +12,7 @@ from curation.recipe import preset_names
 from service.api.access import Catalogued, Curator
 from service.pages.rendering import render
 from training.recipe import preset_names as training_presets
+from workers.outcomes import Outcome, came_of
 from workers.requests import waits_for
 from workers.schedules import when
 
@@ -42,11 +43,11 @@ def show_schedules(request: HttpRequest, catalog: Catalogued, _who: Curator) -> 
         )
 
 
-def _firings(session: Session) -> list[tuple[Firing, str]]:
+def _firings(session: Session) -> list[tuple[Firing, str, Outcome]]:
     query = (
         select(Firing, Schedule.name)
         .join(Schedule, Schedule.id == Firing.schedule_id)
         .order_by(Firing.due_at.desc(), Firing.id)
         .limit(NUM_FIRINGS)
     )
-    return [(firing, name) for firing, name in session.execute(query)]
+    return [(firing, name, came_of(session, firing)) for firing, name in session.execute(query)]

@@ -46,8 +46,7 @@ form?.addEventListener("submit", (event) => {
   const [kind, recipe] = given.get("job").split(":");
   const when = given.get("when");
   const body = { name: given.get("name"), dataset: given.get("dataset"), kind, config: { recipe } };
-  body.missed = given.get("missed");
-  if (when === "cron") Object.assign(body, { cron: given.get("cron"), timezone: given.get("timezone") });
+  if (when === "cron") Object.assign(body, { cron: given.get("cron"), timezone: given.get("timezone"), missed: given.get("missed") });
   else body.on = when;
   ask("POST", "/schedules", body);
 });

@@ -1,6 +1,7 @@
 """``winnow schedule``, ``requests``, ``--after`` and steering, as typed."""
 
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -31,13 +32,16 @@ def test_a_schedule_is_added_listed_changed_run_and_removed(prepared: Prepared, 
         ["schedule", "change", "nightly", "--cron", "30 4 * * MON", "--timezone", "Asia/Seoul", "--json"],
         ["schedule", "change", "nightly", "--off"],
         ["schedule", "change", "nightly", "--on"],
+        ["schedule", "change", "nightly"],
         ["schedule", "run", "nightly"],
     )
+    (unchanged,) = (done.pop(5),)
+    assert (unchanged.code, "nothing to change; give --on" in unchanged.err) == (2, True)
     assert [one.code for one in done] == [0] * len(done), [one.err for one in done]
     added, listed, changed, off, on, ran = done
     assert "03:00" in str(told(added.out))
     assert [one["name"] for one in json.loads(listed.out)] == ["nightly"]
-    assert "Asia/Seoul (30 4 * * MON)" in json.loads(changed.out)["when"]
+    assert "(30 4 * * MON, Asia/Seoul)" in json.loads(changed.out)["when"]
     assert "switched off" in off.err
     assert "switched off" not in on.err
     assert "is due now; what came of it: `winnow schedule history nightly`" in ran.err
@@ -52,6 +56,18 @@ def test_a_schedule_is_added_listed_changed_run_and_removed(prepared: Prepared, 
     assert "no schedule: `winnow schedule add" in empty.err
 
 
+def test_the_schedules_of_the_documentation_have_names_of_their_own(prepared: Prepared, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "schedules.md").read_text()
+    typed = [shlex.split(line) for line in page.splitlines() if line.startswith("    winnow schedule add ")]
+    names = []
+    for _, *words in typed:
+        given = [str(tmp_path) if word == "/data/inbox" else DATASET if word == "tickets" else word for word in words]
+        names.append(prepared.winnow.ok(*given)["name"])
+    for name in names:
+        prepared.winnow.ok("schedule", "remove", name)
+    assert names == [f"{DATASET}-{end}" for end in ("clean", "clean-on-ingest", "train-on-clean", "clean-watch")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -62,13 +78,14 @@ def test_a_schedule_is_added_listed_changed_run_and_removed(prepared: Prepared, 
         ("--job dedup --recipe short-text --on-ingest", "dedup goes by no recipe"),
         ("--job clen --on-ingest", "did you mean 'clean'"),
         ("--recipe short-text --on-ingest --text body", "columns are those of files in a watched folder"),
+        ("--recipe short-text --on-ingest --timezone Asia/Seoul", "timezone is of times by the clock"),
+        ("--recipe short-text --on-clean", "let new data start it (--on-ingest)"),
+        ("--watch . --text bodyx", "was made with --text body --label queue, not --text bodyx"),
         ("--watch /nowhere", "folder /nowhere is not there"),
         ("--on-ingest", "files are taken in from a folder that is watched"),
     ],
 )
 def test_a_mistyped_schedule_says_what_to_type(prepared: Prepared, arguments: str, words: str) -> None:
-    import shlex
-
     (done,) = prepared.winnow.each(["schedule", "add", DATASET, *shlex.split(arguments)])
     assert (done.code, done.out) == (2, "")
     assert words in done.err
