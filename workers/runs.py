@@ -366,7 +366,7 @@ def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
 
 
 def _stage_progress(stage: Stage, row: Any, *, is_over: bool) -> StageProgress:
-    about = (stage.work.__doc__ or "").partition("\n")[0]
+    about = (stage.work.__doc__ or "").partition("\n")[0].replace("``", "")
     if row is None:
         units = done = num_done = num_total = told = 0
     else:

@@ -20,17 +20,21 @@ router = APIRouter(include_in_schema=False)
 
 NUM_SHOWN = 200
 NUM_FIRINGS = 30
-NUM_REQUESTS = 20
+NUM_REQUESTS = 50
+NUM_REFUSED = 5
 
 
 @router.get("/schedules")
 def show_schedules(request: HttpRequest, catalog: Catalogued, _who: Curator) -> Response:
-    """All schedules, what came of them lately, and what waits for something else."""
+    """All schedules, what came of them lately, what waits for something else, and what was refused after it."""
     with catalog.read() as session:
         rows = [(one, when(one)) for one in session.scalars(select(Schedule).order_by(Schedule.name).limit(NUM_SHOWN))]
         waiting = [
             (one, waits_for(session, one) if one.state == "waiting" else one.reason or "")
-            for one in session.scalars(select(Request).order_by(Request.created_at.desc()).limit(NUM_REQUESTS))
+            for state, number in (("waiting", NUM_REQUESTS), ("refused", NUM_REFUSED))
+            for one in session.scalars(
+                select(Request).where(Request.state == state).order_by(Request.created_at.desc()).limit(number)
+            )
         ]
         return render(
             request,

@@ -35,8 +35,13 @@ for (const row of document.querySelectorAll("[data-schedule]")) {
   });
   times?.addEventListener("submit", (event) => {
     event.preventDefault();
-    ask("PATCH", path, { cron: times.elements.cron.value });
+    ask("PATCH", path, { cron: times.elements.cron.value, timezone: times.elements.timezone.value });
   });
+}
+
+for (const row of document.querySelectorAll("[data-request]")) {
+  const cancel = row.querySelector("[data-cancel]");
+  cancel?.addEventListener("click", () => ask("DELETE", `/requests/${row.dataset.request}`));
 }
 
 const form = document.getElementById("add");
