@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from service.processes import TemporaryWorkers
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, and no progress.")]
+COMMAND_LINE = "command line"
+"""Who asks for the runs of commands."""
 POLL_SECONDS = 0.1
 TEND_SECONDS = 2.0
 RESUMES = "and the same command goes on from there"
@@ -364,6 +366,7 @@ def _watch_workers(
 
 
 __all__ = [
+    "COMMAND_LINE",
     "AsJson",
     "LeftRunningError",
     "RunFailedError",
