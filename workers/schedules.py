@@ -200,7 +200,9 @@ def _check(session: Session, settings: Settings, wanted: Wanted) -> None:
 
 def _check_folder(folder: str, settings: Settings) -> None:
     if not Path(folder).is_dir():
-        raise ConfigError(f"folder {folder} is not there, or is no folder; make it, or check the path")
+        if Path(folder).exists():
+            raise ConfigError(f"{folder} is a file; give the folder that it appears in")
+        raise ConfigError(f"folder {folder} is not there; make it, or check the path")
     for what, own in _own_folders(settings).items():
         watched = Path(folder).resolve()
         if watched == own or own in watched.parents or watched in own.parents:

@@ -131,6 +131,7 @@ def test_the_next_time_of_a_cron_expression(cron: str, zone: str, after: str, ex
         ({"on": "injest"}, "did you mean 'ingest'"),
         ({"on": "clean"}, "would never end"),
         ({"folder": "/nowhere/at/all"}, "folder /nowhere/at/all is not there"),
+        ({"folder": __file__}, "is a file; give the folder that it appears in"),
         ({"cron": NIGHT, "kind": "ingest"}, "files are taken in from a folder"),
         ({"on": "ingest", "timezone": "Asia/Seoul"}, "timezone is of times by the clock"),
         ({"on": "ingest", "missed": "skip"}, "missed is of times by the clock"),
@@ -422,7 +423,7 @@ def test_a_home_that_moved_into_a_watched_folder_is_left_alone(
 def test_columns_that_ingest_would_refuse_are_refused_at_once(cleaned: Catalog, inbox: Path) -> None:
     inbox.mkdir()
     wanted = {"folder": str(inbox), "kind": "ingest"}
-    with pytest.raises(ConfigError, match="was made with --text body --label queue, not --text bodyx and no --label"):
+    with pytest.raises(ConfigError, match="was made with --text body --label queue, not --text bodyx without --label"):
         add(cleaned, mapping={"text": "bodyx"}, **wanted)
     add(cleaned, mapping={"text": "body", "label": "queue"}, **wanted)
     add(cleaned, name="other", **wanted)

@@ -267,7 +267,7 @@ def _is_empty(session: Session, dataset: Dataset) -> bool:
 def _columns(text_column: str, label_column: str | None) -> str:
     turns = next((name for name, style in STYLES.items() if style.name == text_column), None)
     text = f"--text {text_column}" if turns is None else f"--turns {turns}"
-    return f"{text} {'and no --label' if label_column is None else f'--label {label_column}'}"
+    return f"{text} {'without --label' if label_column is None else f'--label {label_column}'}"
 
 
 def _adopt_sources(session: Session, run: Run, sources: list[dict[str, Any]]) -> None:
