@@ -39,7 +39,7 @@ def kind() -> Iterator[None]:
     def work(unit: UnitContext) -> UnitResult:
         if unit.claim.config.get("fails"):
             raise ConfigError("no such column")
-        return UnitResult()
+        return UnitResult(result=unit.claim.config.get("result", {}))
 
     PIPELINES.register("told")(Pipeline(stages=(Stage(name="only", plan=single, work=work),)))
     yield
@@ -110,6 +110,17 @@ def test_a_run_that_is_done_is_told_once_and_signed(told: Catalog, receiver: Rec
     assert headers["webhook-signature"] == f"v1,{expected}"
     assert headers["Host"] == receiver.url.split("/")[2]
     assert webhooks.deliver(told) == 0
+
+
+def test_a_cleaning_that_kept_nothing_is_told_as_such(
+    told: Catalog, receiver: Receiver, ask: Callable[..., str]
+) -> None:
+    add(told, receiver.url)
+    ask("strict", result={"records": 30, "kept": 0})
+    drain(told)
+    assert webhooks.deliver(told) == 1
+    data = json.loads(receiver.got[0][1])["data"]
+    assert (data["records"], data["kept"]) == (30, 0)
 
 
 def test_the_signature_is_that_of_the_specification() -> None:
