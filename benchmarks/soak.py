@@ -138,7 +138,7 @@ class Soak:
                 folder=str(self.inbox),
                 mapping={"text": "body", "label": "queue"},
             )
-            schedules.add_schedule(session, wanted, now=self.catalog.now(session))
+            schedules.add_schedule(session, self.catalog.settings, wanted, now=self.catalog.now(session))
         self.supervisor.add_service(self.listener)
         self.supervisor.add_workers(self.plan.workers)
 

@@ -40,6 +40,11 @@ def current_revision(catalog: Catalog) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
+def has_schema(catalog: Catalog) -> bool:
+    """Whether a database is there and any release has made its tables; makes nothing itself."""
+    return (not catalog.is_sqlite or catalog.sqlite_path.exists()) and current_revision(catalog) is not None
+
+
 def check_revision(catalog: Catalog) -> None:
     """Refuse a database that this release cannot work with.
 

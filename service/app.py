@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Security
+from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from prometheus_client import CollectorRegistry
@@ -22,6 +22,7 @@ from catalog.settings import Settings
 from service import metrics
 from service.address import host_names
 from service.api import datasets, leases, queues, reviews, runs, schedules, webhooks
+from service.api.access import known_parameters
 from service.errors import PROBLEMS, error_response
 from service.gate import Gate
 from service.pages import datasets as dataset_pages
@@ -91,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _api(app: FastAPI) -> APIRouter:
-    api = APIRouter(prefix=API, dependencies=[Security(bearer)], responses=PROBLEMS)
+    api = APIRouter(prefix=API, dependencies=[Security(bearer), Depends(known_parameters)], responses=PROBLEMS)
     for part in (datasets, runs, schedules, webhooks, queues, leases, reviews):
         api.include_router(part.router)
 

@@ -5,7 +5,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,11 @@ def examine(settings: Settings, *, sample: int) -> list[Finding]:
     found = [Finding("settings", OK, f"home {settings.home}")]
     found += _looked("home", lambda: _home(settings))
     database = _looked("database", lambda: _database(catalog))
+    if settings.database.startswith("sqlite"):
+        file = catalog.sqlite_path
+        mend = f"see that {file} is whole, or put a backup back (`winnow restore`); `winnow init` migrates an older one"
+        remedy = mend if file.exists() else "run `winnow init`, or set WINNOW_HOME to the home folder of before"
+        database = [replace(one, remedy=remedy) if one.remedy == REMEDIES["database"] else one for one in database]
     found += database
     found += _looked("broker", lambda: _broker(settings))
     found += _looked("store", lambda: _store(settings))
@@ -169,6 +174,11 @@ def _wal(catalog: Catalog) -> Finding:
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
+    file = Path(broker_name(settings))
+    if not settings.broker_url and not file.exists():
+        # To ask it would make it, and the home folder too.
+        yield Finding("broker", OK, f"the first message makes {file}")
+        return
     check_broker(settings)
     yield Finding("broker", OK, f"{broker_name(settings)} answers")
 

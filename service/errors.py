@@ -15,6 +15,8 @@ from service.pages.rendering import render
 HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "60"}, 503: {"Retry-After": "1"}}
 NUM_PROBLEMS_SHOWN = 10
+FOR_PROGRAMS = ("/api/", "/metrics", "/health", "/ready")
+"""Paths whose errors programs read."""
 
 
 class Problem(BaseModel):
@@ -59,10 +61,10 @@ def answer_to(error: Exception) -> Answer:
 
 
 def error_response(request: Request, error: Exception) -> Response:
-    """Render an error as JSON under ``/api/`` and as a page elsewhere."""
+    """Render an error as JSON where programs ask, and as a page elsewhere."""
     answer = answer_to(error)
     headers = HEADERS.get(answer.status, {})
-    if request.url.path.startswith("/api/"):
+    if request.url.path.startswith(FOR_PROGRAMS):
         body = Problem(code=answer.code, message=answer.message).model_dump()
         return JSONResponse(body, status_code=answer.status, headers=headers)
     return render(request, "error.html", status_code=answer.status, headers=headers, answer=answer)

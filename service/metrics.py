@@ -12,7 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from sqlalchemy import func, select, text
+from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +24,7 @@ from catalog.errors import ForbiddenError
 from catalog.settings import NEEDS
 from catalog.tables.access import ROLES
 from catalog.tables.datasets import Shard, Source
-from catalog.tables.engine import READY, Outbox, Run, Unit
+from catalog.tables.engine import READY, UNFINISHED, Outbox, Run, Unit
 from catalog.tables.labeling import Annotation
 from workers.runs import num_workers_alive
 
@@ -90,7 +90,8 @@ def live_units(session: Session) -> list[Metric]:
     """Units that somebody may have to look at, by stage: few, and found by an index."""
     rows = session.execute(
         select(Unit.state, Unit.stage_name, func.count())
-        .where(Unit.state.in_(LIVE_STATES))
+        .join(Run, Run.id == Unit.run_id)
+        .where(Unit.state.in_(LIVE_STATES), or_(Unit.state == "poisoned", Run.state == "running"))
         .group_by(Unit.state, Unit.stage_name)
     ).all()
     labels = ("state", "stage")
@@ -99,9 +100,19 @@ def live_units(session: Session) -> list[Metric]:
 
 
 def units_by_state(session: Session) -> list[Metric]:
-    """All units by state."""
-    rows = session.execute(select(Unit.state, func.count()).group_by(Unit.state)).all()
-    return [_gauge("units", "Units.", ("state",), [((state,), count) for state, count in rows])]
+    """All units by state; those that a run which has ended left behind are cancelled, whatever their rows say."""
+    of_all = select(Unit.state, func.count()).group_by(Unit.state)
+    counts: dict[str, int] = {row[0]: row[1] for row in session.execute(of_all)}
+    left = (
+        select(Unit.state, func.count())
+        .join(Run, Run.id == Unit.run_id)
+        .where(Unit.state.in_(("ready", "running")), UNFINISHED, Run.state != "running")
+        .group_by(Unit.state)
+    )
+    for state, count in session.execute(left):
+        counts[state] -= count
+        counts["cancelled"] = counts.get("cancelled", 0) + count
+    return [_gauge("units", "Units.", ("state",), [((state,), count) for state, count in counts.items()])]
 
 
 def queue(session: Session, now: datetime) -> list[Metric]:

@@ -79,7 +79,8 @@ def make_app(settings: Settings) -> Celery:
     _check_broker_url(app, settings)
     catalog = Catalog(settings)
 
-    @app.task(name=RUN_UNIT)  # type: ignore[untyped-decorator]
+    # Not shared: a process that makes a second application would register it there again, and Celery would complain.
+    @app.task(name=RUN_UNIT, shared=False)  # type: ignore[untyped-decorator]
     def run_unit(unit_id: str) -> None:
         """Claim one unit, do its stage, commit once. Losing the claim is not an error."""
         from workers.execution import execute
@@ -165,6 +166,8 @@ def queue_of(needs: str) -> str:
 def worker_arguments(name: str, serves: Sequence[str]) -> list[str]:
     """Arguments of one worker process: a solo pool, because a fork after torch or polars started threads can hang."""
     return [
+        # No banner: a log file is one JSON object a line.
+        "--quiet",
         "worker",
         "--pool=solo",
         f"--queues={','.join(queue_of(needs) for needs in serves)}",

@@ -327,6 +327,8 @@ def _copy(source: Store, target: Store, file: StoredFile) -> StoredFile:
 
 
 def _choose(folder: Path, name: str | None) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise NotFoundError(f"folder {folder} is not there; check the path, or mount it")
     found = {one["name"]: one for one in list_backups(folder)}
     if name is None and found:
         return found[max(found)]

@@ -94,6 +94,11 @@ class Transport(virtual.Transport):  # type: ignore[misc]
     channel_errors = (*virtual.Transport.channel_errors, sqlite3.DatabaseError)
     implements = virtual.Transport.implements.extend(asynchronous=False, exchange_type=frozenset(["direct"]))
 
+    @property
+    def default_connection_params(self) -> dict[str, Any]:
+        """None: a file has no host, and kombu would warn that it takes ``localhost``."""
+        return {}
+
     def driver_version(self) -> str:
         """The SQLite library's version."""
         return sqlite3.sqlite_version

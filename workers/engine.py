@@ -25,14 +25,14 @@ from sqlalchemy.orm import Session
 
 from catalog.bulk import upsert_frame
 from catalog.database import Catalog
-from catalog.errors import ConflictError, NotFoundError
+from catalog.errors import ConflictError
 from catalog.faults import fault
 from catalog.settings import NEEDS
 from catalog.store import StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Shard
 from catalog.tables.engine import READY, UNFINISHED, UNIT_STATES, Outbox, Run, Unit, UnitLog
-from workers import webhooks
+from workers import beginnings, webhooks
 from workers.pipelines import PIPELINES
 
 RELAY_BATCH = 200
@@ -705,12 +705,4 @@ def find_run(session: Session, run_id: str) -> Run:
     ------
     NotFoundError : none, or several, begin so.
     """
-    exact = session.get(Run, run_id)
-    if exact is not None:
-        return exact
-    found = session.scalars(select(Run).where(Run.id.startswith(run_id, autoescape=True)).limit(2)).all()
-    if len(found) != 1 or len(run_id) < 4:
-        raise NotFoundError(
-            f"{'several runs begin' if len(found) > 1 else 'no run begins'} with {run_id!r}; see `winnow runs`"
-        )
-    return found[0]
+    return beginnings.find(session, Run, run_id, what="run", see="`winnow runs`")

@@ -200,9 +200,10 @@ def _work(catalog: Catalog, mine: Claim, lines: UnitLogHandler) -> str:
             fault("work.before")
             outcome = stage.work(context)
             fault("work.after")
-            done, total = context.num_done, context.num_total
+            # Stages tell where they are before a step: who is done has done all of it.
+            total = max(context.num_done, context.num_total)
             fault("commit.before")
-            engine.commit(catalog, mine, outcome, num_done=done, num_total=total, peak_bytes=peak_bytes())
+            engine.commit(catalog, mine, outcome, num_done=total, num_total=total, peak_bytes=peak_bytes())
             fault("commit.after")
     except LostClaimError as lost:
         log.warning("%s", lost)

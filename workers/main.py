@@ -120,6 +120,8 @@ def main() -> None:
     logs.configure(settings, worker=options.name)
     # Or Celery would set up logging of its own on top.
     setup_logging.connect(lambda **_: None, weak=False)
+    # Celery says by the way, in words of its own, that it stops; but a log file is one JSON object a line.
+    vars(sys)["__stdout__"] = None
     # Celery prints advice about running as root and about its own deprecations on every start.
     warnings.filterwarnings("ignore", module=r"celery\..*")
     catalog = Catalog(settings)

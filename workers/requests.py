@@ -20,7 +20,7 @@ from catalog.tables.base import new_id
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelEntry, LabelQueue
 from catalog.tables.schedules import Request
-from workers import engine
+from workers import beginnings, engine
 from workers.jobs import Started, start_job
 from workers.runs import check_steering
 
@@ -97,18 +97,15 @@ def find_request(session: Session, request_id: str) -> Request:
     ------
     NotFoundError : none, or several, begin so.
     """
-    found = session.scalars(_beginning(Request, request_id)).all()
-    if len(found) != 1 or len(request_id) < 4:
-        raise NotFoundError(
-            f"{'several requests begin' if len(found) > 1 else 'no request begins'} with {request_id!r}; "
-            "see `winnow requests`"
-        )
-    request: Request = found[0]
-    return request
+    return beginnings.find(session, Request, request_id, what="request", see="`winnow requests`")
 
 
-def cancel_request(request: Request, now: datetime) -> None:
+def cancel_request(request: Request, now: datetime, reason: str | None = None) -> None:
     """Let a waiting request never start.
+
+    Parameters
+    ----------
+    reason : why, where that is not that somebody wanted it.
 
     Raises
     ------
@@ -116,7 +113,7 @@ def cancel_request(request: Request, now: datetime) -> None:
     """
     if request.state != "waiting":
         raise ConflictError(f"request {request.id[:8]} is {request.state}; only a waiting request can be cancelled")
-    request.state, request.reason, request.settled_at = "cancelled", "cancelled", now
+    request.state, request.reason, request.settled_at = "cancelled", reason, now
 
 
 def waits_for(session: Session, request: Request) -> str:
@@ -125,6 +122,8 @@ def waits_for(session: Session, request: Request) -> str:
         run = session.get_one(Run, request.after_run_id)
         state = "paused" if run.state == "running" and run.paused_at is not None else run.state
         told = f"{run.kind} run {run.id[:8]}, which is {state}"
+        if state == "failed" and run.kind == "ingest" and str(request.requested_by).startswith("schedule "):
+            return f"{told}: where a file changed its schedule takes it in again, else `winnow resume {run.id[:8]}`"
         return f"{told}: `winnow resume {run.id[:8]}`" if state in ("failed", "cancelled", "paused") else told
     if request.after_queue_id is not None:
         return f"labeling queue {session.get_one(LabelQueue, request.after_queue_id).name!r}"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from catalog import tracing
@@ -18,7 +18,7 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Version
 from catalog.tables.engine import RUN_STATES, UNFINISHED, Run, Unit, Worker
 from workers import engine, webhooks
-from workers.pipelines import PIPELINES
+from workers.pipelines import PIPELINES, Stage
 
 ALIVE_SECONDS = 15.0
 STATES = (*RUN_STATES, "paused")
@@ -213,7 +213,7 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
     _locked(session, run)
     if run.state != "running":
         raise ConflictError(f"run {run.id[:8]} is {run.state}; only a running run can be cancelled")
-    run.state, run.finished_at, run.reason = "cancelled", now, "cancelled"
+    run.state, run.finished_at = "cancelled", now
     session.execute(
         update(Unit)
         .where(Unit.run_id == run.id, Unit.state.in_(("ready", "running")))
@@ -222,6 +222,27 @@ def cancel(session: Session, run: Run, now: datetime) -> None:
     )
     webhooks.run_ended(session, run, now)
     fault("cancel.before_commit")
+
+
+def set_aside(session: Session, run: Run, now: datetime, reason: str) -> None:
+    """Make a failed run a cancelled one, because another does what it was asked for; nobody need look into it.
+
+    One that was set going again meanwhile goes on.
+    """
+    unfinished = _locked(session, run)
+    if run.state != "failed":
+        return
+    run.state, run.reason, run.finished_at = "cancelled", reason, now
+    for unit in unfinished:
+        unit.state, unit.lease_until = "cancelled", None
+    session.flush()
+    webhooks.run_ended(session, run, now)
+
+
+def recipe_of(run: Run) -> str:
+    """Name of the recipe that a run goes by; empty where it goes by none."""
+    recipe = run.config.get("recipe")
+    return str(recipe.get("name", "")) if isinstance(recipe, dict) else str(recipe or "")
 
 
 def shown_state(run: Run) -> str:
@@ -248,10 +269,17 @@ class StageProgress:
     """How far one stage is. Counts are the stage's own (records, steps); rate is counts per second."""
 
     name: str
+    about: str
+    """What the stage does, in a sentence."""
     num_units: int
     num_units_done: int
     num_done: int
     num_total: int
+    """0 where the stage tells none."""
+    is_estimate: bool
+    """Some units have not told their total yet: they are taken to be like those that have."""
+    is_over: bool
+    """The run has got beyond it. Without units nothing was to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -302,6 +330,7 @@ def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
                 func.sum(case((finished, 1), else_=0)).label("done"),
                 func.sum(Unit.num_done).label("num_done"),
                 func.sum(Unit.num_total).label("num_total"),
+                func.sum(case((or_(finished, Unit.num_total > 0), 1), else_=0)).label("told"),
                 func.min(Unit.ready_at).label("began"),
             )
             .where(Unit.run_id == run_id)
@@ -309,17 +338,13 @@ def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
         )
     }
     stages = [
-        StageProgress(
-            name=stage.name,
-            num_units=int(rows[index].units) if index in rows else 0,
-            num_units_done=int(rows[index].done) if index in rows else 0,
-            num_done=int(rows[index].num_done) if index in rows else 0,
-            num_total=int(rows[index].num_total) if index in rows else 0,
-        )
+        _stage_progress(stage, rows.get(index), is_over=run.state == "done" or index < run.stage)
         for index, stage in enumerate(PIPELINES[run.kind].member.stages)
     ]
-    rate, left = _rate(stages[run.stage], rows.get(run.stage), now)
-    running = run.state == "running"
+    paused = run.state == "running" and run.paused_at is not None
+    # While it is paused its rate would only tell how long.
+    running = run.state == "running" and not paused
+    rate, left = _rate(stages[run.stage], rows.get(run.stage), now) if running else (None, None)
     to_come = _seconds_to_come(session, run) if running and left is not None else None
     return RunProgress(
         run_id=run.id,
@@ -330,13 +355,32 @@ def run_progress(session: Session, run_id: str, now: datetime) -> RunProgress:
         stages=stages,
         rate=rate,
         seconds=((run.finished_at or now) - run.created_at).total_seconds(),
-        seconds_left=left if running else None,
+        seconds_left=left,
         run_seconds_left=None if left is None or to_come is None else left + to_come,
-        paused=running and run.paused_at is not None,
+        paused=paused,
         priority=run.priority,
         max_units=run.max_units,
         waiting_for=_unserved(session, run, now) if running else None,
         result=run.result,
+    )
+
+
+def _stage_progress(stage: Stage, row: Any, *, is_over: bool) -> StageProgress:
+    about = (stage.work.__doc__ or "").partition("\n")[0].replace("``", "")
+    if row is None:
+        units = done = num_done = num_total = told = 0
+    else:
+        units, done, told = int(row.units), int(row.done), int(row.told)
+        num_done, num_total = int(row.num_done), int(row.num_total)
+    return StageProgress(
+        name=stage.name,
+        about=about,
+        num_units=units,
+        num_units_done=done,
+        num_done=num_done,
+        num_total=round(num_total * units / told) if told else 0,
+        is_estimate=0 < told < units,
+        is_over=is_over,
     )
 
 
@@ -394,7 +438,6 @@ def _rate(stage: StageProgress, row: Any, now: datetime) -> tuple[float | None, 
     if seconds <= 0:
         return None, None
     rate = stage.num_done / seconds
-    # Units that have not started have told no total yet: assume they are like those that have.
     return rate, max(0.0, (stage.num_total - stage.num_done) / rate) if stage.num_total else None
 
 

@@ -18,18 +18,21 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
 from catalog.errors import ConfigError, ConflictError, NotFoundError, ServiceError, TransientError, nearest
 from catalog.faults import fault
+from catalog.settings import Settings
+from catalog.store import Store
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.schedules import MISSED, Firing, Request, Schedule, WatchedFile
-from workers import jobs, requests, webhooks
+from workers import jobs, requests, runs, webhooks
+from workers.outcomes import counted
 from workers.runs import check_steering
 
 INGEST = "ingest"
@@ -73,8 +76,7 @@ def in_words(cron: str) -> str:
 def when(schedule: Schedule) -> str:
     """What a schedule waits for, in words."""
     if schedule.trigger == "cron":
-        zone = "" if schedule.timezone == "UTC" else f" in {schedule.timezone}"
-        return f"{in_words(str(schedule.cron))}{zone or ' UTC'} ({schedule.cron})"
+        return f"{in_words(str(schedule.cron))} ({schedule.cron}, {schedule.timezone})"
     if schedule.trigger == "watch":
         return f"when files appear in {schedule.folder}"
     return "whenever new data has come in" if schedule.trigger == "ingest" else "whenever it was cleaned anew"
@@ -117,7 +119,10 @@ class Wanted:
         """
         given = [name for name in ("cron", "on", "folder") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ConfigError("say when, once: a cron expression, on ingest, on clean, or a folder to watch")
+            raise ConfigError(
+                "say when, once: by the clock (--cron), on ingest (--on-ingest), on clean (--on-clean), or when files "
+                "appear in a folder (--watch)"
+            )
         if self.on is not None:
             if self.on not in KIND_OF_VERSION:
                 raise ConfigError(f"on={self.on!r} is unknown; {nearest(self.on, KIND_OF_VERSION)}")
@@ -125,17 +130,21 @@ class Wanted:
         return "cron" if self.cron is not None else "watch"
 
 
-def add_schedule(session: Session, wanted: Wanted, *, now: datetime, created_by: str | None = None) -> Schedule:
+def add_schedule(
+    session: Session, settings: Settings, wanted: Wanted, *, now: datetime, created_by: str | None = None
+) -> Schedule:
     """Write a schedule down. Its job was checked, or made by ``workers.jobs.recipe_config``.
+
+    Parameters
+    ----------
+    settings : where home and store are, which no schedule may watch.
 
     Raises
     ------
     ConfigError : an option is wrong. ConflictError : the name is taken. NotFoundError : no such dataset, unless a
         folder is watched, whose first file makes it.
     """
-    if session.scalar(select(Schedule.id).where(Schedule.name == wanted.name)) is not None:
-        raise ConflictError(f"there is a schedule {wanted.name!r}; choose another name, or remove that one")
-    _check(session, wanted)
+    _check(session, settings, wanted)
     schedule = Schedule(
         id=new_id(),
         name=wanted.name,
@@ -155,12 +164,15 @@ def add_schedule(session: Session, wanted: Wanted, *, now: datetime, created_by:
         updated_at=now,
     )
     _set_next(session, schedule, now)
+    # Last: who mistypes an option wants to hear of that, not of a name that is a default.
+    if session.scalar(select(Schedule.id).where(Schedule.name == wanted.name)) is not None:
+        raise ConflictError(f"there is a schedule {wanted.name!r}; choose another name (--name), or remove that one")
     session.add(schedule)
     session.flush()
     return schedule
 
 
-def _check(session: Session, wanted: Wanted) -> None:
+def _check(session: Session, settings: Settings, wanted: Wanted) -> None:
     trigger = wanted.trigger
     if not re.fullmatch(r"\w[\w.-]{0,99}", wanted.name):
         raise ConfigError(
@@ -169,22 +181,54 @@ def _check(session: Session, wanted: Wanted) -> None:
     if wanted.missed not in MISSED:
         raise ConfigError(f"missed={wanted.missed!r} is unknown; {nearest(wanted.missed, MISSED)}")
     if trigger == "clean" and wanted.kind == "clean":
-        raise ConfigError("a cleaning that every cleaning starts would never end; use on=ingest")
+        raise ConfigError("a cleaning that every cleaning starts would never end; let new data start it (--on-ingest)")
     if wanted.kind == INGEST and trigger != "watch":
         raise ConfigError("files are taken in from a folder that is watched; give the folder, or another job")
     if wanted.mapping is not None and trigger != "watch":
         raise ConfigError("columns are those of files in a watched folder; leave them out, or give the folder")
+    if trigger != "cron" and (wanted.timezone != "UTC" or wanted.missed != "once"):
+        option = "timezone" if wanted.timezone != "UTC" else "missed"
+        raise ConfigError(f"{option} is of times by the clock; leave it out, or give a cron expression")
     if trigger == "watch":
-        _check_folder(str(wanted.folder))
+        _check_folder(str(wanted.folder), settings)
+        _check_columns(session, wanted)
     elif session.scalar(select(Dataset.id).where(Dataset.name == wanted.dataset)) is None:
         known = session.scalars(select(Dataset.name))
         raise NotFoundError(f"there is no dataset {wanted.dataset!r}; {nearest(wanted.dataset, known)}")
     check_steering(wanted.priority, wanted.max_units)
 
 
-def _check_folder(folder: str) -> None:
+def _check_folder(folder: str, settings: Settings) -> None:
     if not Path(folder).is_dir():
+        if Path(folder).exists():
+            raise ConfigError(f"{folder} is a file; give the folder that it appears in")
         raise ConfigError(f"folder {folder} is not there; make it, or check the path")
+    for what, own in _own_folders(settings).items():
+        watched = Path(folder).resolve()
+        if watched == own or own in watched.parents or watched in own.parents:
+            how = "is" if watched == own else "lies in" if own in watched.parents else "holds"
+            raise ConfigError(
+                f"folder {folder} {how} {what} {own}, whose files Winnow writes itself, so that the dataset would feed "
+                "on itself; watch another folder"
+            )
+
+
+def _own_folders(settings: Settings) -> dict[str, Path]:
+    """Where Winnow itself writes: the home folder, and the store where that is a folder."""
+    store = Store.of(settings)
+    home = {"the home folder": settings.home.resolve()}
+    return home | ({"the store": Path(store.url.removeprefix("file://")).resolve()} if store.is_local else {})
+
+
+def _check_columns(session: Session, wanted: Wanted) -> None:
+    """Refuse what ``winnow ingest`` would refuse of every file: the dataset's name, columns it was not made with."""
+    from curation.sources.mapping import Mapping
+    from workers.pipelines.ingest import check_columns, check_name
+
+    check_name(wanted.dataset)
+    found = session.scalars(select(Dataset).where(Dataset.name == wanted.dataset)).one_or_none()
+    if found is not None and wanted.mapping is not None:
+        check_columns(session, found, Mapping(**wanted.mapping))
 
 
 def _set_next(session: Session, schedule: Schedule, now: datetime) -> None:
@@ -217,7 +261,7 @@ def change_schedule(
     ------
     ConfigError : an option is wrong, or of another trigger.
     """
-    if (cron is not None or timezone is not None) and schedule.trigger != "cron":
+    if any(one is not None for one in (cron, timezone, missed)) and schedule.trigger != "cron":
         raise ConfigError(f"schedule {schedule.name!r} goes by {schedule.trigger}, not by the clock; add another one")
     if missed is not None and missed not in MISSED:
         raise ConfigError(f"missed={missed!r} is unknown; {nearest(missed, MISSED)}")
@@ -249,11 +293,35 @@ def find_schedule(session: Session, name: str) -> Schedule:
 
 
 def fire_now(session: Session, schedule: Schedule, now: datetime) -> None:
-    """Let a schedule be due at once, besides its own times; a folder is looked into at once."""
+    """Let a schedule be due at once, besides its own times; a folder is looked into at once.
+
+    Raises
+    ------
+    ConflictError : it watches a folder and is switched off, so that nobody looks.
+    """
     if schedule.trigger == "watch":
+        if not schedule.enabled:
+            raise ConflictError(
+                f"schedule {schedule.name!r} is switched off; switch it on, and its folder is looked into"
+            )
         schedule.next_at = now
-    else:
-        _fire(session, schedule, now, {"asked": True})
+    _fire(session, schedule, now, {"asked": True})
+
+
+def remove_schedule(session: Session, schedule: Schedule, now: datetime) -> None:
+    """Remove a schedule and its history. What it has started goes on, but nothing waits for a run that has failed."""
+    for firing in session.scalars(select(Firing).where(Firing.schedule_id == schedule.id)):
+        run = None if firing.run_id is None else session.get(Run, firing.run_id)
+        if run is not None and run.state in ("failed", "cancelled"):
+            _end_request(session, firing, now, "its schedule was removed")
+    session.delete(schedule)
+
+
+def _end_request(session: Session, firing: Firing, now: datetime, reason: str) -> None:
+    """Let the job never start that waits for the files of a firing."""
+    request = session.get(Request, firing.detail.get("request", ""))
+    if request is not None and request.state == "waiting":
+        requests.cancel_request(request, now, reason)
 
 
 def _fire(session: Session, schedule: Schedule, due_at: datetime, detail: dict[str, Any]) -> Firing:
@@ -342,7 +410,7 @@ def _look_into(catalog: Catalog, schedule: Schedule) -> None:
     began = time.monotonic()
     problem, found = None, []
     try:
-        found = list(_files_of(Path(str(schedule.folder)), catalog.settings.watch_settle_seconds))
+        found = list(_files_of(Path(str(schedule.folder)), catalog.settings))
     except OSError as error:
         problem = f"{schedule.folder} cannot be read on {socket.gethostname()}: {error.strerror or error}"
     pause = max(catalog.settings.sweep_seconds, SCAN_PAUSES * (time.monotonic() - began))
@@ -353,11 +421,52 @@ def _look_into(catalog: Catalog, schedule: Schedule) -> None:
             return
         current.next_at, current.problem = now + timedelta(seconds=pause), problem
         known = {one.path: one for one in session.scalars(_watched(schedule))}
-        new = [one for one in found if one.path not in known or _differs(known[one.path], one)][:MAX_FILES]
+        again = _left_behind(session, schedule)
+        new = [one for one in found if one.path not in known or one.path in again or _differs(known[one.path], one)]
+        new = new[:MAX_FILES]
         for one in new:
             session.merge(WatchedFile(schedule_id=schedule.id, **asdict(one)))
-        if new:
-            _fire(session, current, now, {"files": [one.path for one in new]})
+        _tell_of_look(session, current, now, [one.path for one in new], problem)
+
+
+def _tell_of_look(session: Session, schedule: Schedule, now: datetime, new: list[str], problem: str | None) -> None:
+    """Write the new files down, in the history's line of whoever asked for the look, if somebody did."""
+    pending = select(Firing).where(Firing.schedule_id == schedule.id, Firing.outcome == "pending")
+    asked = [one for one in session.scalars(pending.order_by(Firing.due_at)) if "files" not in one.detail]
+    if new and asked:
+        asked.pop(0).detail = {"asked": True, "files": new}
+    elif new:
+        _fire(session, schedule, now, {"files": new})
+    for one in asked:
+        one.outcome, one.reason, one.settled_at = "skipped", problem or "no new files", now
+
+
+def _left_behind(session: Session, schedule: Schedule) -> set[str]:
+    """Files that went in with none, because another that was to be read with them was taken away meanwhile."""
+    return {
+        path
+        for _, run in _failed_ingests(session, schedule)
+        if not all(Path(one["path"]).exists() for one in run.config["sources"])
+        for path in (one["path"] for one in run.config["sources"])
+    }
+
+
+def _failed_ingests(session: Session, schedule: Schedule) -> list[tuple[Firing, Run]]:
+    """What the schedule has started and what failed, where it has not been taken up anew."""
+    query = (
+        select(Firing, Run)
+        .join(Run, Run.id == Firing.run_id)
+        .where(
+            *(Firing.schedule_id == schedule.id, Firing.outcome == "started"),
+            *(Run.kind == INGEST, Run.state == "failed", Run.requested_by == _by(schedule)),
+        )
+    )
+    return [(firing, run) for firing, run in session.execute(query.order_by(Firing.due_at))]
+
+
+def _by(schedule: Schedule) -> str:
+    """Who asks for its runs."""
+    return f"schedule {schedule.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,20 +476,24 @@ class _Seen:
     mtime_ns: int
 
 
-def _files_of(folder: Path, settle_seconds: float) -> Iterator[_Seen]:
+def _files_of(folder: Path, settings: Settings) -> Iterator[_Seen]:
     if not folder.is_dir():
         raise FileNotFoundError(2, "no such folder", str(folder))
     # The files' own clock: a network folder's may differ from ours, but its files are dated by it alike.
-    settled_before = time.time_ns() - int(settle_seconds * 1e9)
+    settled_before = time.time_ns() - int(settings.watch_settle_seconds * 1e9)
+    own = _own_folders(settings).values()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
+        # Home or store may have been moved here since the schedule was made.
+        if any(one == path or one in path.parents for one in own):
+            continue
         if any(part.startswith(".") for part in relative.parts) or path.suffix in (".tmp", ".part", ".crdownload"):
             continue
         try:
             status = path.stat()
         except FileNotFoundError:
             continue
-        if path.is_file() and status.st_size and status.st_mtime_ns <= settled_before:
+        if path.is_file() and status.st_mtime_ns <= settled_before:
             yield _Seen(str(path), status.st_size, status.st_mtime_ns)
 
 
@@ -408,7 +521,9 @@ def settle(catalog: Catalog) -> int:
         waiting: dict[str, list[Firing]] = {}
         schedules = {schedule.id: schedule for _, schedule in pending}
         for firing, schedule in pending:
-            waiting.setdefault(schedule.id, []).append(firing)
+            # Of a look that somebody asked for nothing is known before it.
+            if schedule.trigger != "watch" or "files" in firing.detail:
+                waiting.setdefault(schedule.id, []).append(firing)
         free = {schedule_id for schedule_id in waiting if not _is_busy(session, schedule_id)}
     settled = 0
     for schedule_id in sorted(free):
@@ -480,17 +595,20 @@ def _take_in(catalog: Catalog, schedule: Schedule, firing: Firing) -> dict[str, 
     from curation.sources.mapping import Mapping
     from workers.pipelines.ingest import submit_ingest
 
-    there = [path for path in firing.detail.get("files", []) if Path(path).exists()]
+    detail = _instead_of_failed(catalog, schedule, firing)
+    there = [path for path in detail["files"] if Path(path).exists()]
     if not there:
-        return {"outcome": "skipped", "reason": "the files are gone"}
+        return {"outcome": "skipped", "reason": "the files are gone", "detail": detail}
     mapping = Mapping(**schedule.mapping) if schedule.mapping is not None else _mapping_of(catalog, schedule.dataset)
-    by = f"schedule {schedule.name}"
+    by = _by(schedule)
     asked = submit_ingest(catalog, dataset=schedule.dataset, paths=there, mapping=mapping, requested_by=by)
     run_id = asked.run_id or next(iter(asked.others.values()), None)
     if run_id is None:
-        return {"outcome": "unchanged", "reason": "; ".join(sorted(set(asked.skipped.values())))}
+        return {"outcome": "unchanged", "reason": "; ".join(sorted(set(asked.skipped.values()))), "detail": detail}
+    reason = f"{counted(len(asked.skipped), 'file')} brought nothing new" if asked.skipped else None
+    started = {"outcome": "started", "run_id": run_id, "reason": reason, "detail": detail}
     if schedule.kind == INGEST:
-        return {"outcome": "started", "run_id": run_id}
+        return started
     with catalog.write() as session:
         # Its id is the firing's own, so that asking twice leaves one request.
         one_at_a_time(session, f"firing {firing.id}")
@@ -508,7 +626,37 @@ def _take_in(catalog: Catalog, schedule: Schedule, firing: Firing) -> dict[str, 
                 request_id=firing.id,
             )
             assert request.id == firing.id
-    return {"outcome": "started", "run_id": run_id, "detail": firing.detail | {"request": firing.id}}
+    return started | {"detail": detail | {"request": firing.id}}
+
+
+def _instead_of_failed(catalog: Catalog, schedule: Schedule, firing: Firing) -> dict[str, Any]:
+    """Take the files of failed ingests along with some of the same, which those could not read; end what waits there.
+
+    Returns
+    -------
+    the firing's detail, whose files are by now all that are to be taken in.
+    """
+    files = set(firing.detail["files"])
+    with catalog.write() as session:
+        now = catalog.now(session)
+        current = session.get_one(Firing, firing.id)
+        for before, run in _failed_ingests(session, schedule):
+            theirs = {one["path"] for one in run.config["sources"]}
+            if files & theirs:
+                files |= theirs
+                reason = (
+                    f"files of it changed or went away; they are taken in again with those of {firing.due_at:%H:%M:%S}"
+                )
+                runs.set_aside(session, run, now, reason)
+                # What was taken away is new when it comes back, for nothing of it went in.
+                gone = [path for path in theirs if not Path(path).exists()]
+                forgotten = delete(WatchedFile).where(
+                    WatchedFile.schedule_id == schedule.id, WatchedFile.path.in_(gone)
+                )
+                session.execute(forgotten.execution_options(synchronize_session=False))
+                _end_request(session, before, now, reason)
+        current.detail = current.detail | {"files": sorted(files)}
+        return dict(current.detail)
 
 
 def _mapping_of(catalog: Catalog, dataset: str) -> Any:
@@ -549,6 +697,7 @@ __all__ = [
     "fire_now",
     "in_words",
     "next_time",
+    "remove_schedule",
     "settle",
     "tick",
     "when",

@@ -23,11 +23,12 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError, NotFoundError, nearest
+from catalog.errors import ConfigError, nearest
 from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.engine import Run
 from catalog.tables.webhooks import Delivery, Webhook
+from workers import beginnings
 
 EVENTS = ("run.done", "run.failed", "run.cancelled", "schedule.refused")
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how every secret begins
@@ -38,6 +39,7 @@ GIVE_UP_AFTER = timedelta(days=1)
 LEASE_SECONDS = 60.0
 BATCH = 20
 MAX_ANSWER_BYTES = 1_000
+LIFTED = "set WINNOW_WEBHOOK_PRIVATE=true, both where webhooks are added and for `winnow up`"
 log = logging.getLogger(__name__)
 
 
@@ -86,8 +88,15 @@ def add_webhook(
     return webhook
 
 
+def others_of(session: Session, webhook: Webhook) -> list[str]:
+    """Ids of the other webhooks that tell the same address of some of the same, oldest first."""
+    same = select(Webhook).where(Webhook.url == webhook.url, Webhook.id != webhook.id, Webhook.enabled.is_(True))
+    found = session.scalars(same.order_by(Webhook.created_at, Webhook.id))
+    return [one.id for one in found if set(one.events) & set(webhook.events)]
+
+
 def check_url(url: str, *, private: bool) -> None:
-    """Refuse an address by its looks; whom it resolves to is looked at with every delivery.
+    """Refuse an address by its looks; whom a name resolves to is looked at with every delivery.
 
     Raises
     ------
@@ -96,13 +105,33 @@ def check_url(url: str, *, private: bool) -> None:
     parts = urlsplit(url)
     schemes = ("https", "http") if private else ("https",)
     if parts.scheme not in schemes or not parts.hostname or not url.isascii() or not url.isprintable():
-        raise RefusedAddressError(f"url={url[:200]!r} must be an address such as https://example.org/hook")
+        lifted = "; for one's own network, and without TLS, " + LIFTED if parts.scheme == "http" else ""
+        raise RefusedAddressError(f"url={url[:200]!r} must be an address such as https://example.org/hook{lifted}")
     if parts.username or parts.password:
         raise RefusedAddressError("a name and password in the address would lie open; check the signature instead")
-    if not private and _port_of(url) not in (443, 8443):
+    if private:
+        return
+    if _port_of(url) not in (443, 8443):
+        raise RefusedAddressError(f"url={url[:200]!r}: only ports 443 and 8443 are told; for others {LIFTED}")
+    if not _may_be_public(str(parts.hostname)):
         raise RefusedAddressError(
-            f"url={url[:200]!r}: only ports 443 and 8443 are told; set WINNOW_WEBHOOK_PRIVATE=true for others"
+            f"url={url[:200]!r}: {parts.hostname} is in no public network; to allow that {LIFTED}"
         )
+
+
+def _may_be_public(host: str) -> bool:
+    """Whether a host can be in a public network, as far as its name alone tells."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        pass
+    try:
+        # Resolvers take numbers in older spellings too: 127.1, 0x7f000001.
+        return ipaddress.ip_address(socket.inet_aton(host)).is_global
+    except OSError:
+        return True
 
 
 def _port_of(url: str) -> int:
@@ -121,14 +150,7 @@ def find_webhook(session: Session, webhook_id: str) -> Webhook:
     ------
     NotFoundError : none, or several, begin so.
     """
-    query = select(Webhook).where(Webhook.id.startswith(webhook_id, autoescape=True)).limit(2)
-    found = session.scalars(query).all()
-    if len(found) != 1 or len(webhook_id) < 4:
-        raise NotFoundError(
-            f"{'several webhooks begin' if len(found) > 1 else 'no webhook begins'} with {webhook_id!r}; "
-            "see `winnow webhook list`"
-        )
-    return found[0]
+    return beginnings.find(session, Webhook, webhook_id, what="webhook", see="`winnow webhook list`")
 
 
 def run_ended(session: Session, run: Run, now: datetime) -> None:
@@ -140,6 +162,8 @@ def run_ended(session: Session, run: Run, now: datetime) -> None:
         "state": run.state,
         "reason": run.reason,
         "requested_by": run.requested_by,
+        "records": (run.result or {}).get("records"),
+        "kept": (run.result or {}).get("kept"),
     }
     # A run that fails, is resumed and fails again is two events.
     emit(session, event=f"run.{run.state}", about=f"{run.id}:{now:%Y%m%d%H%M%S%f}", payload=payload, now=now)
@@ -278,7 +302,5 @@ def resolve(host: str, port: int, *, private: bool) -> str:
     for address in found:
         # All of them: of a public and a private one the resolver chooses, not we.
         if not private and not ipaddress.ip_address(str(address)).is_global:
-            raise RefusedAddressError(
-                f"{host} is {address}, in no public network; set WINNOW_WEBHOOK_PRIVATE=true to allow that"
-            )
+            raise RefusedAddressError(f"{host} is {address}, in no public network; to allow that {LIFTED}")
     return str(found[0])

@@ -1,13 +1,14 @@
 """What handlers ask of a request: the catalog, who is asking, and whether their role may."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated
 
 from fastapi import Depends, Query
+from fastapi.dependencies.models import Dependant
 from starlette.requests import Request
 
 from catalog.database import Catalog
-from catalog.errors import ConfigError, ForbiddenError
+from catalog.errors import ConfigError, ForbiddenError, nearest
 from catalog.tables.access import ROLES
 from service.auth import Identity
 from service.refresher import Refresher
@@ -34,6 +35,25 @@ async def get_refresher(request: Request) -> Refresher:
     """The one of the application."""
     refresher: Refresher = request.app.state.refresher
     return refresher
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuse query parameters that the route does not have: a filter that is mistyped would show everything.
+
+    Raises
+    ------
+    ConfigError : with the nearest that it has.
+    """
+    known = set(_names(request.scope["route"].dependant)) if request.query_params else set()
+    for name in request.query_params:
+        if name not in known:
+            raise ConfigError(f"unknown query parameter {name[:40]!r}; {nearest(name[:40], known)}")
+
+
+def _names(dependant: Dependant) -> Iterator[str]:
+    yield from (one.alias for one in dependant.query_params)
+    for needed in dependant.dependencies:
+        yield from _names(needed)
 
 
 def needs(*roles: str) -> Callable[[Request], Awaitable[Identity]]:

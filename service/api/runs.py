@@ -16,7 +16,7 @@ from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run, Unit, UnitLog
 from service.api.access import Catalogued, Curator, PageSize
 from service.auth import Identity, audit
-from workers.runs import shown_state
+from workers.runs import STATES, in_state, shown_state
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -133,6 +133,7 @@ def list_runs(
     catalog: Catalogued,
     _who: Curator,
     dataset: Annotated[str | None, Query(description="only runs over this dataset", max_length=200)] = None,
+    state: Annotated[str | None, Query(description=f"only runs that are {', '.join(STATES)}", max_length=20)] = None,
     after: Annotated[str | None, Query(description="id of the last run of the page before", max_length=36)] = None,
     limit: PageSize = 50,
 ) -> RunPage:
@@ -141,6 +142,8 @@ def list_runs(
     with catalog.read() as session:
         if dataset is not None:
             query = query.where(Dataset.name == dataset)
+        if state is not None:
+            query = query.where(*in_state(state))
         if after is not None:
             last = session.get(Run, after)
             if last is None:

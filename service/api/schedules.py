@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError
 from catalog.tables.schedules import Firing, Request, Schedule
@@ -13,6 +14,7 @@ from service.api.access import Catalogued, Curator, PageSize
 from service.auth import audit
 from workers import schedules
 from workers.jobs import check_job
+from workers.outcomes import came_of
 from workers.requests import cancel_request, find_request, waits_for
 
 router = APIRouter(tags=["schedules"])
@@ -83,7 +85,8 @@ class FiringOut(BaseModel):
     due_at: datetime
     outcome: str
     run_id: str | None
-    reason: str | None
+    then_run_id: str | None = Field(description="of a watched folder, the run of the job that followed the ingest")
+    reason: str | None = Field(description="why nothing was started, and what is worth a look about the runs")
     settled_at: datetime | None
 
 
@@ -128,7 +131,7 @@ def add_schedule(catalog: Catalogued, who: Curator, asked: ScheduleRequest) -> S
     wanted = schedules.Wanted(**asked.model_dump())
     with catalog.write() as session:
         now = catalog.now(session)
-        made = schedules.add_schedule(session, wanted, now=now, created_by=who.name)
+        made = schedules.add_schedule(session, catalog.settings, wanted, now=now, created_by=who.name)
         audit(session, now=now, actor=who.user_id, action="schedule.added", target=f"schedule:{made.name}", detail={})
         return _out(made)
 
@@ -151,8 +154,8 @@ def change_schedule(catalog: Catalogued, who: Curator, name: str, asked: Schedul
 def remove_schedule(catalog: Catalogued, who: Curator, name: str) -> Response:
     """Remove a schedule and its history; runs that it started stay."""
     with catalog.write() as session:
-        session.delete(schedules.find_schedule(session, name))
         now = catalog.now(session)
+        schedules.remove_schedule(session, schedules.find_schedule(session, name), now)
         audit(session, now=now, actor=who.user_id, action="schedule.removed", target=f"schedule:{name}", detail={})
     return Response(status_code=204)
 
@@ -173,8 +176,7 @@ def read_history(catalog: Catalogued, _who: Curator, name: str, limit: PageSize 
     with catalog.read() as session:
         found = schedules.find_schedule(session, name)
         query = select(Firing).where(Firing.schedule_id == found.id).order_by(Firing.due_at.desc()).limit(limit)
-        rows = session.scalars(query)
-        return FiringList(items=[FiringOut.model_validate(one, from_attributes=True) for one in rows])
+        return FiringList(items=[_firing_out(session, one) for one in session.scalars(query)])
 
 
 @router.get("/requests", summary="List requests")
@@ -216,6 +218,18 @@ def cancel(catalog: Catalogued, who: Curator, request_id: str) -> Response:
         cancel_request(found, now)
         audit(session, now=now, actor=who.user_id, action="request.cancelled", target=f"request:{found.id}", detail={})
     return Response(status_code=204)
+
+
+def _firing_out(session: Session, one: Firing) -> FiringOut:
+    came = came_of(session, one)
+    return FiringOut(
+        due_at=one.due_at,
+        outcome=one.outcome,
+        run_id=came.run_id,
+        then_run_id=came.then_run_id,
+        reason=came.reason or None,
+        settled_at=one.settled_at,
+    )
 
 
 def _out(one: Schedule) -> ScheduleOut:

@@ -39,6 +39,7 @@ def init(*, json: AsJson = False) -> None:
         ) from error
     catalog = Catalog(settings)
     with database_refusals(settings):
+        was_there = migrate.has_schema(catalog)
         changed = migrate.upgrade(catalog)
     Store.of(settings).create()
     token_path = settings.home / TOKEN_FILE
@@ -47,7 +48,8 @@ def init(*, json: AsJson = False) -> None:
         emit_json({"home": str(settings.home), "migrated": changed, "token": token, "token_file": str(token_path)})
         return
     say(f"home      {settings.home}")
-    say(f"database  {catalog.engine.url.render_as_string()} ({'migrated' if changed else 'up to date'})")
+    done = "made" if not was_there else "migrated" if changed else "up to date"
+    say(f"database  {catalog.engine.url.render_as_string()} ({done})")
     say(f"store     {settings.store}")
     if token is None:
         say("an admin exists already; nothing was changed. New tokens: `winnow user NAME --role annotator`")

@@ -20,6 +20,7 @@ from service.cli.edits import explain_edits, tell_edits
 from service.cli.label_errors import explain_label
 from service.cli.mapping import explain_place
 from service.cli.output import (
+    COMMAND_LINE,
     AsJson,
     byte_progress,
     detached,
@@ -95,7 +96,9 @@ def ingest(
     label = asked_mapping.label
     catalog = workspace()
     with byte_progress("hashing", as_json=json) as on_hash:
-        asked = submit_ingest(catalog, dataset=dataset, paths=files, mapping=asked_mapping, on_hash=on_hash)
+        asked = submit_ingest(
+            catalog, dataset=dataset, paths=files, mapping=asked_mapping, requested_by=COMMAND_LINE, on_hash=on_hash
+        )
     for name, reason in asked.skipped.items():
         say(f"{name}: {reason}; skipped", as_json=json)
     for name, other in asked.others.items():
@@ -202,7 +205,9 @@ def clean(
             raise ConfigError("--after starts a plain cleaning; leave out --against, or ask once that has ended")
         ask_after(catalog, after=after, kind="clean", dataset=dataset, recipe=recipe, as_json=json)
         return
-    run_id, state = submit_clean(catalog, dataset=dataset, recipe=load_recipe(recipe), against=against or ())
+    run_id, state = submit_clean(
+        catalog, dataset=dataset, recipe=load_recipe(recipe), against=against or (), requested_by=COMMAND_LINE
+    )
     if detach:
         detached(catalog, run_id, as_json=json)
         return

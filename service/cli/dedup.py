@@ -12,7 +12,7 @@ from catalog.store import Store
 from curation.dedup.config import PRESETS, NearConfig
 from curation.dedup.curve import curve
 from curation.recipe import Recipe
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from service.cli.parquet import aside, write_parquet
 from service.cli.semantic import semantic, tell_funnel
 from workers import clusters as reading
@@ -144,7 +144,7 @@ def _submit(dataset: str, recipe: Recipe, *, dry_run: bool, detach: bool, json: 
     if dry_run:
         _estimate(catalog, dataset, recipe, scope, as_json=json)
         return
-    run_id, state = submit_dedup(catalog, dataset=dataset, recipe=recipe, **scope)
+    run_id, state = submit_dedup(catalog, dataset=dataset, recipe=recipe, requested_by=COMMAND_LINE, **scope)
     if detach:
         detached(catalog, run_id, as_json=json)
         return
@@ -204,7 +204,7 @@ def rollback(
     from workers.pipelines.update import submit_rollback
 
     catalog = workspace()
-    run_id, _ = submit_rollback(catalog, dataset=dataset)
+    run_id, _ = submit_rollback(catalog, dataset=dataset, requested_by=COMMAND_LINE)
     result = run_to_end(catalog, run_id, as_json=json).result or {}
     if json:
         emit_json({"run": run_id} | result)

@@ -9,7 +9,7 @@ from catalog.store import Store
 from catalog.tables.engine import Run
 from curation.dynamics.head import HeadConfig
 from service.cli.label_errors import Features, Labels, check_output, write_table
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from workers import learned
 
 DEFAULT = HeadConfig()
@@ -54,6 +54,7 @@ def difficulty(
         num_seeds=seeds,
         head=HeadConfig(epochs=epochs, hidden=hidden),
         reference=reference,
+        requested_by=COMMAND_LINE,
     )
     if detach:
         detached(catalog, run_id, as_json=json)

@@ -9,7 +9,7 @@ import typer
 from catalog.errors import ConfigError
 from catalog.store import Store
 from catalog.tables.engine import Run
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from workers import suspects
 
 TEXT_CHARS = 80
@@ -44,7 +44,9 @@ def label_errors(
     if output is not None:
         check_output(output)
     catalog = workspace()
-    run_id, state = submit_label_errors(catalog, dataset=dataset, labels=labels, features=features)
+    run_id, state = submit_label_errors(
+        catalog, dataset=dataset, labels=labels, features=features, requested_by=COMMAND_LINE
+    )
     if detach:
         detached(catalog, run_id, as_json=json)
         return

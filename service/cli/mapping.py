@@ -11,7 +11,7 @@ from catalog.errors import ConfigError
 from catalog.store import Store
 from catalog.tables.engine import Run
 from curation.coverage.config import MapConfig
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from service.cli.passages import excerpt, short
 
 DEFAULT = MapConfig()
@@ -48,7 +48,7 @@ def map_(
         raise ConfigError("--output waits for the result; leave out --detach")
     config = MapConfig(neighbours=neighbours, deviations=deviations, clusters=clusters)
     catalog = workspace()
-    run_id, state = submit_map(catalog, dataset=dataset, config=config, against=against)
+    run_id, state = submit_map(catalog, dataset=dataset, config=config, against=against, requested_by=COMMAND_LINE)
     if detach:
         detached(catalog, run_id, as_json=json)
         return

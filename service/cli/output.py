@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from service.processes import TemporaryWorkers
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables, and no progress.")]
+COMMAND_LINE = "command line"
+"""Who asks for the runs of commands."""
 POLL_SECONDS = 0.1
 TEND_SECONDS = 2.0
 RESUMES = "and the same command goes on from there"
@@ -261,8 +263,9 @@ def watch(
         with catalog.read() as session:
             refused = runs.was_refused(session, run_id, catalog.settings.max_attempts)
         again = "but the same command fails alike until that is mended" if refused else RESUMES
+        because = f": {state.reason}" if state.reason else ""
         raise RunFailedError(
-            f"{state.kind} run {run_id[:8]} {state.state}: {state.reason}; what was finished is kept, {again}"
+            f"{state.kind} run {run_id[:8]} {state.state}{because}; what was finished is kept, {again}"
         )
     return state
 
@@ -363,6 +366,7 @@ def _watch_workers(
 
 
 __all__ = [
+    "COMMAND_LINE",
     "AsJson",
     "LeftRunningError",
     "RunFailedError",

@@ -9,7 +9,7 @@ from catalog.tables.engine import Run
 from curation.dedup.substring import ACTIONS, SubstringConfig
 from curation.recipe import Recipe
 from service.cli import dedup
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
 from workers.passages import most_repeated
 
 TEXT_CHARS = 100
@@ -36,7 +36,9 @@ def substring(
 
     config = SubstringConfig(min_tokens=min_tokens, action=action)
     catalog = workspace()
-    run_id, state = submit_dedup(catalog, dataset=dataset, recipe=Recipe(name="passages", substring=config))
+    run_id, state = submit_dedup(
+        catalog, dataset=dataset, recipe=Recipe(name="passages", substring=config), requested_by=COMMAND_LINE
+    )
     if detach:
         detached(catalog, run_id, as_json=json)
         return

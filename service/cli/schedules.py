@@ -47,7 +47,7 @@ def add_schedule(
     missed: Missed = None,
     priority: Priority = None,
     max_units: MaxUnits = None,
-    name: Annotated[str | None, typer.Option(help="Name of the schedule; default the dataset's and the job's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the schedule; default of dataset, job and trigger.")] = None,
     json: AsJson = False,
 ) -> None:
     """Let a job start by itself: by the clock, whenever new data is in, or when files appear in a folder."""
@@ -55,13 +55,15 @@ def add_schedule(
 
     catalog = workspace()
     kind = job or ("clean" if recipe is not None else schedules.INGEST)
+    on = _event(on_ingest=on_ingest, on_clean=on_clean)
+    suffix = "" if cron is not None else f"-on-{on}" if on is not None else "-watch"
     wanted = schedules.Wanted(
-        name=name or f"{dataset}-{kind}",
+        name=name or f"{dataset}-{kind}{suffix}",
         dataset=dataset,
         kind=kind,
         config=_config(kind, recipe),
         cron=cron,
-        on=_event(on_ingest=on_ingest, on_clean=on_clean),
+        on=on,
         folder=watch,
         timezone=timezone or "UTC",
         missed=missed or "once",
@@ -72,7 +74,9 @@ def add_schedule(
     if kind != schedules.INGEST and "document" not in wanted.config:
         jobs.check_job(kind, wanted.config)
     with catalog.write() as session:
-        made = schedules.add_schedule(session, wanted, now=catalog.now(session), created_by="command line")
+        made = schedules.add_schedule(
+            session, catalog.settings, wanted, now=catalog.now(session), created_by="command line"
+        )
         told = _row(made)
     if json:
         emit_json(told)
@@ -150,21 +154,23 @@ def history(
     json: AsJson = False,
 ) -> None:
     """List the times that a schedule was due, newest first, and what came of each."""
+    from workers.outcomes import came_of
     from workers.schedules import find_schedule
 
     catalog = workspace()
     with catalog.read() as session:
         found = find_schedule(session, name)
         query = select(Firing).where(Firing.schedule_id == found.id).order_by(Firing.due_at.desc()).limit(limit)
-        rows = [
-            (one.due_at.strftime("%Y-%m-%d %H:%M:%S"), one.outcome, (one.run_id or "")[:8], one.reason or "")
-            for one in session.scalars(query)
-        ]
-    header = ("due (UTC)", "outcome", "run", "reason")
+        rows = []
+        for one in session.scalars(query):
+            came = came_of(session, one)
+            due = one.due_at.strftime("%Y-%m-%d %H:%M:%S")
+            rows.append((due, one.outcome, came.run_id or "", came.then_run_id or "", came.reason))
     if json:
-        emit_json([dict(zip(("due", "outcome", "run", "reason"), row, strict=True)) for row in rows])
+        emit_json([dict(zip(("due", "outcome", "run", "then", "reason"), row, strict=True)) for row in rows])
         return
-    emit_table("", header, rows)
+    header = ("due (UTC)", "outcome", "run", "then", "reason")
+    emit_table("", header, [(*row[:2], row[2][:8], row[3][:8], row[4]) for row in rows])
     if not rows:
         say(f"schedule {name!r} was not due yet")
 
@@ -188,6 +194,10 @@ def change(
 
     if on and off:
         raise ConfigError("--on and --off contradict each other; give one of them")
+    if not (on or off) and all(one is None for one in (recipe, cron, timezone, missed, priority, max_units)):
+        raise ConfigError(
+            "nothing to change; give --on, --off, --recipe, --cron, --timezone, --missed, --priority or --max-units"
+        )
     catalog = workspace()
     with catalog.write() as session:
         found = find_schedule(session, name)
@@ -213,11 +223,11 @@ def change(
 @app.command("remove")
 def remove(name: Name, *, json: AsJson = False) -> None:
     """Remove a schedule and its history; runs that it started stay."""
-    from workers.schedules import find_schedule
+    from workers.schedules import find_schedule, remove_schedule
 
     catalog = workspace()
     with catalog.write() as session:
-        session.delete(find_schedule(session, name))
+        remove_schedule(session, find_schedule(session, name), catalog.now(session))
     if json:
         emit_json({"removed": name})
         return
@@ -252,14 +262,14 @@ def list_requests(
     rows = []
     with catalog.read() as session:
         for one in session.scalars(select(Request).order_by(Request.created_at.desc(), Request.id).limit(limit)):
-            waits = waits_for(session, one) if one.state == "waiting" else (one.reason or "")
+            waits = waits_for(session, one) if one.state == "waiting" else ""
             asked = one.created_at.strftime("%Y-%m-%d %H:%M:%S")
-            rows.append((one.id[:8], one.kind, one.dataset, one.state, (one.run_id or "")[:8], asked, waits))
-    header = ("request", "job", "dataset", "state", "run", "asked", "waits for")
+            rows.append((one.id, one.kind, one.dataset, one.state, one.run_id or "", asked, waits, one.reason or ""))
+    header = ("request", "job", "dataset", "state", "run", "asked", "waits for", "reason")
     if json:
         emit_json([dict(zip(header, row, strict=True)) for row in rows])
         return
-    emit_table("", header, rows)
+    emit_table("", header, [(row[0][:8], *row[1:4], row[4][:8], *row[5:]) for row in rows])
     if not rows:
         say("nothing waits: `winnow train DATASET --recipe NAME --after RUN` asks for a job after another")
 

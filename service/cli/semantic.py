@@ -7,7 +7,7 @@ import typer
 from curation.dedup.config import NearConfig
 from curation.dedup.semantic_step import SemanticStep
 from curation.recipe import Recipe
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
 
 DEFAULT = SemanticStep()
 
@@ -32,7 +32,7 @@ def semantic(
     step = SemanticStep.configured({"epsilon": epsilon, "action": action, "probes": probes})
     recipe = Recipe(name="dedup", near=NearConfig(), encoder=encoder, semantic=step)
     catalog = workspace()
-    run_id, state = submit_dedup(catalog, dataset=dataset, recipe=recipe)
+    run_id, state = submit_dedup(catalog, dataset=dataset, recipe=recipe, requested_by=COMMAND_LINE)
     if detach:
         detached(catalog, run_id, as_json=json)
         return

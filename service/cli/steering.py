@@ -3,13 +3,16 @@
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
 
-from catalog.errors import ConfigError, NotFoundError
+from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run, Unit, UnitLog
 from service.cli.output import AsJson, emit_json, emit_table, run_to_end, say, show, workspace
 from workers import engine, runs
+from workers.beginnings import AmbiguousIdError
+from workers.pipelines import PIPELINES
 
 RunId = Annotated[str, typer.Argument(help="Run id, or its first characters.")]
 
@@ -35,23 +38,27 @@ def list_runs(
     """List runs, newest first, with how far they are."""
     catalog = workspace()
     query = select(Run, Dataset.name).join(Dataset, Dataset.id == Run.dataset_id)
-    if dataset is not None:
-        query = query.where(Dataset.name == dataset)
     if state is not None:
         query = query.where(*runs.in_state(state))
     rows = []
     with catalog.read() as session:
+        if dataset is not None:
+            from workers.manifests import find_dataset
+
+            query = query.where(Dataset.id == find_dataset(session, dataset).id)
         now = catalog.now(session)
         found = session.execute(query.order_by(Run.created_at.desc(), Run.id).limit(limit)).all()
         for run, name in found:
             far = _how_far(runs.run_progress(session, run.id, now)) if run.state == "running" else ""
             asked = run.created_at.strftime("%Y-%m-%d %H:%M:%S")
-            rows.append((run.id[:8], run.kind, name, runs.shown_state(run), far, asked, run.reason or ""))
-    header = ("run", "kind", "dataset", "state", "progress", "asked", "reason")
+            steered = (run.priority, "no limit" if run.max_units is None else run.max_units)
+            recipe, state_shown = runs.recipe_of(run), runs.shown_state(run)
+            rows.append((run.id, run.kind, name, recipe, state_shown, far, *steered, asked, run.reason or ""))
+    header = ("run", "kind", "dataset", "recipe", "state", "progress", "priority", "units at once", "asked", "reason")
     if json:
         emit_json([dict(zip(header, row, strict=True)) for row in rows])
         return
-    emit_table("", header, rows)
+    emit_table("", header, [(row[0][:8], *row[1:]) for row in rows])
     if not rows:
         say("no run: `winnow ingest`, `winnow clean` and `winnow train` ask for one")
 
@@ -109,12 +116,16 @@ def cancel(
     with catalog.write() as session:
         try:
             found = engine.find_run(session, run)
+        except AmbiguousIdError:
+            raise
         except NotFoundError:
             try:
                 request = find_request(session, run)
+            except AmbiguousIdError:
+                raise
             except NotFoundError as error:
                 raise NotFoundError(
-                    f"no run and no request begins with {run!r}, or several do; see `winnow runs` and `winnow requests`"
+                    f"no run and no request begins with {run!r}; see `winnow runs` and `winnow requests`"
                 ) from error
             cancel_request(request, catalog.now(session))
             told = {"request": request.id, "state": "cancelled"}
@@ -150,8 +161,9 @@ def steer(
     if json:
         emit_json(told)
         return
-    limit = "no limit" if told["max_units"] is None else f"at most {told['max_units']}"
-    say(f"run {str(told['run'])[:8]}: priority {told['priority']}, {limit} units at once")
+    most = told["max_units"]
+    limit = "no limit of units" if most is None else f"at most {most} unit{'' if most == 1 else 's'}"
+    say(f"run {str(told['run'])[:8]}: priority {told['priority']}, {limit} at once")
 
 
 def _told(run_id: str, state: str, next_step: str, *, as_json: bool) -> None:
@@ -173,7 +185,7 @@ def logs(
     with catalog.read() as session:
         found = engine.find_run(session, run)
         query = select(UnitLog, Unit.stage_name, Unit.position).join(Unit, Unit.id == UnitLog.unit_id)
-        query = query.where(UnitLog.run_id == found.id, *_of_unit(unit))
+        query = query.where(UnitLog.run_id == found.id, *_of_unit(session, found, unit))
         rows = session.execute(query.order_by(UnitLog.id.desc()).limit(limit)).all()
         lines: list[dict[str, Any]] = [
             {
@@ -197,10 +209,26 @@ def logs(
         )
 
 
-def _of_unit(unit: str | None) -> list[Any]:
+def _of_unit(session: Session, run: Run, unit: str | None) -> list[ColumnElement[bool]]:
+    """What a query asks for the units that ``--unit`` names.
+
+    Raises
+    ------
+    ConfigError : it is no STAGE or STAGE/NUMBER. NotFoundError : the run has no such stage, or no such unit there.
+    """
     if unit is None:
         return []
     stage, _, number = unit.partition("/")
     if number and not (number.isascii() and number.isdigit()):
         raise ConfigError(f"unit={unit!r} must be STAGE or STAGE/NUMBER, e.g. measure/3")
-    return [Unit.stage_name == stage] + ([Unit.position == int(number)] if number else [])
+    stages = [one.name for one in PIPELINES[run.kind].member.stages]
+    if stage not in stages:
+        raise NotFoundError(f"a run of {run.kind} has no stage {stage!r}; {nearest(stage, stages)}")
+    if not number:
+        return [Unit.stage_name == stage]
+    of_stage = (Unit.run_id == run.id, Unit.stage_name == stage)
+    num_units = session.scalar(select(func.count()).select_from(Unit).where(*of_stage)) or 0
+    if int(number) >= num_units:
+        there = f"0 to {num_units - 1}" if num_units > 1 else "only 0" if num_units else "none"
+        raise NotFoundError(f"stage {stage} of run {run.id[:8]} has no unit {int(number)}; there is {there}")
+    return [Unit.stage_name == stage, Unit.position == int(number)]

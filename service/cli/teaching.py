@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
 from service.cli.schedules import ask_after
 
 
@@ -31,7 +31,7 @@ def train(
     if after is not None:
         ask_after(catalog, after=after, kind="train", dataset=dataset, recipe=recipe, as_json=json)
         return
-    run_id, state = submit_train(catalog, dataset=dataset, recipe=load_recipe(recipe))
+    run_id, state = submit_train(catalog, dataset=dataset, recipe=load_recipe(recipe), requested_by=COMMAND_LINE)
     if detach:
         detached(catalog, run_id, as_json=json)
         return

@@ -1,6 +1,6 @@
 """``winnow webhook``: whom to tell what happens."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import select
@@ -37,12 +37,18 @@ def add_webhook(
             private=catalog.settings.webhook_private,
             created_by="command line",
         )
-        told = {"webhook": made.id, "url": made.url, "events": made.events, "secret": made.secret}
+        told: dict[str, Any] = {"webhook": made.id, "url": made.url, "events": made.events, "secret": made.secret}
+        also = webhooks.others_of(session, made)
     if json:
         emit_json(told)
         return
-    say(f"webhook {str(told['webhook'])[:8]} tells {url} of {', '.join(made.events)}; its secret:")
-    show(str(told["secret"]))
+    say(f"webhook {told['webhook'][:8]} tells {url} of {', '.join(told['events'])}; its secret:")
+    show(told["secret"])
+    if also:
+        say(
+            f"the same address is told by webhook {', '.join(one[:8] for one in also)} too, so it hears twice of the "
+            f"same: `winnow webhook remove {also[0][:8]}` ends that"
+        )
     say("how to check a signature: docs/webhooks.md")
 
 
@@ -52,14 +58,14 @@ def list_webhooks(*, json: AsJson = False) -> None:
     catalog = workspace()
     with catalog.read() as session:
         rows = [
-            (one.id[:8], one.url, ", ".join(one.events), one.created_at.strftime("%Y-%m-%d %H:%M"))
+            (one.id, one.url, ", ".join(one.events), one.created_at.strftime("%Y-%m-%d %H:%M"))
             for one in session.scalars(select(Webhook).order_by(Webhook.created_at, Webhook.id))
         ]
     header = ("webhook", "url", "events", "made")
     if json:
         emit_json([dict(zip(header, row, strict=True)) for row in rows])
         return
-    emit_table("", header, rows)
+    emit_table("", header, [(row[0][:8], *row[1:]) for row in rows])
     if not rows:
         say("no webhook: `winnow webhook add https://example.org/hook` makes one")
 

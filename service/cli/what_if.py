@@ -12,7 +12,7 @@ from catalog.store import Store
 from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run
 from curation.dedup.config import NearConfig
-from service.cli.output import AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, show, workspace
 from workers import clusters as reading
 from workers import engine, manifests
 
@@ -103,7 +103,7 @@ def _excerpt(text: str) -> str:
 def _publish(catalog: Catalog, run: str, settings: list[str], *, detach: bool, as_json: bool) -> None:
     from workers.pipelines.what_if import submit_what_if
 
-    run_id, state = submit_what_if(catalog, run=run, settings=settings)
+    run_id, state = submit_what_if(catalog, run=run, settings=settings, requested_by=COMMAND_LINE)
     if detach:
         detached(catalog, run_id, as_json=as_json)
         return

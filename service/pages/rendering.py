@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -21,6 +22,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["count"] = spaced
+    environment.filters["marked"] = marked
     environment.filters["moment"] = moment
     environment.filters["share"] = share
     return environment
@@ -38,6 +40,20 @@ def render(
     me = getattr(request.state, "identity", None)
     html = environment().get_template(template).render(me=me, path=request.url.path, **context)
     return HTMLResponse(html, status_code=status_code, headers=dict(headers or {}))
+
+
+def marked(text: str) -> Markup:
+    """Text in which commands stand between backticks, those as code.
+
+    >>> marked("failed: `winnow resume <x>`")
+    Markup('failed: <code>winnow resume &lt;x&gt;</code>')
+    """
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+    )
 
 
 def spaced(value: int) -> str:

@@ -12,6 +12,7 @@ from curation.recipe import preset_names
 from service.api.access import Catalogued, Curator
 from service.pages.rendering import render
 from training.recipe import preset_names as training_presets
+from workers.outcomes import Outcome, came_of
 from workers.requests import waits_for
 from workers.schedules import when
 
@@ -19,17 +20,21 @@ router = APIRouter(include_in_schema=False)
 
 NUM_SHOWN = 200
 NUM_FIRINGS = 30
-NUM_REQUESTS = 20
+NUM_REQUESTS = 50
+NUM_REFUSED = 5
 
 
 @router.get("/schedules")
 def show_schedules(request: HttpRequest, catalog: Catalogued, _who: Curator) -> Response:
-    """All schedules, what came of them lately, and what waits for something else."""
+    """All schedules, what came of them lately, what waits for something else, and what was refused after it."""
     with catalog.read() as session:
         rows = [(one, when(one)) for one in session.scalars(select(Schedule).order_by(Schedule.name).limit(NUM_SHOWN))]
         waiting = [
             (one, waits_for(session, one) if one.state == "waiting" else one.reason or "")
-            for one in session.scalars(select(Request).order_by(Request.created_at.desc()).limit(NUM_REQUESTS))
+            for state, number in (("waiting", NUM_REQUESTS), ("refused", NUM_REFUSED))
+            for one in session.scalars(
+                select(Request).where(Request.state == state).order_by(Request.created_at.desc()).limit(number)
+            )
         ]
         return render(
             request,
@@ -42,11 +47,11 @@ def show_schedules(request: HttpRequest, catalog: Catalogued, _who: Curator) -> 
         )
 
 
-def _firings(session: Session) -> list[tuple[Firing, str]]:
+def _firings(session: Session) -> list[tuple[Firing, str, Outcome]]:
     query = (
         select(Firing, Schedule.name)
         .join(Schedule, Schedule.id == Firing.schedule_id)
         .order_by(Firing.due_at.desc(), Firing.id)
         .limit(NUM_FIRINGS)
     )
-    return [(firing, name) for firing, name in session.execute(query)]
+    return [(firing, name, came_of(session, firing)) for firing, name in session.execute(query)]

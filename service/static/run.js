@@ -26,14 +26,25 @@ function duration(seconds) {
 }
 
 function badge(state) {
-  return cell("span", state, `state state-${state}`);
+  // As the macro of the same name in macros.html.
+  return cell("span", state === "poisoned" ? "given up" : state, `state state-${state}`);
+}
+
+function listStages(id, stages) {
+  byId(id).hidden = stages.length === 0;
+  byId(id).querySelector("span").textContent = stages.map((stage) => stage.name).join(", ");
 }
 
 function showStages(stages) {
-  const rows = stages.map((stage) => {
+  const empty = stages.filter((stage) => stage.num_units === 0);
+  listStages("idle", empty.filter((stage) => stage.is_over));
+  listStages("to-come", empty.filter((stage) => !stage.is_over));
+  const rows = stages.filter((stage) => stage.num_units > 0).map((stage) => {
     const row = document.createElement("tr");
-    const name = cell("th", stage.name);
+    const name = cell("th", stage.name, "wrap");
     name.scope = "row";
+    name.append(cell("small", stage.about, "about"));
+    row.append(name);
     const bar = document.createElement("progress");
     bar.setAttribute("aria-label", stage.name);
     // Inside one long unit the records move before the units do.
@@ -43,12 +54,12 @@ function showStages(stages) {
     bar.value = Math.min(1, Math.max(stage.num_units_done / whole, stage.num_units === 1 ? within : 0));
     const barCell = cell("td", "", "grow");
     barCell.append(bar);
+    const total = `${stage.is_estimate ? "about " : ""}${count(stage.num_total)}`;
     row.append(
-      name,
       barCell,
       cell("td", `${stage.num_units_done} / ${stage.num_units}`, "number"),
-      cell("td", count(stage.num_done), "number"),
-      cell("td", count(stage.num_total), "number"),
+      cell("td", stage.num_total > 0 ? count(stage.num_done) : "–", "number"),
+      cell("td", stage.num_total > 0 ? total : "–", "number"),
     );
     return row;
   });
@@ -65,7 +76,7 @@ function showUnits(units) {
       cell("td", unit.position, "number"),
       state,
       cell("td", unit.attempts, "number"),
-      cell("td", `${count(unit.num_done)} / ${count(unit.num_total)}`, "number"),
+      cell("td", unit.num_total > 0 ? `${count(unit.num_done)} / ${count(unit.num_total)}` : "–", "number"),
       cell("td", unit.owner ?? "–", "wrap"),
       cell("td", unit.reason ?? "–", "wrap"),
     );

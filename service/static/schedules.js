@@ -35,8 +35,13 @@ for (const row of document.querySelectorAll("[data-schedule]")) {
   });
   times?.addEventListener("submit", (event) => {
     event.preventDefault();
-    ask("PATCH", path, { cron: times.elements.cron.value });
+    ask("PATCH", path, { cron: times.elements.cron.value, timezone: times.elements.timezone.value });
   });
+}
+
+for (const row of document.querySelectorAll("[data-request]")) {
+  const cancel = row.querySelector("[data-cancel]");
+  cancel?.addEventListener("click", () => ask("DELETE", `/requests/${row.dataset.request}`));
 }
 
 const form = document.getElementById("add");
@@ -46,8 +51,7 @@ form?.addEventListener("submit", (event) => {
   const [kind, recipe] = given.get("job").split(":");
   const when = given.get("when");
   const body = { name: given.get("name"), dataset: given.get("dataset"), kind, config: { recipe } };
-  body.missed = given.get("missed");
-  if (when === "cron") Object.assign(body, { cron: given.get("cron"), timezone: given.get("timezone") });
+  if (when === "cron") Object.assign(body, { cron: given.get("cron"), timezone: given.get("timezone"), missed: given.get("missed") });
   else body.on = when;
   ask("POST", "/schedules", body);
 });

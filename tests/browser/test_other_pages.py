@@ -196,6 +196,11 @@ def test_a_run_is_paused_resumed_and_steered_from_its_page(visitor, site):
     assert "<b>so</b>" in page.inner_text("#log")
     page.get_by_role("button", name="Pause").click()
     page.wait_for_function("() => document.getElementById('state').textContent === 'paused'")
+    # On a phone too the word stays whole, however much stands beside it.
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.evaluate("() => { document.getElementById('pace').textContent = 'after 33 s · '.repeat(20); }")
+    assert page.locator("#state .state").bounding_box()["height"] < 40
+    page.set_viewport_size({"width": 1280, "height": 800})
     assert not page.get_by_role("button", name="Pause").is_visible()
     page.get_by_role("button", name="Resume").click()
     page.wait_for_function("() => document.getElementById('state').textContent === 'running'")
@@ -234,10 +239,17 @@ def test_a_schedule_is_added_switched_off_and_removed_on_its_page(visitor, site)
     page.wait_for_load_state()
     assert "매일밤" in page.inner_text("#schedules")
     page.get_by_role("button", name="Change").click()
+    page.get_by_label("Time zone of").fill("Asia/Seoul")
     page.get_by_label("Minute hour day month weekday of").fill("15 4 * * *")
     page.get_by_role("button", name="Save").click()
-    page.wait_for_function("() => document.getElementById('schedules').textContent.includes('15 4 * * *')")
+    page.wait_for_function("() => document.getElementById('schedules').textContent.includes('15 4 * * *, Asia/Seoul')")
     page.wait_for_load_state()
+    # On a phone a row is a card, with its buttons on the screen.
+    page.set_viewport_size({"width": 390, "height": 800})
+    for button in page.locator("#schedules button:visible").all():
+        box = button.bounding_box()
+        assert box["x"] + box["width"] <= 390
+    page.set_viewport_size({"width": 1280, "height": 800})
     page.get_by_role("button", name="Run now").click()
     page.get_by_text("pending").wait_for()
     page.wait_for_load_state()

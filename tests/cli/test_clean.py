@@ -100,7 +100,7 @@ def test_detached_run_is_finished_by_the_workers(prepared: Prepared, winnow: Win
     # Asking again joins the run that is under way.
     assert winnow.ok("clean", "few", "--recipe", prepared.recipe)["run"] == asked.out.strip()
     states = {one["run"]: one["state"] for one in winnow.ok("runs", "--limit", "100")}
-    assert states[asked.out.strip()[:8]] == "done"
+    assert states[asked.out.strip()] == "done"
     late = winnow("cancel", asked.out.strip())
     assert late.code == 1
     assert "only a running run can be cancelled" in late.err

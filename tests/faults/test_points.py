@@ -268,7 +268,7 @@ def test_worker_killed_while_it_looks_after_a_schedule(
             folder=str(inbox),
             mapping={"text": "body", "label": "queue"},
         )
-        add_schedule(session, wanted, now=world.catalog.now(session))
+        add_schedule(session, world.catalog.settings, wanted, now=world.catalog.now(session))
 
     def is_cleaned() -> bool:
         with world.catalog.read() as session:

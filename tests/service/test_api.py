@@ -83,6 +83,26 @@ def test_runs_are_paged_newest_first(worlds):
     assert client.get(f"{API}/runs", params={"dataset": "other"}).json()["items"] == []
 
 
+def test_runs_are_listed_by_state_and_a_filter_that_does_not_exist_is_refused(worlds):
+    client = worlds.client("curator")
+
+    def states(**params):
+        return {item["state"] for item in client.get(f"{API}/runs", params=params).json()["items"]}
+
+    with worlds.catalog.write() as session:
+        run = session.get_one(Run, worlds.run_id)
+        run.state = "failed"
+    assert states() == states(state="failed") == {"failed"}
+    assert states(state="done") == set()
+    refused = client.get(f"{API}/runs", params={"state": "filed"})
+    assert (refused.status_code, "did you mean 'failed'" in refused.json()["message"]) == (422, True)
+    refused = client.get(f"{API}/runs", params={"stat": "failed"})
+    assert refused.status_code == 422
+    assert "unknown query parameter 'stat'; did you mean 'state'?" in refused.json()["message"]
+    assert client.get(f"{API}/openapi.json", params={"x": "1"}).status_code == 422
+    assert client.get(f"{API}/openapi.json").status_code == 200
+
+
 def test_units_that_gave_up_are_listed_with_their_reason(worlds):
     items = worlds.client("curator").get(f"{API}/runs/{worlds.run_id}/units").json()["items"]
     assert [(one["state"], one["attempts"], one["reason"]) for one in items] == [

@@ -197,9 +197,18 @@ def test_what_does_not_answer_is_a_problem_without_its_password(
     assert "hunter2pass" not in str(found)
 
 
+def test_a_home_that_is_not_there_is_looked_at_and_not_made(fresh: Winnow) -> None:
+    told = fresh("doctor", "--json")
+    assert told.code == 1
+    remedies = {one["check"]: one["remedy"] for one in told.json["checks"] if one["level"] == PROBLEM}
+    assert remedies["database"] == "run `winnow init`, or set WINNOW_HOME to the home folder of before"
+    assert not fresh.home.exists()
+
+
 def test_the_command_ends_with_1_on_a_problem_only(fresh: Winnow) -> None:
-    fresh.ok("init")
+    assert "(made)" in fresh("init").err
     assert fresh.ok("doctor", "--sample", "3")["ok"] is True
+    assert not (fresh.home / "broker.db").exists()
     (fresh.home / "admin.token").chmod(0o644)
     told = fresh("doctor")
     assert told.code == 1

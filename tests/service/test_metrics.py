@@ -111,7 +111,7 @@ def test_figures_are_those_of_the_database_whichever_process_is_asked(worlds: Wo
         assert found["winnow_database_bytes", ()] > 100_000
 
 
-@pytest.mark.parametrize("ended", ["cancelled", "paused"])
+@pytest.mark.parametrize("ended", ["failed", "cancelled", "paused"])
 def test_units_of_a_run_that_does_not_go_on_wait_for_nobody(world: World, ended: str) -> None:
     add_units(world)
     with world.catalog.write() as session:
@@ -123,6 +123,14 @@ def test_units_of_a_run_that_does_not_go_on_wait_for_nobody(world: World, ended:
     found = scraped(world.client("admin").get("/metrics").text)
     assert found["winnow_units_ready", (("needs", "cpu"),)] == 0
     assert found["winnow_oldest_ready_seconds", (("needs", "cpu"),)] == 0
+    left = {state: found["winnow_units", (("state", state),)] for state in ("ready", "running", "done")}
+    assert left == (
+        {"ready": 2, "running": 2, "done": 3} if ended == "paused" else {"ready": 0, "running": 0, "done": 3}
+    )
+    assert found.get(("winnow_units", (("state", "cancelled"),)), 0) == (0 if ended == "paused" else 4)
+    live = {labels for name, labels in found if name == "winnow_units_live"}
+    assert ((("stage", "measure"), ("state", "ready")) in live) == (ended == "paused")
+    assert (("stage", "measure"), ("state", "poisoned")) in live
 
 
 def test_requests_are_counted_by_route_and_never_by_id(world: World) -> None:
@@ -147,6 +155,10 @@ def test_requests_are_counted_by_route_and_never_by_id(world: World) -> None:
 
 
 def test_metrics_take_a_token_of_a_curator_or_an_admin(world: World) -> None:
+    refused = world.client("annotator").get("/metrics")
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    refused = world.client(Host="elsewhere.example").get("/health")
+    assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
     told = {role: world.client(role).get("/metrics").status_code for role in (None, "annotator", "curator", "admin")}
     assert told == {None: 401, "annotator": 403, "curator": 200, "admin": 200}
     # The browser of this machine is no scraper, and neither is a client that says where it comes from by itself.

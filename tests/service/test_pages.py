@@ -12,6 +12,8 @@ from labeling.simulation import CurvePoint, LearningCurve
 from service.pages.charts import Series, line_chart
 from service.pages.login import local_path
 from service.report import learning_chart, loss_chart
+from workers.requests import ask_after
+from workers.schedules import Wanted, add_schedule
 
 BASE = "http://127.0.0.1:8765"
 
@@ -107,7 +109,45 @@ def test_dataset_page_shows_the_recipe_of_each_version(world):
 def test_run_page_shows_why_a_unit_gave_up_as_text(world):
     page = world.browser("curator").get(f"/runs/{world.run_id}").text
     assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in page
-    assert "poisoned" in page
+    assert '<span class="state state-poisoned">given up</span>' in page
+
+
+def test_run_page_takes_the_first_characters_of_an_id(world):
+    browser = world.browser("curator")
+    moved = browser.get(f"/runs/{world.run_id[:8]}")
+    assert (moved.status_code, moved.headers["location"]) == (303, f"/runs/{world.run_id}")
+    assert browser.get("/runs/ffffffff").status_code == 404
+    assert browser.get("/runs/ff").status_code == 404
+
+
+def test_run_page_tells_stages_by_what_they_do_and_those_without_work_apart(world):
+    with world.catalog.write() as session:
+        session.get_one(Run, world.run_id).stage = 2
+    page = world.browser("curator").get(f"/runs/{world.run_id}").text
+    table, _, below = page.partition("</table>")
+    assert "of one shard" in table
+    assert "Nothing to do in: <span>" in below
+    assert "0 / 0" not in page
+
+
+def test_schedules_page_lists_what_waits_with_its_run_and_not_what_has_started(world):
+    with world.catalog.write() as session:
+        now = world.catalog.now(session)
+        given = {"now": now, "after": world.run_id, "kind": "dedup", "dataset": "tickets 고객", "config": {}}
+        asked = [ask_after(session, **given) for _ in "abc"]
+        # A job without a recipe.
+        wanted = Wanted(name="nightly", dataset="tickets 고객", kind="dedup", config={}, cron="0 3 * * *")
+        add_schedule(session, world.catalog.settings, wanted, now=now)
+        asked[1].state, asked[2].state, asked[2].reason = "started", "refused", "see `winnow <b>`"
+        run = session.get_one(Run, world.run_id)
+        run.state = "failed"
+        ids = [one.id[:8] for one in asked]
+    page = world.browser("curator").get("/schedules").text
+    assert [one in page for one in ids] == [True, False, True]
+    assert f"<code>winnow resume {world.run_id[:8]}</code>" in page
+    assert f'<a href="/runs/{world.run_id}">See that run</a>' in page
+    assert "see <code>winnow &lt;b&gt;</code>" in page
+    assert page.count("data-cancel") == 1
 
 
 def test_queue_page_draws_one_line_an_arm(world):

@@ -245,6 +245,8 @@ def test_a_killed_backup_is_none_and_the_next_goes_on_from_its_files(ingested: C
     )
     assert killed.returncode == -signal.SIGKILL
     assert list_backups(fresh) == []
+    with pytest.raises(NotFoundError, match="folder /nowhere/at/all is not there"):
+        restore(Settings(home=tmp_path / "new"), Path("/nowhere/at/all"))
     with pytest.raises(NotFoundError, match="holds no whole backup"):
         restore(Settings(home=tmp_path / "new"), fresh)
     done = take_backup(ingested, fresh)

@@ -449,6 +449,16 @@ def test_the_same_request_in_the_same_moment_is_the_same_run(database: Catalog, 
         assert {first[1], second[1]} == {"new", "running"}
 
 
+def test_a_unit_that_is_done_has_done_all_of_it(database: Catalog, run_id: str) -> None:
+    drain(database)
+    # The toy says 1 of 2 and ends, as stages do that tell where they are before each step.
+    with database.read() as session:
+        seen = runs.run_progress(session, run_id, database.now(session))
+    first, last = seen.stages
+    assert (first.num_done, first.num_total, first.is_estimate, first.is_over) == (2 * WIDTH, 2 * WIDTH, False, True)
+    assert (last.num_done, last.num_total) == (0, 0)
+
+
 def test_progress_counts_units_and_knows_rate_and_time_left(database: Catalog, run_id: str, clock: Clock) -> None:
     ids = unit_ids(database)
     mine = engine.claim(database, ids[0], ME())
@@ -458,13 +468,24 @@ def test_progress_counts_units_and_knows_rate_and_time_left(database: Catalog, r
     with database.read() as session:
         seen = runs.run_progress(session, run_id, clock.now)
     assert (seen.state, seen.stages[0].num_units, seen.stages[0].num_done) == ("running", WIDTH, 50)
-    assert (seen.rate, seen.seconds_left) == (5.0, 30.0)
+    # The other units have not told their total: it is taken to be the same.
+    assert (seen.stages[0].num_total, seen.stages[0].is_estimate) == (200 * WIDTH, True)
+    assert (seen.rate, seen.seconds_left) == (5.0, (200 * WIDTH - 50) / 5)
+    with database.write() as session:
+        runs.pause(session.get_one(Run, run_id), clock.now)
+    clock.advance(10)
+    with database.read() as session:
+        rested = runs.run_progress(session, run_id, clock.now)
+    assert (rested.paused, rested.rate, rested.seconds_left) == (True, None, None)
+    with database.write() as session:
+        runs.resume(session, session.get_one(Run, run_id), clock.now)
     drain(database)
     with database.read() as session:
         seen = runs.run_progress(session, run_id, clock.now)
         with pytest.raises(NotFoundError, match="there is no run 'nope'"):
             runs.run_progress(session, "nope", clock.now)
     assert seen.stages[0].num_units_done == WIDTH - 1
+    assert not seen.stages[0].is_over
     assert seen.to_json()["stages"][1]["name"] == "finish"
 
 

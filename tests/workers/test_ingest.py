@@ -230,7 +230,7 @@ def test_columns_of_a_first_try_that_brought_nothing_can_be_mended(catalog: Cata
     drain(catalog)
     with catalog.read() as session:
         assert session.scalars(select(Version.num_records)).all() == [1]
-    with pytest.raises(ConfigError, match="--text body and no --label, not --text txt and no --label"):
+    with pytest.raises(ConfigError, match="--text body without --label, not --text txt without --label"):
         submit_ingest(catalog, text_column="txt", **asked)
 
 

@@ -125,11 +125,15 @@ def test_a_worker_writes_json_that_names_run_unit_and_stage_of_what_happens_insi
         [sys.executable, "-m", "workers.main", "--name", "w7"],
         env=environment(catalog.settings.home),
         stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     )
     _wait_until(lambda: _num_units(catalog, "poisoned") == 1)
     worker.send_signal(signal.SIGTERM)
-    lines = [json.loads(line) for line in worker.communicate(timeout=60)[1].decode().splitlines()]
+    out, err = worker.communicate(timeout=60)
+    # `winnow up` has both in one file.
+    assert out == b""
+    lines = [json.loads(line) for line in err.decode().splitlines()]
+    assert [one for one in lines if one["level"] == "warning"] == []
     assert worker.returncode == 0
     assert {one["worker"] for one in lines} == {"w7"}
     assert lines[0]["message"].startswith("worker ")

@@ -25,6 +25,7 @@ from labeling.queue import close_queue
 from tests.workers.building import add_dataset, at_once, clean_dataset, drain
 from tests.workers.corpus import RECIPE
 from workers import jobs, requests, runs, schedules
+from workers.outcomes import Outcome, came_of
 from workers.schedules import Wanted, next_time
 
 NIGHT = "0 3 * * *"
@@ -67,7 +68,7 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
 def add(catalog: Catalog, **wanted: Any) -> None:
     with catalog.write() as session:
         given = {"name": "nightly", "dataset": "tickets", "kind": "clean", "config": {}} | wanted
-        schedules.add_schedule(session, Wanted(**given), now=catalog.now(session))
+        schedules.add_schedule(session, catalog.settings, Wanted(**given), now=catalog.now(session))
 
 
 def firings(catalog: Catalog) -> list[Firing]:
@@ -130,7 +131,10 @@ def test_the_next_time_of_a_cron_expression(cron: str, zone: str, after: str, ex
         ({"on": "injest"}, "did you mean 'ingest'"),
         ({"on": "clean"}, "would never end"),
         ({"folder": "/nowhere/at/all"}, "folder /nowhere/at/all is not there"),
+        ({"folder": __file__}, "is a file; give the folder that it appears in"),
         ({"cron": NIGHT, "kind": "ingest"}, "files are taken in from a folder"),
+        ({"on": "ingest", "timezone": "Asia/Seoul"}, "timezone is of times by the clock"),
+        ({"on": "ingest", "missed": "skip"}, "missed is of times by the clock"),
         ({"cron": NIGHT, "priority": 1000}, "priority=1000 must be"),
         ({"cron": NIGHT, "name": ""}, "must be 1 to 100 letters"),
         ({"cron": NIGHT, "name": "a/b"}, "must be 1 to 100 letters"),
@@ -280,9 +284,15 @@ def test_a_refusal_is_history_and_not_the_end(cleaned: Catalog, clock: Clock, tm
 
 
 @pytest.fixture
-def watched(database: Catalog, clock: Clock, recipe: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
+def inbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder apart from the home folder."""
+    return tmp_path_factory.mktemp("shared") / "inbox"
+
+
+@pytest.fixture
+def watched(database: Catalog, clock: Clock, recipe: dict[str, Any], inbox: Path) -> Callable[..., Path]:
     """A watched folder; the function puts a file there, by default one that has settled."""
-    folder = tmp_path / "inbox"
+    folder = inbox
     (folder / "deep").mkdir(parents=True)
     Store.of(database.settings).create()
     mapping = {"text": "body", "label": "queue"}
@@ -345,9 +355,9 @@ def test_of_many_that_look_into_a_folder_one_takes_its_files(
 
 
 def test_a_folder_that_is_gone_is_said_and_comes_back(
-    database: Catalog, clock: Clock, watched: Callable[..., Path], tmp_path: Path
+    database: Catalog, clock: Clock, watched: Callable[..., Path], inbox: Path
 ) -> None:
-    (tmp_path / "inbox").rename(tmp_path / "away")
+    inbox.rename(inbox.with_name("away"))
     look(database, clock)
 
     def problem() -> str | None:
@@ -355,7 +365,7 @@ def test_a_folder_that_is_gone_is_said_and_comes_back(
             return session.scalars(select(Schedule.problem)).one()
 
     assert "no such folder" in str(problem())
-    (tmp_path / "away").rename(tmp_path / "inbox")
+    inbox.with_name("away").rename(inbox)
     watched("one.jsonl", "the printer is broken again")
     look(database, clock)
     assert problem() is None
@@ -371,6 +381,174 @@ def test_a_file_that_is_refused_does_not_stop_the_folder(
     look(database, clock)
     assert texts(database) == 1
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("home", "is the home folder"),
+        ("home/store", "lies in the home folder"),
+        ("home/inbox", "lies in the home folder"),
+        (".", "holds the home folder"),
+        ("link", "lies in the home folder"),
+        ("elsewhere", "is the store"),
+        ("elsewhere/text", "lies in the store"),
+    ],
+)
+def test_what_winnow_writes_itself_is_not_watched(tmp_path: Path, place: str, words: str) -> None:
+    for folder in ("home/store", "home/inbox", "elsewhere/text"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "home" / "inbox")
+    store = f"file://{tmp_path / 'elsewhere'}" if "elsewhere" in place else ""
+    catalog = Catalog(Settings(home=tmp_path / "home", store_url=store))
+    with catalog.write() as session:
+        metadata.create_all(session.connection())
+    with pytest.raises(ConfigError, match=f"{words} .*watch another folder"):
+        add(catalog, folder=str(tmp_path / place), kind="ingest")
+    catalog.close()
+
+
+def test_a_home_that_moved_into_a_watched_folder_is_left_alone(
+    database: Catalog, clock: Clock, watched: Callable[..., Path], inbox: Path
+) -> None:
+    watched("one.jsonl", "the printer is broken again")
+    (inbox / "home").mkdir()
+    watched("home/notes.jsonl", "what Winnow wrote itself")
+    moved = Catalog(database.settings.model_copy(update={"home": inbox / "home"}))
+    found = {Path(one.path).name for one in schedules._files_of(inbox, moved.settings)}
+    moved.close()
+    assert found == {"one.jsonl"}
+
+
+def test_columns_that_ingest_would_refuse_are_refused_at_once(cleaned: Catalog, inbox: Path) -> None:
+    inbox.mkdir()
+    wanted = {"folder": str(inbox), "kind": "ingest"}
+    with pytest.raises(ConfigError, match="was made with --text body --label queue, not --text bodyx without --label"):
+        add(cleaned, mapping={"text": "bodyx"}, **wanted)
+    add(cleaned, mapping={"text": "body", "label": "queue"}, **wanted)
+    add(cleaned, name="other", **wanted)
+
+
+def test_a_wrong_option_is_told_before_a_name_that_is_taken(cleaned: Catalog) -> None:
+    add(cleaned, cron=NIGHT)
+    with pytest.raises(ConfigError, match="must have five fields"):
+        add(cleaned, cron="noon")
+
+
+def came(catalog: Catalog) -> list[Outcome]:
+    with catalog.read() as session:
+        return [came_of(session, one) for one in session.scalars(select(Firing).order_by(Firing.due_at))]
+
+
+def test_the_history_tells_the_job_that_followed_and_what_was_left_out(
+    database: Catalog, clock: Clock, watched: Callable[..., Path], inbox: Path
+) -> None:
+    watched("good.jsonl", "the printer is broken again", "my password does not work any more")
+    watched("empty.jsonl")
+    watched("x.unknown", "who knows")
+    with (inbox / "good.jsonl").open("a") as file:
+        file.write("no JSON\n")
+    os.utime(inbox / "good.jsonl", (time.time() - 100, time.time() - 100))
+    look(database, clock)
+    (one,) = came(database)
+    with database.read() as session:
+        kinds = [session.get_one(Run, run_id).kind for run_id in (one.run_id, one.then_run_id) if run_id]
+    assert kinds == ["ingest", "clean"]
+    assert one.reason == "2 files refused, 1 row set aside: `winnow rejected notes`; 2 of 2 records kept"
+    watched("copy.jsonl", "a third thing")
+    watched("more.jsonl", "a third thing")
+    look(database, clock)
+    assert came(database)[1].reason == "1 file brought nothing new; 3 of 3 records kept"
+    with database.write() as session:
+        run = session.get_one(Run, came(database)[1].then_run_id)
+        run.result = dict(run.result or {}) | {"kept": 0}
+    assert came(database)[1].reason.endswith("; none of 3 records kept: `winnow report notes` says why")
+
+
+def change_while_it_is_read(catalog: Catalog, clock: Clock) -> None:
+    """What ``look`` does, but after the files were asked for and before they are read."""
+    clock.now += timedelta(minutes=5)
+    schedules.tick(catalog)
+
+
+def test_a_file_that_changes_while_it_is_read_is_taken_in_again_with_those_beside_it(
+    database: Catalog, clock: Clock, watched: Callable[..., Path]
+) -> None:
+    watched("one.jsonl", "the printer is broken again")
+    watched("two.jsonl", "my password does not work any more")
+    change_while_it_is_read(database, clock)
+    # Grown, and settled by the time of the next look.
+    path = watched("one.jsonl", "the printer is broken again", "and the screen too")
+    os.utime(path, (time.time() - 50, time.time() - 50))
+    drain(database)
+    with database.read() as session:
+        failed = session.scalars(select(Run)).one()
+        told = requests.waits_for(session, session.scalars(select(Request)).one())
+    assert failed.state == "failed"
+    assert "where a file changed its schedule takes it in again" in told
+    look(database, clock)
+    look(database, clock)
+    assert texts(database) == 3
+    with database.read() as session:
+        of_ingest = session.scalars(select(Run).where(Run.kind == "ingest").order_by(Run.created_at)).all()
+        assert [one.state for one in of_ingest] == ["cancelled", "done"]
+        assert sorted(session.scalars(select(Request.state))) == ["cancelled", "started"]
+        assert session.scalar(select(func.count()).where(Unit.state == "poisoned")) == 0
+    assert "taken in again" in came(database)[0].reason
+    assert outcomes(database) == ["started", "started"]
+
+
+def test_a_file_that_is_taken_away_while_it_is_read_leaves_those_beside_it_in(
+    database: Catalog, clock: Clock, watched: Callable[..., Path]
+) -> None:
+    path = watched("one.jsonl", "the printer is broken again")
+    watched("two.jsonl", "my password does not work any more")
+    change_while_it_is_read(database, clock)
+    away = path.rename(path.with_suffix(".tmp"))
+    drain(database)
+    look(database, clock)
+    assert texts(database) == 1
+    away.rename(path)
+    look(database, clock)
+    assert texts(database) == 2
+
+
+def test_nothing_waits_for_a_failed_ingest_of_a_schedule_that_was_removed(
+    database: Catalog, clock: Clock, watched: Callable[..., Path]
+) -> None:
+    path = watched("one.jsonl", "the printer is broken again")
+    change_while_it_is_read(database, clock)
+    path.unlink()
+    drain(database)
+    with database.write() as session:
+        schedules.remove_schedule(session, schedules.find_schedule(session, "inbox"), clock.now)
+    with database.read() as session:
+        waited = session.scalars(select(Request)).one()
+    assert (waited.state, waited.reason) == ("cancelled", "its schedule was removed")
+
+
+def test_looking_at_once_leaves_a_line_in_the_history(
+    database: Catalog, clock: Clock, watched: Callable[..., Path]
+) -> None:
+    def run_now() -> None:
+        clock.now += timedelta(seconds=1)
+        with database.write() as session:
+            schedules.fire_now(session, schedules.find_schedule(session, "inbox"), clock.now)
+
+    run_now()
+    assert outcomes(database) == ["pending"]
+    assert schedules.settle(database) == 0
+    schedules.tick(database)
+    assert [(one.outcome, one.reason) for one in firings(database)] == [("skipped", "no new files")]
+    watched("one.jsonl", "the printer is broken again")
+    run_now()
+    schedules.tick(database)
+    assert outcomes(database) == ["skipped", "started"]
+    with database.write() as session:
+        found = schedules.find_schedule(session, "inbox")
+        schedules.change_schedule(session, found, clock.now, enabled=False)
+        with pytest.raises(ConflictError, match="is switched off"):
+            schedules.fire_now(session, found, clock.now)
 
 
 def ask_after(catalog: Catalog, after: str, kind: str, **config: Any) -> str:

@@ -39,7 +39,7 @@ def kind() -> Iterator[None]:
     def work(unit: UnitContext) -> UnitResult:
         if unit.claim.config.get("fails"):
             raise ConfigError("no such column")
-        return UnitResult()
+        return UnitResult(result=unit.claim.config.get("result", {}))
 
     PIPELINES.register("told")(Pipeline(stages=(Stage(name="only", plan=single, work=work),)))
     yield
@@ -110,6 +110,17 @@ def test_a_run_that_is_done_is_told_once_and_signed(told: Catalog, receiver: Rec
     assert headers["webhook-signature"] == f"v1,{expected}"
     assert headers["Host"] == receiver.url.split("/")[2]
     assert webhooks.deliver(told) == 0
+
+
+def test_a_cleaning_that_kept_nothing_is_told_as_such(
+    told: Catalog, receiver: Receiver, ask: Callable[..., str]
+) -> None:
+    add(told, receiver.url)
+    ask("strict", result={"records": 30, "kept": 0})
+    drain(told)
+    assert webhooks.deliver(told) == 1
+    data = json.loads(receiver.got[0][1])["data"]
+    assert (data["records"], data["kept"]) == (30, 0)
 
 
 def test_the_signature_is_that_of_the_specification() -> None:
@@ -215,6 +226,13 @@ def test_no_redirect_is_followed(told: Catalog, receiver: Receiver, ask: Callabl
     ("url", "words"),
     [
         ("http://example.org/hook", "must be an address such as https://"),
+        ("http://127.0.0.1/hook", "set WINNOW_WEBHOOK_PRIVATE=true, both where webhooks are added and for `winnow up`"),
+        ("https://127.0.0.1/hook", "127.0.0.1 is in no public network; to allow that set WINNOW_WEBHOOK_PRIVATE=true"),
+        ("https://127.1/hook", "is in no public network"),
+        ("https://[::1]/hook", "is in no public network"),
+        ("https://169.254.169.254:8443/", "is in no public network"),
+        ("https://localhost/hook", "is in no public network"),
+        ("https://any.LocalHost/hook", "is in no public network"),
         ("ftp://example.org/hook", "must be an address such as https://"),
         ("file:///etc/passwd", "must be an address such as https://"),
         ("https://", "must be an address such as https://"),
@@ -227,6 +245,12 @@ def test_no_redirect_is_followed(told: Catalog, receiver: Receiver, ask: Callabl
 def test_an_address_that_looks_wrong_is_refused(url: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         webhooks.check_url(url, private=False)
+
+
+def test_an_address_that_may_be_public_is_taken() -> None:
+    for url in ("https://8.8.8.8/x", "https://hook.example.org/x", "https://[2606:4700::1111]:8443/x"):
+        webhooks.check_url(url, private=False)
+    webhooks.check_url("http://localhost:1234/x", private=True)
 
 
 @pytest.mark.parametrize(

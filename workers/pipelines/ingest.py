@@ -237,15 +237,25 @@ def _dataset(session: Session, name: str, mapping: Mapping, now: datetime) -> Da
         session.flush()
         return found
     if (found.text_column, found.label_column) != (text_column, label_column):
-        if _is_empty(session, found):
-            # The first try brought nothing: its columns were the mistake that this one mends.
-            found.text_column, found.label_column = text_column, label_column
-            return found
-        raise ConfigError(
-            f"dataset {name!r} was made with {_columns(found.text_column, found.label_column)}, "
-            f"not {_columns(text_column, label_column)}; use those, or another dataset name"
-        )
+        check_columns(session, found, mapping)
+        # The first try brought nothing: its columns were the mistake that this one mends.
+        found.text_column, found.label_column = text_column, label_column
     return found
+
+
+def check_columns(session: Session, dataset: Dataset, mapping: Mapping) -> None:
+    """Refuse other columns than those that a dataset was made with, unless nothing has come into it.
+
+    Raises
+    ------
+    ConfigError : with the columns that it was made with.
+    """
+    made, given = (dataset.text_column, dataset.label_column), (mapping.text_column, mapping.label)
+    if made != given and not _is_empty(session, dataset):
+        raise ConfigError(
+            f"dataset {dataset.name!r} was made with {_columns(*made)}, not {_columns(*given)}; use those, or another "
+            "dataset name"
+        )
 
 
 def _is_empty(session: Session, dataset: Dataset) -> bool:
@@ -257,7 +267,7 @@ def _is_empty(session: Session, dataset: Dataset) -> bool:
 def _columns(text_column: str, label_column: str | None) -> str:
     turns = next((name for name, style in STYLES.items() if style.name == text_column), None)
     text = f"--text {text_column}" if turns is None else f"--turns {turns}"
-    return f"{text} {'and no --label' if label_column is None else f'--label {label_column}'}"
+    return f"{text} {'without --label' if label_column is None else f'--label {label_column}'}"
 
 
 def _adopt_sources(session: Session, run: Run, sources: list[dict[str, Any]]) -> None:
@@ -291,7 +301,10 @@ def _parse(unit: UnitContext) -> UnitResult:
     if not path.exists():
         raise DataError(f"{source['name']} is gone from {path}; put it back and run the same command")
     if sha256_of(path, lambda _num_bytes: unit.check()) != source["sha256"]:
-        raise ConflictError(f"{source['name']} changed since the ingest was asked for; run the command again")
+        raise ConflictError(
+            f"{source['name']} changed since the ingest was asked for; run the command again "
+            "(a schedule does by itself once the file is left alone)"
+        )
     try:
         parsed = _read_shards(unit, path, unit.catalog.settings)
     except SourceRefusedError as refused:
