@@ -7,8 +7,9 @@ import pytest
 
 from catalog.errors import ConfigError, DataError, NotFoundError, PoolExhaustedError
 from labeling.candidates import Candidates
+from labeling.clustering import MINI_BATCH_FROM
 from labeling.selection import choose
-from labeling.strategies.kmeans import MAX_CLUSTERS, MINI_BATCH_FROM
+from labeling.strategies.kmeans import MAX_CLUSTERS
 
 CLASSES = ("negative", "neutral", "positive", "mixed")
 
