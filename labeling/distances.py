@@ -1,9 +1,9 @@
 """Euclidean distances by blocks: never a matrix of the pool by the pool."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
-
-from labeling.determinism import one_thread
 
 BLOCK_CELLS = 8_000_000
 """Cells of a block of distances: 32 MB in float32."""
@@ -19,8 +19,7 @@ def squared_lengths(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def squared_distances(points: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(n, m) float32, never negative. For callers who know that n times m is small."""
     lengths = squared_lengths(points)[:, None] + squared_lengths(others)[None, :]
-    with one_thread():
-        squared = lengths - 2 * (points @ others.T)
+    squared = lengths - 2 * (points @ others.T)
     squared[squared < ROUNDING * lengths] = 0
     return squared
 
@@ -44,7 +43,9 @@ def nearest(
     step = max(1, BLOCK_CELLS // max(1, len(others)))
     for start in range(0, len(points), step):
         block = squared_distances(points[start : start + step], others)
-        if num_neighbours < len(others):
+        if num_neighbours == 1:
+            found = block.argmin(axis=1, keepdims=True)
+        elif num_neighbours < len(others):
             found = np.argpartition(block, num_neighbours - 1, axis=1)[:, :num_neighbours]
         else:
             found = np.broadcast_to(np.arange(len(others)), block.shape)
@@ -55,16 +56,24 @@ def nearest(
     return rows, squared
 
 
-def mean_similarity(points: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Mean over ``others`` of 1 / (1 + distance), as modAL's ``information_density`` has it.
+def mean_over(
+    measure: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    points: npt.NDArray[np.float32],
+    others: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float64]:
+    """Mean over ``others`` of a measure of the distance.
+
+    Parameters
+    ----------
+    measure : distances, (k, m) float32, to as many values.
 
     Returns
     -------
-    (n,) float64 in (0, 1].
+    (n,) float64.
     """
     means = np.empty(len(points))
     step = max(1, BLOCK_CELLS // max(1, len(others)))
     for start in range(0, len(points), step):
         distance = np.sqrt(squared_distances(points[start : start + step], others))
-        means[start : start + step] = (1.0 / (1.0 + distance)).mean(axis=1, dtype=np.float64)
+        means[start : start + step] = measure(distance).mean(axis=1, dtype=np.float64)
     return means

@@ -10,6 +10,8 @@ from labeling.candidates import Answers
 COARSE = (0.1, 0.2, 0.5, 0.8, 1.0, 2.0, 3.0, 5.0, 8.0)
 """Temperatures tried first; eight between the best one's neighbours follow."""
 LEAST_WEIGHT = 1e-6
+FLOOR = 1e-30
+"""Probabilities below are raised to it, so that logarithms are finite."""
 BLOCK_ROWS = 65_536
 
 
@@ -84,7 +86,7 @@ def _crowdlab(
     proba: npt.NDArray[np.float64], votes: npt.NDArray[np.float64], answers: Answers, place: npt.NDArray[np.int64]
 ) -> tuple[Trust, npt.NDArray[np.float64]]:
     """Weights, and the consensus label's probability, for the answered records."""
-    temperature = _best_temperature(proba, votes)
+    temperature = best_temperature(proba, votes)
     proba = _flattened(proba, temperature)
     consensus = _majority(proba, votes)
     trust, posterior = _weighed(proba, votes, answers, place, consensus, temperature)
@@ -134,14 +136,21 @@ def _majority(proba: npt.NDArray[np.float64], votes: npt.NDArray[np.float64]) ->
     return np.asarray(np.where(tied, votes.sum(axis=0), np.inf).argmin(axis=1), dtype=np.int64)
 
 
-def _best_temperature(proba: npt.NDArray[np.float64], votes: npt.NDArray[np.float64]) -> float:
+def best_temperature(proba: npt.NDArray[np.float64], votes: npt.NDArray[np.float64]) -> float:
+    """The temperature at which the probabilities agree best with the answers, by cross-entropy.
+
+    Parameters
+    ----------
+    proba : (n, num_classes) float64, rows summing to 1.
+    votes : (n, num_classes) float64, answers by class, at least one a row.
+    """
     share = votes / votes.sum(axis=1, keepdims=True)
     logs = np.log(proba, out=np.full_like(proba, -np.inf), where=proba > 0)
 
     def loss(temperature: float) -> float:
         weight = np.exp(logs / temperature)
         weight /= weight.sum(axis=1, keepdims=True)
-        return float(-(share * np.log(np.maximum(weight, 1e-6))).sum(axis=1).mean())
+        return float(-(share * np.log(np.maximum(weight, FLOOR))).sum(axis=1).mean())
 
     best = int(np.argmin([loss(one) for one in COARSE]))
     finer: list[float] = []
@@ -153,6 +162,6 @@ def _best_temperature(proba: npt.NDArray[np.float64], votes: npt.NDArray[np.floa
 
 
 def _flattened(proba: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    logs = np.log(np.maximum(proba, 1e-6))
+    logs = np.log(np.maximum(proba, FLOOR))
     weight = np.exp((logs - logs.max(axis=1, keepdims=True)) / temperature)
     return np.asarray(weight / weight.sum(axis=1, keepdims=True), dtype=np.float64)

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.determinism import one_thread
 from labeling.distances import ROUNDING, squared_lengths
 from labeling.shortlist import hesitant
 from labeling.strategies import STRATEGIES
@@ -29,7 +28,8 @@ def badge(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> 
     ----------
     Ash et al. (2020), Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds, algorithm 1. A gradient
     is the outer product of the probabilities' error and the embedding, so distances come from the two factors and the
-    matrix of gradients, num_classes times the pool, is never made.
+    matrix of gradients, num_classes times the pool, is never made. As in scikit-activeml no gradient at all counts as
+    drawn, so that what the model is sure of is not drawn for being unlike the rest.
     """
     proba = candidates.probabilities()
     rows = hesitant(proba, batch_size, rng)
@@ -60,22 +60,21 @@ def gradient_plus_plus(
     Returns
     -------
     (batch_size,) int64 distinct rows and (batch_size,) float64: for the first, the squared length of its gradient, for
-    the others their squared distance when they were drawn.
+    the others their squared distance to those before, or to no gradient at all, when they were drawn.
     """
     factor = gradient_factor(proba)
     lengths = squared_lengths(points) * squared_lengths(factor)
     squared = lengths.astype(np.float64)
     picks, distances = np.empty(batch_size, dtype=np.int64), np.empty(batch_size)
     taken = np.zeros(len(points), dtype=bool)
-    with one_thread():
-        for number in range(batch_size):
-            pick = int(squared.argmax()) if number == 0 else _draw(squared, taken, rng)
-            picks[number], distances[number], taken[pick] = pick, squared[pick], True
-            both = lengths + lengths[pick]
-            to_pick = both - 2 * (points @ points[pick]) * (factor @ factor[pick])
-            to_pick[to_pick < ROUNDING * both] = 0
-            np.minimum(squared, to_pick, out=squared)
-            squared[pick] = 0
+    for number in range(batch_size):
+        pick = int(squared.argmax()) if number == 0 else _draw(squared, taken, rng)
+        picks[number], distances[number], taken[pick] = pick, squared[pick], True
+        both = lengths + lengths[pick]
+        to_pick = both - 2 * (points @ points[pick]) * (factor @ factor[pick])
+        to_pick[to_pick < ROUNDING * both] = 0
+        np.minimum(squared, to_pick, out=squared)
+        squared[pick] = 0
     return picks, distances
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from labeling.candidates import Candidates, Selection
-from labeling.distances import mean_similarity
+from labeling.distances import mean_over
 from labeling.shortlist import hesitant
 from labeling.strategies import STRATEGIES
 from labeling.uncertainty import best_first, measure
@@ -36,7 +36,7 @@ def density(candidates: Candidates, batch_size: int, rng: np.random.Generator) -
     rows = hesitant(proba, batch_size, rng)
     sample = rng.choice(len(candidates), min(REFERENCES, len(candidates)), replace=False)
     nats = measure("classifier_entropy", proba[rows])
-    similarity = mean_similarity(candidates.embeddings[rows], candidates.embeddings[sample])
+    similarity = mean_over(lambda far: 1 / (1 + far), candidates.embeddings[rows], candidates.embeddings[sample])
     utility = nats * similarity
     picks = best_first(utility, batch_size, rng)
     classes = candidates.classes

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.determinism import one_thread
 from labeling.shortlist import hesitant
 from labeling.strategies import STRATEGIES
 from labeling.uncertainty import best_first
@@ -25,7 +24,7 @@ def expected_error(candidates: Candidates, batch_size: int, rng: np.random.Gener
     """Largest expected fall of the pool's mean entropy first.
 
     Among the ``SHORTLIST`` records of the smallest margins. The head is not refitted for every imagined answer: it
-    takes one Newton step, a rank-one update under the bound of the softmax's curvature (Böhning).
+    takes one Newton step, a rank-one update of each class's weights (curvature between classes is left out).
 
     Returns
     -------
@@ -35,13 +34,17 @@ def expected_error(candidates: Candidates, batch_size: int, rng: np.random.Gener
     Raises
     ------
     ColdStartError : there is no model yet.
+    DataError : there is a model, but ``labelled_proba`` is missing.
 
     References
     ----------
     Roy and McCallum (2001), Toward Optimal Active Learning through Sampling Estimation of Error Reduction, section 3
-    (log loss); Böhning (1992), Multinomial Logistic Regression Algorithm, for the bound.
+    (log loss).
     """
-    proba = candidates.probabilities()
+    proba, known = candidates.probabilities(), candidates.labelled_proba
+    if known is None:
+        candidates.require("labelled_proba", "give the model's probabilities of labelled_embeddings")
+    assert known is not None
     rows = hesitant(proba, batch_size, rng, SHORTLIST)
     sample = rng.choice(len(candidates), min(REFERENCES, len(candidates)), replace=False)
     fall = expected_fall(
@@ -50,6 +53,7 @@ def expected_error(candidates: Candidates, batch_size: int, rng: np.random.Gener
         candidates.embeddings[sample],
         proba[sample],
         candidates.labelled_embeddings,
+        known,
     )
     picks = best_first(fall, batch_size, rng)
     why = [
@@ -66,6 +70,7 @@ def expected_fall(
     references: npt.NDArray[np.float32],
     reference_proba: npt.NDArray[np.float64],
     labelled: npt.NDArray[np.float32],
+    labelled_proba: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
     """By how much an answer about each point is expected to lower the mean entropy of the references.
 
@@ -73,18 +78,23 @@ def expected_fall(
     -------
     (n,) float64, nats.
     """
-    answers = np.argsort(-proba, axis=1, kind="stable")[:, : min(MAX_ANSWERS, proba.shape[1])]
+    answers = np.argsort(-proba, axis=1, kind="stable")[:, :MAX_ANSWERS]
     chance = np.take_along_axis(proba, answers, axis=1)
     chance /= chance.sum(axis=1, keepdims=True)
-    # The label's indicator less the probabilities: the direction in which an answer moves the head.
+    # The answer's indicator less the probabilities: the direction in which an answer moves the head.
     error = np.eye(proba.shape[1])[answers] - proba[:, None, :]
-    reach = _reach(points, references, labelled)
+    own, others, known = _with_intercept(points), _with_intercept(references), _with_intercept(labelled)
     logits = np.log(np.clip(reference_proba, 1e-12, None))
     expected = np.empty(len(points))
     step = max(1, BLOCK_CELLS // (answers.shape[1] * len(references) * proba.shape[1]))
+    inverses = [_inverse_curvature(known, labelled_proba[:, code]) for code in range(proba.shape[1])]
     for start in range(0, len(points), step):
         some = slice(start, start + step)
-        moved = logits[None, None] + error[some][:, :, None, :] * reach[some][:, None, :, None]
+        reach = np.stack(
+            [_reach(own[some], proba[some, code], others, inverse) for code, inverse in enumerate(inverses)],
+            axis=-1,
+        )
+        moved = logits + error[some][:, :, None, :] * reach[:, None]
         moved -= moved.max(axis=-1, keepdims=True)
         weight = np.exp(moved)
         total = weight.sum(axis=-1)
@@ -94,18 +104,26 @@ def expected_fall(
     return np.asarray(now - expected, dtype=np.float64)
 
 
-def _reach(
-    points: npt.NDArray[np.float32], references: npt.NDArray[np.float32], labelled: npt.NDArray[np.float32]
+def _with_intercept(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.concatenate([points.astype(np.float64), np.ones((len(points), 1))], axis=1)
+
+
+def _inverse_curvature(
+    labelled: npt.NDArray[np.float64], class_proba: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """How far a unit of error at a point moves the logits of a reference: (num_points, num_references)."""
-    with one_thread():
-        one = np.float64(1.0)
-        # The head's intercept is one more column.
-        own, others, known = (
-            np.concatenate([part * one, np.ones((len(part), 1))], axis=1) for part in (points, references, labelled)
-        )
-        curvature = known.T @ known / 2
-        curvature[np.diag_indices_from(curvature)] += REGULARIZATION
-        moved = np.linalg.solve(curvature, own.T).T
-        damping = 1.0 + np.einsum("ij,ij->i", own, moved) / 2
-        return np.asarray((moved / damping[:, None]) @ others.T, dtype=np.float64)
+    """Of the fitted loss in one class's weights: (dim + 1, dim + 1)."""
+    hessian = (labelled * (class_proba * (1 - class_proba))[:, None]).T @ labelled
+    hessian[np.diag_indices_from(hessian)] += REGULARIZATION
+    return np.asarray(np.linalg.inv(hessian), dtype=np.float64)
+
+
+def _reach(
+    points: npt.NDArray[np.float64],
+    class_proba: npt.NDArray[np.float64],
+    references: npt.NDArray[np.float64],
+    inverse: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """How far a unit of error at a point moves a class's logit of a reference: (num_points, num_references)."""
+    moved = points @ inverse
+    damping = 1.0 + np.einsum("ij,ij->i", points, moved) * class_proba * (1 - class_proba)
+    return np.asarray((moved / damping[:, None]) @ references.T, dtype=np.float64)

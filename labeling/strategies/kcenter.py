@@ -4,10 +4,12 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.determinism import one_thread
-from labeling.distances import nearest, squared_lengths
+from labeling.distances import nearest, squared_distances
 from labeling.shortlist import by_chance
 from labeling.strategies import STRATEGIES
+
+MIN_AWAKE = 1_024
+"""Records whose distances are kept up to date from the start."""
 
 
 @STRATEGIES.register("kcenter")
@@ -50,20 +52,25 @@ def farthest_first(
     -------
     (batch_size,) int64 rows and (batch_size,) float64 distances, never rising.
     """
-    lengths = squared_lengths(points)
     unseen = np.full(len(points), np.inf, dtype=np.float32)
-    squared = nearest(points, centres, 1)[1][:, 0] if len(centres) else unseen
+    bound = nearest(points, centres, 1)[1][:, 0] if len(centres) else unseen
     picks, distances = np.empty(batch_size, dtype=np.int64), np.empty(batch_size)
-    with one_thread():
-        for number in range(batch_size):
-            pick = int(squared.argmax())
-            picks[number], distances[number] = pick, np.sqrt(max(float(squared[pick]), 0.0))
-            to_pick = points @ points[pick]
-            to_pick *= -2
-            to_pick += lengths
-            to_pick += lengths[pick]
-            np.minimum(squared, to_pick, out=squared)
-            squared[pick] = -np.inf
+    # Distances only fall as picks are added, so a record is looked at again only once its last known distance, an upper
+    # bound, could be the largest: few of a large pool ever are.
+    order = np.argsort(-bound, kind="stable")
+    num_awake, awake, squared = 0, points[:0], bound[:0]
+    for number in range(batch_size):
+        while num_awake < len(points) and not (num_awake and squared.max() >= bound[order[num_awake]]):
+            some = order[num_awake : num_awake + max(MIN_AWAKE, num_awake)]
+            known = bound[some]
+            if number:
+                known = np.minimum(known, nearest(points[some], points[picks[:number]], 1)[1][:, 0])
+            num_awake += len(some)
+            awake, squared = np.concatenate([awake, points[some]]), np.concatenate([squared, known])
+        pick = int(squared.argmax())
+        picks[number], distances[number] = order[pick], np.sqrt(squared[pick])
+        np.minimum(squared, squared_distances(awake, awake[pick : pick + 1])[:, 0], out=squared)
+        squared[pick] = -np.inf
     if not len(centres):
         distances[0] = distances[1] if batch_size > 1 else 0.0
     return picks, np.minimum.accumulate(distances)

@@ -4,8 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.determinism import one_thread
-from labeling.distances import mean_similarity, nearest, squared_lengths
+from labeling.distances import mean_over, nearest, squared_lengths
 from labeling.shortlist import hesitant
 from labeling.strategies import STRATEGIES
 from labeling.uncertainty import hesitations, measure
@@ -51,7 +50,7 @@ def rank(
     ----------
     points : (n, dim) float32; the first of equal scores is picked.
     doubt : (n,) float64, 1 - largest probability.
-    labelled : (m, dim) float32; with none, the point of the largest mean similarity is picked first.
+    labelled : (m, dim) float32; with none, the point of the smallest mean distance is picked first.
 
     Returns
     -------
@@ -63,17 +62,16 @@ def rank(
     squared = np.full(len(points), np.inf, dtype=np.float32)
     if len(labelled):
         squared = nearest(points, labelled, 1)[1][:, 0]
-    with one_thread():
-        for number in range(batch_size):
-            left = len(points) - number
-            alpha = left / (left + len(labelled) + number)
-            if number == 0 and not len(labelled):
-                score = mean_similarity(points, points)
-            else:
-                score = alpha * (1.0 - 1.0 / (1.0 + np.sqrt(squared))) + (1.0 - alpha) * doubt
-            score[taken] = -1.0
-            pick = int(score.argmax())
-            picks[number], scores[number], taken[pick] = pick, score[pick], True
-            to_pick = lengths + lengths[pick] - 2 * (points @ points[pick])
-            np.minimum(squared, np.maximum(to_pick, 0), out=squared)
+    for number in range(batch_size):
+        left = len(points) - number
+        alpha = left / (left + len(labelled) + number)
+        if number == 0 and not len(labelled):
+            score = 1.0 / (1.0 + mean_over(np.asarray, points, points))
+        else:
+            score = alpha * (1.0 - 1.0 / (1.0 + np.sqrt(squared))) + (1.0 - alpha) * doubt
+        score[taken] = -1.0
+        pick = int(score.argmax())
+        picks[number], scores[number], taken[pick] = pick, score[pick], True
+        to_pick = lengths + lengths[pick] - 2 * (points @ points[pick])
+        np.minimum(squared, np.maximum(to_pick, 0), out=squared)
     return picks, scores

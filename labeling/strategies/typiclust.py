@@ -65,7 +65,7 @@ def typical(
     labelled = labelled[:: max(1, -(-len(labelled) // MAX_CLUSTERS))]
     everything = np.concatenate([points, labelled])
     num_clusters = min(len(labelled) + batch_size, MAX_CLUSTERS, len(everything))
-    cluster, _ = k_means(everything, num_clusters, seed)
+    cluster, _ = k_means(everything, num_clusters, seed, num_init_rows=3 * num_clusters)
     own = cluster[: len(points)]
     sizes = np.bincount(own, minlength=num_clusters)
     covered = np.bincount(cluster[len(points) :], minlength=num_clusters)
