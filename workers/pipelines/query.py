@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from catalog.tables.datasets import Version
 from catalog.tables.labeling import LabelQueue, LabelRound
 from labeling import queue as queues
 from labeling.candidates import Candidates
-from labeling.learner import Learner
+from labeling.learner import Learner, fit_committee
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
@@ -108,7 +109,8 @@ def _choose(unit: UnitContext) -> UnitResult:
     began = time.perf_counter()
     held_out = is_test(records["id"], config["held_out_share"], seed).to_numpy()
     labelled = records["id"].is_in(list(labels)).to_numpy()
-    learner = _fit(vectors[labelled], [labels[one] for one in records["id"].filter(pl.Series(labelled))], schema, seed)
+    given = [labels[one] for one in records["id"].filter(pl.Series(labelled))]
+    learner = _fit(vectors[labelled], given, schema, seed)
     begun = records["id"].is_in([one.record_id for one in open_tasks] + sorted(taken)).to_numpy()
     # A rehearsal's program can answer only what was ingested with a label.
     askable = records["label"].is_in(list(schema.names)).fill_null(value=False).to_numpy() | (not found.rehearsal)
@@ -118,7 +120,17 @@ def _choose(unit: UnitContext) -> UnitResult:
         askable &= ~np.isnan(suspicion)
     pool = np.flatnonzero(askable & ~labelled & ~held_out & ~begun)
     new = _entries(
-        records, vectors, pool, labelled, learner, schema, strategy, config["num_entries"], seed + generation, suspicion
+        records,
+        vectors,
+        pool,
+        labelled,
+        given,
+        learner,
+        schema,
+        strategy,
+        config["num_entries"],
+        seed + generation,
+        suspicion,
     )
     entries = _with_open_tasks(records, new, queues.carried_over(open_tasks, config["num_entries"]))
     unit.progress(records.height, records.height)
@@ -158,6 +170,7 @@ def _entries(
     vectors: np.ndarray[Any, Any],
     pool: np.ndarray[Any, Any],
     labelled: np.ndarray[Any, Any],
+    given: list[str],
     learner: Learner | None,
     schema: LabelSchema,
     strategy: str,
@@ -167,12 +180,19 @@ def _entries(
 ) -> list[QueueEntry]:
     if not len(pool):
         return []
+    # One copy: a million vectors are 1.5 GB.
+    unlabelled, known = vectors[pool], vectors[labelled]
+    members = cache(lambda: fit_committee(known, given, schema.names, seed))
     candidates = Candidates(
-        embeddings=vectors[pool],
-        proba=learner.proba(vectors[pool]) if learner is not None else None,
-        labelled_embeddings=vectors[labelled],
+        embeddings=unlabelled,
+        proba=learner.proba(unlabelled) if learner is not None else None,
+        labelled_embeddings=known,
         classes=schema.names,
         suspicion=None if suspicion is None else suspicion[pool],
+        labelled_codes=np.array([schema.names.index(one) for one in given], dtype=np.int64),
+        labelled_proba=learner.proba(known) if learner is not None else None,
+        # Fitted only if the strategy asks.
+        committee=(lambda rows: np.stack([one.proba(unlabelled[rows]) for one in members()])) if learner else None,
     )
     chosen = choose(candidates, strategy, min(num_entries, len(pool)), np.random.default_rng(seed))
     rows = records[pool[chosen.indices]]
