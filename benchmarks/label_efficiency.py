@@ -3,14 +3,14 @@
     python -m benchmarks.label_efficiency [--quick] [--keep] [--data FILE:TEXT:LABEL …] [--encoder NAME …]
 
 Everyone has the same records, held-out records, vectors, head (``labeling.learner``) and number of labels a round; a
-cell is a data set and an encoder. Peers, who ask a model, begin with the same 25 random labels; `auto` is taken as it is
-used, from no label, and once more, beside it, from those 25. A strategy's figure is the mean over seeds of the area under
-its curve from 25 to 525 labels. small-text is not among the peers: its breaking ties and greedy core-set are here by
-others.
+cell is a data set and an encoder. Peers, who ask a model, begin with the same 25 random labels; `auto` is taken as it
+is used, from no label, and once more, beside it, from those 25. A strategy's figure is the mean over seeds of the area
+under its curve from 25 to 525 labels. small-text is not among the peers: its breaking ties and greedy core-set are here
+by others.
 
 The last line: ``cells_below_random`` and ``cells_below_best_peer``, of ``cells``, in which the area of `auto` is less
-than that of random, or of the peers' best strategy in that cell; ``…_same_start`` of `auto` from the 25. And the share of
-cells in which `auto` reaches random's accuracy at the end with half of the labels.
+than that of random, or of the peers' best strategy in that cell; ``…_same_start`` of `auto` from the 25. And the share
+of cells in which `auto` reaches random's accuracy at the end with half of the labels.
 """
 
 import time
@@ -41,7 +41,7 @@ OURS = (AUTO, AUTO_SAME_START, RANDOM)
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """The pool in a round: ``labelled`` (n,) bool and ``codes`` (n,) int64, which are to be looked at where labelled."""
+    """The pool in a round: ``labelled`` (n,) bool, and ``codes`` (n,) int64 to be looked at where labelled."""
 
     vectors: np.ndarray
     codes: np.ndarray

@@ -28,8 +28,8 @@ def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> S
 
     While there is no model: TypiClust. Then, 25 at a time, the 250 records of the smallest margins are clustered by
     k-means, weighted by uncertainty, and the record in the middle of each cluster is taken, heavier clusters first.
-    Where candidates have ``answers``, those whose label ActiveLab trusts less than the batch's last new record get another
-    answer, at most half of the batch, evenly among the new ones.
+    Where candidates have ``answers``, those among the batch's least trusted by ActiveLab get another answer,
+    at most half of the batch, evenly among the new ones.
 
     Returns
     -------
@@ -83,6 +83,8 @@ def _second_opinions(
 def _spread_uncertain(
     candidates: Candidates, proba: npt.NDArray[np.float64], batch_size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
+    # Drawn first, so that the rounds are the same however many follow.
+    rounds = np.random.default_rng(int(rng.integers(2**63)))
     new = np.arange(len(candidates))
     if candidates.answers is not None:
         new = np.setdiff1d(new, candidates.answers.rows)
@@ -93,7 +95,7 @@ def _spread_uncertain(
     sizes: list[int] = []
     while len(taken) < batch_size:
         few = waiting[: SPREAD * ROUND]
-        picks, counts = _middles(candidates.embeddings[new[few]], 1.0 - margins[few], batch_size - len(taken), rng)
+        picks, counts = _middles(candidates.embeddings[new[few]], 1.0 - margins[few], batch_size - len(taken), rounds)
         taken += few[picks].tolist()
         sizes += counts.tolist()
         waiting = np.concatenate([np.delete(few, picks), waiting[SPREAD * ROUND :]])

@@ -24,7 +24,11 @@ from workers import manifests, suspects
 from workers.labeling import label_counts, open_queue
 
 SEED_HELP = "Seed of everything random: the same seed gives the same choices."
-STRATEGY_HELP = "How the next item is chosen: entropy, kmeans, label_errors, least_confidence, margin or random."
+STRATEGY_HELP = (
+    "How the next item is chosen: active_lab, auto, badge, bald, cal, class_balanced, consensus_entropy, cvirs, "
+    "density, entropy, expected_error, kcenter, kmeans, label_errors, lci, least_confidence, margin, mnlp, probcover, "
+    "random, ranked_batch, typiclust or vote_entropy."
+)
 MAX_SEED = 2**31 - 1
 EXAMPLE_SCHEMA = "question: Which label fits?\\nlabels: [positive, negative]"
 

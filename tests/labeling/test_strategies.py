@@ -387,6 +387,51 @@ def test_mnlp_asks_about_the_least_likely_spans() -> None:
     assert chosen.why[0] == "unsure of its spans: 0.50 a token"
 
 
+def test_auto_begins_with_typical_records_and_goes_on_round_by_round() -> None:
+    pool = made(seed=20, size=300)
+    cold = Candidates(embeddings=pool.embeddings, proba=None, labelled_embeddings=pool.embeddings[:0], classes=CLASSES)
+    chosen = ask(cold, "auto", 20)
+    assert chosen.indices.tolist() == ask(cold, "typiclust", 20).indices.tolist()
+    assert chosen.why[0].startswith("no model yet; typical of ")
+    for before in (cold, pool):
+        assert ask(before, "auto", 80).indices[:25].tolist() == ask(before, "auto", 25).indices.tolist()
+
+
+def test_auto_takes_one_of_each_kind_of_uncertain_record() -> None:
+    rng = np.random.default_rng(21)
+    kinds = rng.normal(size=(25, 16)) * 5
+    kind = np.repeat(np.arange(25), np.arange(3, 28) // 2)
+    uncertain = kinds[kind] + rng.normal(size=(len(kind), 16)) * 0.1
+    sure = rng.normal(size=(500, 16)) * 5
+    # The more of a kind there are, the less certain the model is of it.
+    first = np.concatenate([0.5 - kind / 1e4, np.full(500, 0.99)])
+    pool = Candidates(
+        embeddings=np.concatenate([uncertain, sure]).astype(np.float32),
+        proba=np.stack([first, 1 - first], axis=1),
+        labelled_embeddings=np.zeros((0, 16), dtype=np.float32),
+        classes=("yes", "no"),
+    )
+    picked = ask(pool, "auto", 25).indices
+    among = picked[picked < len(kind)]
+    assert len(set(kind[among])) == len(among) > 15
+    assert len(set(kind[ask(pool, "margin", 25).indices])) < 10
+
+
+def test_auto_mixes_second_opinions_among_new_records_but_no_more_than_half() -> None:
+    answers, _, proba = answered(22, 200, 5, 3)
+    new = np.random.default_rng(23).dirichlet([0.1] * 4, 100)
+    pool = replace(made(size=300), proba=np.concatenate([proba, new]), answers=answers)
+    chosen = ask(pool, "auto", 40)
+    again = chosen.indices < 200
+    least_trusted = np.argsort(active_lab_scores(pool.probabilities(), answers))[:40]
+    wanted = [row for row in least_trusted if row < 200]
+    assert chosen.indices[again].tolist() == wanted[:20]
+    assert 5 <= again[:20].sum() <= 15
+    assert all(line.startswith("second opinion: ") == bool(one) for line, one in zip(chosen.why, again, strict=True))
+    # With too few new records the rest is asked again.
+    assert (ask(pool, "auto", 250).indices < 200).sum() == 150
+
+
 @pytest.mark.parametrize(
     ("name", "lacking", "said"),
     [
