@@ -12,8 +12,10 @@ are the same records.
 
 import statistics
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +37,7 @@ DIM, BATCH, NUM_LABELLED, NUM_CENTRES = 384, 100, 200, 150
 CLASSES = ("business", "politics", "science", "sport")
 UNCERTAINTY = ("margin", "entropy", "least_confidence")
 DIVERSE = ("badge", "kcenter", "typiclust")
+OTHERS = ("auto", "cal", "class_balanced", "density", "expected_error", "probcover", "ranked_batch")
 CHUNK_ROWS = 65_536
 
 
@@ -137,7 +140,7 @@ def ours_on_all(pool: Candidates, head: Learner) -> dict[str, Callable[[], np.nd
     return {
         "badge": badge,
         "kcenter": lambda: farthest_first(points, labelled, BATCH)[0],
-        "typiclust": lambda: typical(points, labelled, BATCH, 0)[0],
+        "typiclust": lambda: typical(points, labelled, BATCH, np.random.default_rng(0))[0],
         "ranked_batch": lambda: rank(points, 1 - pool.probabilities().max(axis=1), labelled, BATCH)[0],
     }
 
@@ -171,14 +174,22 @@ def on_a_million(size: int) -> dict[str, float]:
     pool, head = pool_of(size)
     scoring, _ = timed(lambda: head.proba(pool.embeddings))
     print(f"\n100 of {size:,}; diverse strategies look at {SHORTLIST_ROWS:,}; the head's scoring takes {scoring:.2f} s")
-    seconds = {}
-    for name in (*UNCERTAINTY, *DIVERSE):
-        seconds[name], _ = timed(lambda name=name: choose(pool, name, BATCH, np.random.default_rng(0)), 3)  # type: ignore[misc]
-        print(f"{name:17} {seconds[name]:>8.3f} s", flush=True)
+    seconds, peak = {}, 0.0
+    for name in (*UNCERTAINTY, *DIVERSE, *OTHERS):
+        work = partial(choose, pool, name, BATCH)
+        seconds[name], _ = timed(lambda work=work: work(np.random.default_rng(0)), 3)  # type: ignore[misc]
+        tracemalloc.start()
+        work(np.random.default_rng(0))
+        mib = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        peak = max(peak, mib)
+        print(f"{name:17} {seconds[name]:>8.3f} s  {mib:>6.0f} MiB beside the pool", flush=True)
     return {
         "seconds_uncertainty_1m": round(max(seconds[name] for name in UNCERTAINTY), 3),
         "seconds_diverse_1m": round(max(seconds[name] for name in DIVERSE), 3),
+        "seconds_auto_1m": round(seconds["auto"], 3),
         "seconds_scoring_1m": round(scoring, 3),
+        "mib_beside_pool_1m": round(peak),
     }
 
 

@@ -16,12 +16,22 @@ def squared_lengths(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(np.einsum("ij,ij->i", points, points), dtype=np.float32)
 
 
-def squared_distances(points: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(n, m) float32, never negative. For callers who know that n times m is small."""
-    lengths = squared_lengths(points)[:, None] + squared_lengths(others)[None, :]
-    squared = lengths - 2 * (points @ others.T)
-    squared[squared < ROUNDING * lengths] = 0
-    return squared
+def squared_distances(
+    points: npt.NDArray[np.float32],
+    others: npt.NDArray[np.float32],
+    lengths: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """(n, m) float32, never negative. For callers who know that n times m is small.
+
+    Parameters
+    ----------
+    lengths : ``squared_lengths(points)``, where they are known.
+    """
+    known = squared_lengths(points) if lengths is None else lengths
+    both = known[:, None] + squared_lengths(others)[None, :]
+    squared = both - 2 * (points @ others.T)
+    squared[squared < ROUNDING * both] = 0
+    return np.asarray(squared, dtype=np.float32)
 
 
 def nearest(
@@ -38,14 +48,15 @@ def nearest(
     -------
     (n, num_neighbours) int64 rows of ``others`` and (n, num_neighbours) float32 squared distances.
     """
+    if num_neighbours == 1:
+        row, least = _nearest_one(points, others)
+        return row[:, None], least[:, None]
     rows = np.empty((len(points), num_neighbours), dtype=np.int64)
     squared = np.empty((len(points), num_neighbours), dtype=np.float32)
     step = max(1, BLOCK_CELLS // max(1, len(others)))
     for start in range(0, len(points), step):
         block = squared_distances(points[start : start + step], others)
-        if num_neighbours == 1:
-            found = block.argmin(axis=1, keepdims=True)
-        elif num_neighbours < len(others):
+        if num_neighbours < len(others):
             found = np.argpartition(block, num_neighbours - 1, axis=1)[:, :num_neighbours]
         else:
             found = np.broadcast_to(np.arange(len(others)), block.shape)
@@ -54,6 +65,26 @@ def nearest(
         rows[start : start + step] = np.take_along_axis(found, order, axis=1)
         squared[start : start + step] = np.take_along_axis(values, order, axis=1)
     return rows, squared
+
+
+def _nearest_one(
+    points: npt.NDArray[np.float32], others: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Two passes over the distances where ``squared_distances`` makes five: a point's own length moves no minimum."""
+    rows, least = np.empty(len(points), dtype=np.int64), np.empty(len(points), dtype=np.float32)
+    lengths, twice = squared_lengths(others), others.T * np.float32(-2)
+    step = max(1, BLOCK_CELLS // max(1, len(others)))
+    for start in range(0, len(points), step):
+        block = points[start : start + step] @ twice
+        block += lengths
+        found = block.argmin(axis=1)
+        rows[start : start + step] = found
+        least[start : start + step] = block[np.arange(len(found)), found]
+    own = squared_lengths(points)
+    both = own + lengths[rows]
+    least += own
+    least[least < ROUNDING * both] = 0
+    return rows, least
 
 
 def mean_over(

@@ -54,11 +54,11 @@ def _typical_first(
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     rows = by_chance(len(candidates), batch_size, rng)
     points, labelled = candidates.embeddings[rows], candidates.labelled_embeddings
-    picks, sizes, _ = typical(points, labelled, min(batch_size, ROUND), int(rng.integers(2**31)))
+    picks, sizes, _ = typical(points, labelled, min(batch_size, ROUND), rng)
     if batch_size > ROUND:
         left = np.setdiff1d(np.arange(len(rows)), picks)
         known = np.concatenate([labelled, points[picks]])
-        more, others, _ = typical(points[left], known, batch_size - ROUND, int(rng.integers(2**31)))
+        more, others, _ = typical(points[left], known, batch_size - ROUND, rng)
         picks, sizes = np.concatenate([picks, left[more]]), np.concatenate([sizes, others])
     return rows[picks], [f"no model yet; typical of {size} records" for size in sizes]
 

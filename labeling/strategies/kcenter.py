@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.distances import nearest, squared_distances
+from labeling.distances import nearest, squared_distances, squared_lengths
 from labeling.shortlist import by_chance
 from labeling.strategies import STRATEGIES
 
@@ -58,7 +58,7 @@ def farthest_first(
     # Distances only fall as picks are added, so a record is looked at again only once its last known distance, an upper
     # bound, could be the largest: few of a large pool ever are.
     order = np.argsort(-bound, kind="stable")
-    num_awake, awake, squared = 0, points[:0], bound[:0]
+    num_awake, awake, lengths, squared = 0, points[:0], bound[:0], bound[:0]
     for number in range(batch_size):
         while num_awake < len(points) and not (num_awake and squared.max() >= bound[order[num_awake]]):
             some = order[num_awake : num_awake + max(MIN_AWAKE, num_awake)]
@@ -67,9 +67,10 @@ def farthest_first(
                 known = np.minimum(known, nearest(points[some], points[picks[:number]], 1)[1][:, 0])
             num_awake += len(some)
             awake, squared = np.concatenate([awake, points[some]]), np.concatenate([squared, known])
+            lengths = squared_lengths(awake)
         pick = int(squared.argmax())
         picks[number], distances[number] = order[pick], np.sqrt(squared[pick])
-        np.minimum(squared, squared_distances(awake, awake[pick : pick + 1])[:, 0], out=squared)
+        np.minimum(squared, squared_distances(awake, awake[pick : pick + 1], lengths)[:, 0], out=squared)
         squared[pick] = -np.inf
     if not len(centres):
         distances[0] = distances[1] if batch_size > 1 else 0.0

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.clustering import k_means
+from labeling.clustering import k_means, spread_centres
 from labeling.distances import nearest
 from labeling.shortlist import by_chance
 from labeling.strategies import STRATEGIES
@@ -39,16 +39,14 @@ def typiclust(candidates: Candidates, batch_size: int, rng: np.random.Generator)
     section 3 (TPC_RP).
     """
     rows = by_chance(len(candidates), batch_size, rng)
-    picks, sizes, places = typical(
-        candidates.embeddings[rows], candidates.labelled_embeddings, batch_size, int(rng.integers(2**31))
-    )
+    picks, sizes, places = typical(candidates.embeddings[rows], candidates.labelled_embeddings, batch_size, rng)
     utility = np.minimum.accumulate(sizes / (len(rows) * (1.0 + places)))
     why = [_why(int(size), int(place)) for size, place in zip(sizes, places, strict=True)]
     return Selection(indices=rows[picks], utility=utility, why=why)
 
 
 def typical(
-    points: npt.NDArray[np.float32], labelled: npt.NDArray[np.float32], batch_size: int, seed: int
+    points: npt.NDArray[np.float32], labelled: npt.NDArray[np.float32], batch_size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The most typical points of clusters, one a cluster and round again.
 
@@ -65,7 +63,8 @@ def typical(
     labelled = labelled[:: max(1, -(-len(labelled) // MAX_CLUSTERS))]
     everything = np.concatenate([points, labelled])
     num_clusters = min(len(labelled) + batch_size, MAX_CLUSTERS, len(everything))
-    cluster, _ = k_means(everything, num_clusters, seed, num_init_rows=3 * num_clusters)
+    centres = spread_centres(everything, num_clusters, rng)
+    cluster, _ = k_means(everything, num_clusters, int(rng.integers(2**31)), centres=centres)
     own = cluster[: len(points)]
     sizes = np.bincount(own, minlength=num_clusters)
     covered = np.bincount(cluster[len(points) :], minlength=num_clusters)
