@@ -16,8 +16,9 @@ from labeling.uncertainty import best_first, hesitations, measure
 ROUND = 25
 """Records that are spread over the pool, or over what is uncertain, together. The first of a large batch are chosen as
 if they were all of it: a queue is refilled before it is empty."""
-SPREAD = 10
-"""Of so many times ``ROUND`` uncertain records those that represent the others are taken."""
+SPREAD = 3
+"""Of so many times ``ROUND`` uncertain records those that represent the others are taken: with 5 and 10 the curves of
+four sets were no better (docs/strategies.md)."""
 MOST_SECOND_OPINIONS = 0.5
 """Share of a batch that may be asked for the second time."""
 
@@ -26,7 +27,7 @@ MOST_SECOND_OPINIONS = 0.5
 def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> Selection:
     """Typical records first; with a model, middles of clusters of uncertain ones; with answers, second opinions too.
 
-    While there is no model: TypiClust. Then, 25 at a time, the 250 records of the smallest margins are clustered by
+    While there is no model: TypiClust. Then, 25 at a time, the 75 records of the smallest margins are clustered by
     k-means, weighted by uncertainty, and the record in the middle of each cluster is taken, heavier clusters first.
     Where candidates have ``answers``, those among the batch's least trusted by ActiveLab get another answer,
     at most half of the batch, evenly among the new ones.
