@@ -77,7 +77,7 @@ def ours(strategy: str) -> Contestant:
             labelled_codes=state.codes[labelled],
             labelled_proba=None if state.head is None else state.proba(labelled),
         )
-        return pool[choose(candidates, strategy, batch_size, np.random.default_rng(state.seed)).indices]
+        return np.asarray(pool[choose(candidates, strategy, batch_size, np.random.default_rng(state.seed)).indices])
 
     return pick
 

@@ -1,6 +1,7 @@
 """Euclidean distances by blocks: never a matrix of the pool by the pool."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +89,7 @@ def _nearest_one(
 
 
 def mean_over(
-    measure: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    measure: Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]],
     points: npt.NDArray[np.float32],
     others: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
