@@ -91,7 +91,7 @@ def modal(name: str) -> Contestant:
         proba = state.proba(state.pool)
         learner = SimpleNamespace(predict_proba=lambda _: proba)
         found = getattr(modAL.uncertainty, name)(learner, state.vectors[state.pool], n_instances=batch_size)
-        return state.pool[np.asarray(found[0])]
+        return np.asarray(state.pool[found[0]])
 
     return pick
 
