@@ -29,8 +29,8 @@ def k_means(
     points : (n, dim) float32; from ``MINI_BATCH_FROM`` up they are taken by mini-batches.
     num_clusters : 1 to n.
     centres : (num_clusters, dim) float32 to begin with; default scikit-learn's greedy k-means++, which takes longer
-        than all that follows where clusters are many. From given centres three mini-batches without gain are enough
-        to end, else ten: at 50,000 points and 300 clusters the sum of squares was 0.05 % more, in two thirds of the
+        than all that follows where clusters are many. From given centres mini-batches are half as large and three
+        without gain end it, else ten: at 50,000 points and 300 clusters the sum of squares was 0.3 % more, in half the
         time.
     weights : (n,) float64, not negative, not all 0: how much each point pulls at its centre; default 1.
 
@@ -50,7 +50,7 @@ def k_means(
             n_clusters=num_clusters,
             init=begin,
             n_init=1,
-            batch_size=4096,
+            batch_size=4096 if centres is None else 2048,
             max_iter=20,
             max_no_improvement=10 if centres is None else 3,
             random_state=seed,

@@ -18,6 +18,7 @@ from labeling.strategies import STRATEGIES
 from labeling.strategies.badge import gradient_plus_plus
 from labeling.strategies.cvirs import borda, inconsistencies
 from labeling.strategies.expected_error import expected_fall
+from labeling.strategies.kcenter import MIN_AWAKE, farthest_first
 from labeling.strategies.probcover import RADII
 
 CLASSES = ("negative", "neutral", "positive", "mixed")
@@ -78,6 +79,20 @@ def test_kcenter_picks_what_scikit_activeml_picks() -> None:
     first = np.linalg.norm(pool.labelled_embeddings - pool.embeddings[chosen.indices[0]], axis=1).min()
     assert chosen.utility[0] == pytest.approx(first, rel=1e-5)
     assert chosen.why[0] == f"new region: nearest labelled item {first:.2f} away"
+
+
+def test_kcenter_leaves_alone_only_what_could_not_be_picked() -> None:
+    rng = np.random.default_rng(24)
+    points = rng.normal(size=(5 * MIN_AWAKE, 3)).astype(np.float32)
+    picks, distances = farthest_first(points, points[:0], 300)
+    squared = np.full(len(points), np.inf)
+    for pick, distance in zip(picks, distances, strict=True):
+        assert squared[pick] == squared.max() or squared[pick] == pytest.approx(squared.max(), rel=1e-4)
+        if pick != picks[0]:
+            assert distance == pytest.approx(np.sqrt(squared[pick]), rel=1e-4)
+        squared = np.minimum(squared, ((points.astype(np.float64) - points[pick]) ** 2).sum(axis=1))
+    # Some of what slept at first was woken.
+    assert (np.linalg.norm(points[picks] - points[0], axis=1) < 1).any()
 
 
 def test_badge_starts_as_scikit_activeml_and_draws_from_its_distribution() -> None:
