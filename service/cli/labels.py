@@ -40,7 +40,7 @@ def create(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
     schema: Annotated[Path, typer.Option(help="YAML: question, guidelines, labels.")],
-    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "margin",
+    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "auto",
     overlap: Annotated[int, typer.Option(min=1, max=100, help="Annotators who answer each item.")] = 1,
     name: Annotated[str, typer.Option(help="Name of the queue, unique in the dataset.")] = "labels",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help=SEED_HELP)] = 0,
