@@ -4,7 +4,7 @@ import numpy as np
 
 from labeling.candidates import Candidates, Selection
 from labeling.strategies import STRATEGIES
-from labeling.uncertainty import hesitations, measure
+from labeling.uncertainty import best_first, hesitations, measure
 
 
 @STRATEGIES.register("class_balanced")
@@ -30,14 +30,19 @@ def class_balanced(candidates: Candidates, batch_size: int, rng: np.random.Gener
         candidates.require("labelled_codes", "give the labels of labelled_embeddings")
     counts = np.bincount(codes if codes is not None else [], minlength=len(candidates.classes))
     predicted = proba.argmax(axis=1)
-    chance = rng.permutation(len(proba))
-    order = np.lexsort((chance, measure("classifier_margin", proba), predicted))
-    starts = np.searchsorted(predicted[order], np.arange(len(counts)))
-    level = np.empty(len(proba), dtype=np.int64)
-    level[order] = counts[predicted[order]] + np.arange(len(proba)) - starts[predicted[order]]
-    indices = np.lexsort((chance, level))[:batch_size].astype(np.int64)
+    margins = measure("classifier_margin", proba)
+    rows, levels = [], []
+    for code in np.unique(predicted):
+        of_class = np.flatnonzero(predicted == code)
+        # No class gives more than the whole batch.
+        first = best_first(-margins[of_class], min(batch_size, len(of_class)), rng)
+        rows.append(of_class[first])
+        levels.append(counts[code] + np.arange(len(first)))
+    row, level = np.concatenate(rows), np.concatenate(levels)
+    order = np.lexsort((rng.permutation(len(row)), level))[:batch_size]
+    indices = row[order]
     why = [
         f"{counts[predicted[row]]} labels are {candidates.classes[predicted[row]]}, as this seems; {line}"
         for row, line in zip(indices, hesitations(proba, candidates.classes, indices), strict=True)
     ]
-    return Selection(indices=indices, utility=np.reciprocal(1.0 + level[indices]), why=why)
+    return Selection(indices=indices, utility=np.reciprocal(1.0 + level[order]), why=why)
