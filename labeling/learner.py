@@ -11,6 +11,8 @@ import numpy.typing as npt
 from catalog.errors import DataError, nearest
 from labeling.determinism import one_thread
 
+NUM_MEMBERS = 8
+"""Heads of a committee."""
 NORMAL_QUANTILE_95 = 1.959963984540054
 CHUNK_ROWS = 65_536
 """Rows scored at a time, so that a large pool is never copied as a whole."""
@@ -27,7 +29,12 @@ class Learner:
 
     @classmethod
     def fit(
-        cls, embeddings: npt.NDArray[np.float32], labels: Sequence[str], classes: Sequence[str], seed: int
+        cls,
+        embeddings: npt.NDArray[np.float32],
+        labels: Sequence[str],
+        classes: Sequence[str],
+        seed: int,
+        weights: npt.NDArray[np.float64] | None = None,
     ) -> "Learner":
         """Fit a logistic regression (lbfgs) on labelled embeddings. The same input gives the same bits.
 
@@ -37,6 +44,7 @@ class Learner:
         labels : (n,) names, each in ``classes``.
         classes : every class of the schema, in schema order, seen or not.
         seed : passed to the solver.
+        weights : (n,) float64 above 0, what each label counts; default 1.
 
         Raises
         ------
@@ -51,7 +59,7 @@ class Learner:
             raise DataError(f"{have}; a model needs labels of at least two classes: label more records first")
         model = LogisticRegression(C=10.0, max_iter=1000, random_state=seed)
         with one_thread():
-            model.fit(np.asarray(embeddings, dtype=np.float64), codes)
+            model.fit(np.asarray(embeddings, dtype=np.float64), codes, sample_weight=weights)
         return cls(tuple(classes), model, np.asarray(model.classes_, dtype=np.int64))
 
     def proba(self, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -95,6 +103,37 @@ class Learner:
             "low": low,
             "high": high,
         }
+
+
+def fit_committee(
+    embeddings: npt.NDArray[np.float32],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    seed: int,
+    num_members: int = NUM_MEMBERS,
+) -> tuple[Learner, ...]:
+    """Fit heads that differ as much as the labels leave open: each on the same labels, weighed by chance.
+
+    Parameters
+    ----------
+    embeddings, labels, classes, seed : as for ``Learner.fit``.
+    num_members : from 2 up.
+
+    Raises
+    ------
+    DataError : as ``Learner.fit``.
+
+    References
+    ----------
+    Rubin (1981), The Bayesian Bootstrap: weights from a flat Dirichlet. Unlike drawing with replacement it never loses
+    a class of which there is one label.
+    """
+    rng = np.random.default_rng(seed)
+    return tuple(
+        # Weights of 0 would lose a label after all.
+        Learner.fit(embeddings, labels, classes, seed, np.maximum(rng.exponential(size=len(labels)), 1e-3))
+        for _ in range(num_members)
+    )
 
 
 def wilson_interval(num_correct: int, num_trials: int) -> tuple[float, float]:

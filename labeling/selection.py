@@ -6,6 +6,7 @@ import numpy as np
 
 from catalog.errors import ConfigError, PoolExhaustedError
 from labeling.candidates import Candidates, ColdStartError, Selection
+from labeling.determinism import one_thread
 from labeling.strategies import STRATEGIES
 
 COLD_START = "kmeans"
@@ -34,8 +35,10 @@ def choose(candidates: Candidates, strategy: str, batch_size: int, rng: np.rando
         raise PoolExhaustedError(
             f"batch_size={batch_size} exceeds the {len(candidates)} unlabelled candidates left; ask for at most those"
         )
-    try:
-        return member(candidates, batch_size, rng)
-    except ColdStartError:
-        selection = STRATEGIES[COLD_START].member(candidates, batch_size, rng)
+    # Once for all: setting it takes milliseconds, and strategies multiply hundreds of times.
+    with one_thread():
+        try:
+            return member(candidates, batch_size, rng)
+        except ColdStartError:
+            selection = STRATEGIES[COLD_START].member(candidates, batch_size, rng)
         return replace(selection, why=[f"no model yet for {strategy}: {line}" for line in selection.why])

@@ -6,6 +6,7 @@ best items in no order, with ties in pool order.
 
 import importlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,3 +65,18 @@ def best_first(utility: npt.NDArray[np.float64], batch_size: int, rng: np.random
     rows = np.flatnonzero(utility >= threshold)
     order = np.lexsort((rng.permutation(len(rows)), -utility[rows]))
     return rows[order[:batch_size]].astype(np.int64)
+
+
+def hesitations(proba: npt.NDArray[np.float64], classes: Sequence[str], rows: npt.NDArray[np.int64]) -> list[str]:
+    """What the model hesitates between, one line a row: ``margin 0.03: sport 0.49 vs politics 0.46``."""
+    top = np.argsort(-proba[rows], axis=1, kind="stable")[:, :2]
+    return [
+        f"margin {proba[row, first] - proba[row, second]:.2f}: {classes[first]} {proba[row, first]:.2f}"
+        f" vs {classes[second]} {proba[row, second]:.2f}"
+        for row, (first, second) in zip(rows, top, strict=True)
+    ]
+
+
+def nats(proba: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Entropy over the last axis, in nats, for arrays that modAL's measures do not take."""
+    return np.asarray(-(proba * np.log(proba, out=np.zeros_like(proba), where=proba > 0)).sum(axis=-1))

@@ -174,7 +174,7 @@ def _start_label(catalog: Catalog, dataset: str, config: dict[str, Any], request
         dataset=dataset,
         name=config.get("name", "labels"),
         schema=parse_schema(config["schema"]),
-        strategy=config.get("strategy", "margin"),
+        strategy=config.get("strategy", "auto"),
         overlap=config.get("overlap", 1),
         requested_by=requested_by,
     )
@@ -207,7 +207,7 @@ def _check_label(config: dict[str, Any]) -> None:
 
     if not isinstance(config.get("schema"), str):
         raise ConfigError("label: schema must be the text of a label schema, YAML with question and labels")
-    check_fit(str(config.get("strategy", "margin")), parse_schema(config["schema"]))
+    check_fit(str(config.get("strategy", "auto")), parse_schema(config["schema"]))
     name, overlap = config.get("name", "labels"), config.get("overlap", 1)
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"label: name={name!r} must be a name")

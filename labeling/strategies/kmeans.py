@@ -1,18 +1,14 @@
 """Cold start: one record from the middle of each region of the pool."""
 
-import warnings
-
 import numpy as np
 import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.determinism import one_thread
+from labeling.clustering import k_means
 from labeling.strategies import STRATEGIES, AnyTask
 
 MAX_CLUSTERS = 256
 """A larger batch takes several records a cluster: the first few hundred labels are where a cold start pays."""
-MINI_BATCH_FROM = 10_000
-"""Pools from this size up are clustered by mini-batches."""
 
 
 @STRATEGIES.register("kmeans", AnyTask)
@@ -33,7 +29,8 @@ def kmeans(candidates: Candidates, batch_size: int, rng: np.random.Generator) ->
     (embedding k-means baseline); Yu et al. (2023), PATRON, table 1: it beats uncertainty while there are no labels.
     """
     num_clusters = min(batch_size, MAX_CLUSTERS)
-    cluster, distance = _cluster(candidates.embeddings, num_clusters, int(rng.integers(2**31)))
+    cluster, centres = k_means(candidates.embeddings, num_clusters, int(rng.integers(2**31)))
+    distance = _distances(candidates.embeddings, cluster, centres)
     sizes = np.bincount(cluster, minlength=num_clusters)
     by_cluster = np.lexsort((np.arange(len(cluster)), distance, cluster))
     starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
@@ -51,22 +48,11 @@ def _why(place: int, size: int) -> str:
     return f"number {place + 1} from the middle of a cluster of {size} unlabelled records"
 
 
-def _cluster(
-    embeddings: npt.NDArray[np.float32], num_clusters: int, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    from sklearn.cluster import KMeans, MiniBatchKMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    if len(embeddings) < MINI_BATCH_FROM:
-        model = KMeans(n_clusters=num_clusters, n_init=1, random_state=seed)
-    else:
-        model = MiniBatchKMeans(n_clusters=num_clusters, n_init=1, batch_size=4096, max_iter=20, random_state=seed)
-    with one_thread(), warnings.catch_warnings():
-        # Fewer distinct points than clusters leaves clusters empty, which the ranking does not mind.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        cluster = model.fit_predict(embeddings)
+def _distances(
+    embeddings: npt.NDArray[np.float32], cluster: npt.NDArray[np.int64], centres: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
     distance = np.empty(len(embeddings))
-    for code in range(num_clusters):
+    for code, centre in enumerate(centres):
         rows = np.flatnonzero(cluster == code)
-        distance[rows] = ((embeddings[rows].astype(np.float64) - model.cluster_centers_[code]) ** 2).sum(axis=1)
-    return cluster.astype(np.int64), distance
+        distance[rows] = ((embeddings[rows].astype(np.float64) - centre) ** 2).sum(axis=1)
+    return distance

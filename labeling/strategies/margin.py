@@ -4,7 +4,7 @@ import numpy as np
 
 from labeling.candidates import Candidates, Selection
 from labeling.strategies import STRATEGIES
-from labeling.uncertainty import best_first, measure
+from labeling.uncertainty import best_first, hesitations, measure
 
 
 @STRATEGIES.register("margin")
@@ -27,10 +27,5 @@ def margin(candidates: Candidates, batch_size: int, rng: np.random.Generator) ->
     proba = candidates.probabilities()
     margins = measure("classifier_margin", proba)
     indices = best_first(-margins, batch_size, rng)
-    top = np.argsort(-proba[indices], axis=1, kind="stable")[:, :2]
-    why = [
-        f"margin {margins[row]:.2f}: {candidates.classes[first]} {proba[row, first]:.2f}"
-        f" vs {candidates.classes[second]} {proba[row, second]:.2f}"
-        for row, (first, second) in zip(indices, top, strict=True)
-    ]
+    why = hesitations(proba, candidates.classes, indices)
     return Selection(indices=indices, utility=1.0 - margins[indices], why=why)

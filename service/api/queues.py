@@ -62,7 +62,7 @@ class QueueRequest(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     dataset: str = Field(min_length=1, max_length=200)
     label_schema: SchemaModel = Field(alias="schema")
-    strategy: str = Field("margin", max_length=100, description="query strategy")
+    strategy: str = Field("auto", max_length=100, description="query strategy")
     overlap: int = Field(1, ge=1, le=100, description="different annotators a task")
     lease_seconds: float | None = Field(None, ge=1, le=86_400, description="WINNOW_LABEL_LEASE_SECONDS when left out")
     seed: int = Field(0, ge=0, lt=2**63)

@@ -26,7 +26,11 @@ from workers import manifests, suspects
 from workers.labeling import label_counts, open_queue
 
 SEED_HELP = "Seed of everything random: the same seed gives the same choices."
-STRATEGY_HELP = "How the next item is chosen: entropy, kmeans, label_errors, least_confidence, margin or random."
+STRATEGY_HELP = (
+    "How the next item is chosen: active_lab, auto, badge, bald, cal, class_balanced, consensus_entropy, cvirs, "
+    "density, entropy, expected_error, kcenter, kmeans, label_errors, lci, least_confidence, margin, mnlp, probcover, "
+    "random, ranked_batch, typiclust or vote_entropy."
+)
 MAX_SEED = 2**31 - 1
 EXAMPLE_SCHEMA = "question: Which label fits?\\nlabels: [positive, negative]"
 
@@ -39,7 +43,7 @@ def create(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
     schema: Annotated[Path, typer.Option(help="YAML: question, guidelines, labels.")],
-    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "margin",
+    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "auto",
     overlap: Annotated[int, typer.Option(min=1, max=100, help="Annotators who answer each item.")] = 1,
     name: Annotated[str, typer.Option(help="Name of the queue, unique in the dataset.")] = "labels",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help=SEED_HELP)] = 0,

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeling.candidates import Candidates, Selection
+from labeling.candidates import Answers, Candidates, Selection
 from labeling.selection import choose
 from labeling.strategies import STRATEGIES
 
@@ -16,20 +17,33 @@ CLASSES = ("긍정", "부정", "중립 😐")
 
 
 def pool(seed: int, size: int, *, ties: bool = False) -> Candidates:
+    """Everything that any strategy asks for; with ``ties`` no candidate differs from another."""
     rng = np.random.default_rng(seed)
-    embeddings = rng.normal(size=(size, 6)).astype(np.float32)
-    proba = rng.dirichlet([0.7] * len(CLASSES), size)
-    suspicion = rng.random(size)
+    num_labelled = int(rng.integers(1, 12))
+    opinions = rng.dirichlet([0.7] * len(CLASSES), (4, size))
+    given: dict[str, Any] = {
+        "embeddings": rng.normal(size=(size, 6)).astype(np.float32),
+        "proba": rng.dirichlet([0.7] * len(CLASSES), size),
+        "suspicion": rng.random(size),
+        "label_proba": rng.random((size, len(CLASSES))),
+        "sequence_log_proba": -rng.random(size),
+    }
     if ties:
-        suspicion[:] = 0.5
-        embeddings[:] = embeddings[0]
-        proba[:] = proba[0]
+        for values in (*given.values(), *opinions):
+            values[:] = values[0]
+    half = np.arange(size // 2)
+    answers = Answers(
+        rows=np.repeat(half, 2), annotators=np.tile([0, 1], len(half)), codes=rng.integers(0, 3, 2 * len(half))
+    )
     return Candidates(
-        embeddings=embeddings,
-        proba=proba,
-        labelled_embeddings=embeddings[:0],
+        labelled_embeddings=rng.normal(size=(num_labelled, 6)).astype(np.float32),
         classes=CLASSES,
-        suspicion=suspicion,
+        labelled_codes=rng.integers(0, len(CLASSES), num_labelled),
+        labelled_proba=rng.dirichlet([0.7] * len(CLASSES), num_labelled),
+        labelled_label_sets=rng.random((num_labelled, len(CLASSES))) < 0.4,
+        committee=lambda rows: opinions[:, rows],
+        answers=None if ties else answers,
+        **given,
     )
 
 

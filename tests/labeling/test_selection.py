@@ -7,8 +7,10 @@ import pytest
 
 from catalog.errors import ConfigError, DataError, NotFoundError, PoolExhaustedError
 from labeling.candidates import Candidates
+from labeling.clustering import MINI_BATCH_FROM
 from labeling.selection import choose
-from labeling.strategies.kmeans import MAX_CLUSTERS, MINI_BATCH_FROM
+from labeling.strategies import STRATEGIES
+from labeling.strategies.kmeans import MAX_CLUSTERS
 
 CLASSES = ("negative", "neutral", "positive", "mixed")
 
@@ -56,7 +58,7 @@ def test_reasons_say_what_the_model_hesitates_between() -> None:
 def test_random_selection_is_uniform() -> None:
     drawn = np.zeros(20)
     for seed in range(2000):
-        drawn[choose(cold(np.zeros((20, 2))), "random", 5, np.random.default_rng(seed)).indices] += 1
+        drawn[STRATEGIES["random"].member(cold(np.zeros((20, 2))), 5, np.random.default_rng(seed)).indices] += 1
     # 500 expected each; the standard deviation is 19.4.
     assert np.abs(drawn - 500).max() < 90
 

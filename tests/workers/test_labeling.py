@@ -1,5 +1,6 @@
 """Queues joined to what fills them: asking twice, refits that fail, and queues that end only when nothing is left."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -40,7 +41,7 @@ def many(database: Catalog, tmp_path: Path) -> Catalog:
 
 
 def ask(catalog: Catalog, **options: Any) -> tuple[str, str, str]:
-    return open_queue(catalog, dataset="tickets", name="q", **{"schema": SCHEMA, "strategy": "margin"} | options)
+    return open_queue(catalog, dataset="tickets", **{"name": "q", "schema": SCHEMA, "strategy": "margin"} | options)
 
 
 def kept(catalog: Catalog) -> set[str]:
@@ -260,3 +261,23 @@ def test_who_skips_everything_has_seen_everything_once_and_others_still_get_it(m
     assert set(passed) == kept(many)
     answered = work(many, queue_id, "bo", answer)
     assert set(answered) == set(passed)
+
+
+def test_strategies_get_what_they_ask_for_once_there_are_labels(many: Catalog) -> None:
+    told = {
+        "auto": r"margin 0\.\d\d: .* like it$",
+        "bald": r"members disagree, \d\.\d\d nats: \d of 8 for ",
+        "cal": r"contrast: the model says .* of the 10 nearest labelled items ",
+        "class_balanced": r"\d+ labels are .*, as this seems; margin ",
+        "expected_error": r"an answer would make the model surer of the rest by ",
+    }
+    for strategy, pattern in told.items():
+        queue_id, _, _ = ask(many, name=strategy, strategy=strategy, refresh_every=30, num_entries=30)
+        drain(many)
+        for _ in range(30):
+            answer(many, ask_next(many, queue_id, "ann"), "ann")
+        assert refill(many, queue_id) is None
+        drain(many)
+        served = ask_next(many, queue_id, "ann")
+        assert isinstance(served, queues.Served)
+        assert re.match(pattern, served.why), served.why

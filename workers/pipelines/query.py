@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from catalog.tables.labeling import LabelGeneration, LabelQueue, LabelRound
 from labeling import queue as queues
 from labeling.candidates import Candidates
 from labeling.honesty import worth
-from labeling.learner import Learner
+from labeling.learner import Learner, fit_committee
 from labeling.mixing import RANDOM_WHY, mixed
+from labeling.multilabel import LabelHeads
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
@@ -123,7 +125,8 @@ def _choose(unit: UnitContext) -> UnitResult:
     # A model learns classes; answers of other kinds only say what was asked about already.
     labels = {one: schema.class_of(value) for one, value in answers.items()} if schema.classes else {}
     labelled = records["id"].is_in(list(answers)).to_numpy()
-    classes = [labels.get(one) for one in records["id"].filter(pl.Series(labelled))]
+    labelled_ids = records["id"].filter(pl.Series(labelled)).to_list()
+    classes = [labels.get(one) for one in labelled_ids]
     learner = _fit(vectors[labelled], classes, schema, seed)
     begun = records["id"].is_in([one.record_id for one in open_tasks] + sorted(taken)).to_numpy()
     # A rehearsal's program can answer only what was ingested with a label.
@@ -139,6 +142,8 @@ def _choose(unit: UnitContext) -> UnitResult:
         vectors,
         pool,
         labelled,
+        [answers[one] for one in labelled_ids],
+        classes,
         learner,
         schema,
         strategy,
@@ -193,6 +198,8 @@ def _entries(
     vectors: np.ndarray[Any, Any],
     pool: np.ndarray[Any, Any],
     labelled: np.ndarray[Any, Any],
+    values: list[Any],
+    given: list[str | None],
     learner: Learner | None,
     schema: LabelSchema,
     strategy: str,
@@ -203,12 +210,24 @@ def _entries(
 ) -> list[QueueEntry]:
     if not len(pool):
         return []
+    # One copy: a million vectors are 1.5 GB.
+    unlabelled, known = vectors[pool], vectors[labelled]
+    codes = [schema.classes.index(one) for one in given if one is not None]
+    members = cache(lambda: fit_committee(known, [schema.classes[one] for one in codes], schema.classes, seed))
+    label_sets = _label_sets(values, schema)
+    heads = None if label_sets is None else LabelHeads.fit(known, label_sets, seed)
     candidates = Candidates(
-        embeddings=vectors[pool],
-        proba=learner.proba(vectors[pool]) if learner is not None else None,
-        labelled_embeddings=vectors[labelled],
-        classes=schema.classes,
+        embeddings=unlabelled,
+        proba=learner.proba(unlabelled) if learner is not None else None,
+        labelled_embeddings=known,
+        classes=schema.classes or schema.names,
         suspicion=None if suspicion is None else suspicion[pool],
+        labelled_codes=np.array(codes, dtype=np.int64) if len(codes) == len(known) else None,
+        label_proba=None if heads is None else heads.proba(unlabelled),
+        labelled_label_sets=label_sets,
+        labelled_proba=learner.proba(known) if learner is not None else None,
+        # Fitted only if the strategy asks.
+        committee=(lambda rows: np.stack([one.proba(unlabelled[rows]) for one in members()])) if learner else None,
     )
     size = min(num_entries, len(pool))
     chosen = choose(candidates, strategy, size, np.random.default_rng(seed))
@@ -229,6 +248,13 @@ def _entries(
             )
         )
     return entries
+
+
+def _label_sets(values: list[Any], schema: LabelSchema) -> np.ndarray[Any, Any] | None:
+    """Which labels each labelled record has, where an answer is any number of them and there is one."""
+    if schema.task != "multi_label" or not values:
+        return None
+    return np.array([[name in value for name in schema.names] for value in values], dtype=bool)
 
 
 def _figures(session: Session, queue_id: str) -> list[dict[str, Any]]:

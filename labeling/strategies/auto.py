@@ -1,0 +1,133 @@
+"""The default: a schedule by how much is labelled."""
+
+import numpy as np
+import numpy.typing as npt
+
+from labeling.candidates import Candidates, Selection
+from labeling.clustering import k_means
+from labeling.distances import squared_distances
+from labeling.second_opinions import active_lab_scores
+from labeling.shortlist import by_chance
+from labeling.strategies import STRATEGIES, AnyTask
+from labeling.strategies.active_lab import opinions_so_far
+from labeling.strategies.typiclust import typical
+from labeling.uncertainty import best_first, hesitations, measure
+
+ROUND = 25
+"""Records that are spread over the pool, or over what is uncertain, together. The first of a large batch are chosen as
+if they were all of it: a queue is refilled before it is empty."""
+SPREAD = 3
+"""Of so many times ``ROUND`` uncertain records those that represent the others are taken: with 5 and 10 the curves of
+four sets were no better (docs/strategies.md)."""
+MOST_SECOND_OPINIONS = 0.5
+"""Share of a batch that may be asked for the second time."""
+
+
+@STRATEGIES.register("auto", AnyTask)
+def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> Selection:
+    """Typical records first; with a model, middles of clusters of uncertain ones; with answers, second opinions too.
+
+    While there is no model: TypiClust. Then, 25 at a time, the 75 records of the smallest margins are clustered by
+    k-means, weighted by uncertainty, and the record in the middle of each cluster is taken, heavier clusters first.
+    Where candidates have ``answers``, those among the batch's least trusted by ActiveLab get another answer,
+    at most half of the batch, evenly among the new ones.
+
+    Returns
+    -------
+    Selection : utility is 1 - place / batch_size.
+
+    References
+    ----------
+    Hacohen, Dekel and Weinshall (2022), Active Learning on a Budget; Zhdanov (2019), Diverse mini-batch Active
+    Learning, algorithm 1; Goh and Mueller (2023), ActiveLab.
+    """
+    if candidates.proba is None:
+        indices, why = _typical_first(candidates, batch_size, rng)
+    else:
+        again, reasons = _second_opinions(candidates, candidates.proba, batch_size, rng)
+        new, new_reasons = _spread_uncertain(candidates, candidates.proba, batch_size - len(again), rng)
+        indices, why = _interleave(again, reasons, new, new_reasons)
+    return Selection(indices=indices, utility=1.0 - np.arange(batch_size) / batch_size, why=why)
+
+
+def _typical_first(
+    candidates: Candidates, batch_size: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    rows = by_chance(len(candidates), batch_size, rng)
+    points, labelled = candidates.embeddings[rows], candidates.labelled_embeddings
+    picks, sizes, _ = typical(points, labelled, min(batch_size, ROUND), rng)
+    if batch_size > ROUND:
+        left = np.setdiff1d(np.arange(len(rows)), picks)
+        known = np.concatenate([labelled, points[picks]])
+        more, others, _ = typical(points[left], known, batch_size - ROUND, rng)
+        picks, sizes = np.concatenate([picks, left[more]]), np.concatenate([sizes, others])
+    return rows[picks], [f"no model yet; typical of {size} records" for size in sizes]
+
+
+def _second_opinions(
+    candidates: Candidates, proba: npt.NDArray[np.float64], batch_size: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    told = opinions_so_far(candidates)
+    if not told:
+        return np.empty(0, dtype=np.int64), []
+    least_trusted = best_first(-active_lab_scores(proba, candidates.answers), batch_size, rng)
+    again = [int(row) for row in least_trusted if int(row) in told]
+    # New records may be too few to fill the rest.
+    at_least = batch_size - (len(candidates) - len(told))
+    again = again[: max(int(MOST_SECOND_OPINIONS * batch_size), at_least)]
+    missing = at_least - len(again)
+    if missing > 0:
+        again += [row for row in told if row not in set(again)][:missing]
+    return np.array(again, dtype=np.int64), [told[row] for row in again]
+
+
+def _spread_uncertain(
+    candidates: Candidates, proba: npt.NDArray[np.float64], batch_size: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    # Drawn first, so that the rounds are the same however many follow.
+    rounds = np.random.default_rng(int(rng.integers(2**63)))
+    new = np.arange(len(candidates))
+    if candidates.answers is not None:
+        new = np.setdiff1d(new, candidates.answers.rows)
+    margins = measure("classifier_margin", proba[new])
+    wanted = min(len(new), batch_size + SPREAD * ROUND)
+    waiting = best_first(-margins, wanted, rng) if wanted else np.empty(0, dtype=np.int64)
+    taken: list[int] = []
+    sizes: list[int] = []
+    while len(taken) < batch_size:
+        few = waiting[: SPREAD * ROUND]
+        picks, counts = _middles(candidates.embeddings[new[few]], 1.0 - margins[few], batch_size - len(taken), rounds)
+        taken += few[picks].tolist()
+        sizes += counts.tolist()
+        waiting = np.concatenate([np.delete(few, picks), waiting[SPREAD * ROUND :]])
+    indices = new[np.array(taken, dtype=np.int64)]
+    lines = hesitations(proba, candidates.classes, indices)
+    return indices, [f"{line}; {size} like it" for line, size in zip(lines, sizes, strict=True)]
+
+
+def _middles(
+    points: npt.NDArray[np.float32], doubt: npt.NDArray[np.float64], batch_size: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The point nearest to each centre, heavier clusters first, and how many points are in its cluster."""
+    num_clusters = min(ROUND, len(points))
+    # All of it certain is all of it alike.
+    weights = np.maximum(doubt, 1e-6)
+    cluster, centres = k_means(points, num_clusters, int(rng.integers(2**31)), weights=weights)
+    distance = squared_distances(points, np.asarray(centres, dtype=np.float32))[np.arange(len(points)), cluster]
+    weight = np.bincount(cluster, weights, minlength=num_clusters)
+    counts = np.bincount(cluster, minlength=num_clusters)
+    first = np.lexsort((distance, cluster))
+    place = np.empty(len(points), dtype=np.int64)
+    place[first] = np.arange(len(points)) - (np.cumsum(counts) - counts)[cluster[first]]
+    picks = np.lexsort((distance, -weight[cluster], place))[: min(ROUND, batch_size)]
+    return picks, counts[cluster[picks]]
+
+
+def _interleave(
+    again: npt.NDArray[np.int64], reasons: list[str], new: npt.NDArray[np.int64], new_reasons: list[str]
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Second opinions evenly among the new records."""
+    places = np.concatenate([(np.arange(len(part)) + 0.5) / max(1, len(part)) for part in (new, again)])
+    order = np.argsort(places, kind="stable")
+    why = new_reasons + reasons
+    return np.concatenate([new, again])[order], [why[place] for place in order]
