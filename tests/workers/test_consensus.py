@@ -19,7 +19,7 @@ from tests.workers.building import clean_dataset, drain
 from tests.workers.corpus import LABELS, sentences
 from tests.workers.test_labeling import SCHEMA
 from workers import curated
-from workers.export import current_labels
+from workers.annotated import class_labels
 from workers.held_out import held_out_proba
 from workers.labeling import open_queue
 from workers.pipelines.train import annotated_labels
@@ -35,12 +35,12 @@ def test_training_and_exports_take_the_consensus_with_its_confidence(database: C
     with database.read() as session:
         majority = queue.current_labels(session, queue_id=desk.queue_id)
         trained = annotated_labels(session, desk.dataset_id)
-        exported = current_labels(session, desk.dataset_id)
+        exported = class_labels(session, desk.dataset_id)
     # Two against two: by the smallest name, everything would be positive.
     assert {one.value for one in majority} == {"긍정"}
     assert trained == {f"{number:03}": truth(f"{number:03}") for number in range(30)}
     assert {record: one.value for record, one in exported.items()} == trained
-    assert min(one.confidence for one in exported.values()) > 0.9
+    assert min(one.agreement for one in exported.values()) > 0.9
     assert {one.agreement for one in majority} == {0.5, 1.0}
 
 
