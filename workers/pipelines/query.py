@@ -15,9 +15,9 @@ from catalog.tables.labeling import LabelGeneration, LabelQueue, LabelRound
 from labeling import queue as queues
 from labeling.candidates import Candidates
 from labeling.honesty import worth
+from labeling.label_heads import LabelHeads
 from labeling.learner import Learner, fit_committee
 from labeling.mixing import RANDOM_WHY, mixed
-from labeling.multilabel import LabelHeads
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
