@@ -27,10 +27,9 @@ from catalog.errors import ConfigError, nearest
 from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.engine import Run
-from catalog.tables.webhooks import Delivery, Webhook
+from catalog.tables.webhooks import EVENTS, Delivery, Webhook
 from workers import beginnings
 
-EVENTS = ("run.done", "run.failed", "run.cancelled", "schedule.refused")
 SECRET_PREFIX = "whsec_"  # noqa: S105 - how every secret begins
 TIMEOUT_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 5.0
@@ -167,6 +166,12 @@ def run_ended(session: Session, run: Run, now: datetime) -> None:
     }
     # A run that fails, is resumed and fails again is two events.
     emit(session, event=f"run.{run.state}", about=f"{run.id}:{now:%Y%m%d%H%M%S%f}", payload=payload, now=now)
+
+
+def wanted(session: Session) -> set[str]:
+    """Events that somebody wants to be told of."""
+    listed = session.scalars(select(Webhook.events).where(Webhook.enabled.is_(True)))
+    return {event for events in listed for event in events}
 
 
 def emit(session: Session, *, event: str, about: str, payload: dict[str, Any], now: datetime) -> None:

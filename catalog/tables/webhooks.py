@@ -10,6 +10,11 @@ from catalog.tables.base import Base, Id, Json, Moment, new_id
 
 DELIVERY_STATES = ("waiting", "delivered", "failed")
 
+EVENTS = (
+    "run.done", "run.failed", "run.cancelled", "schedule.refused",
+    "annotation.created", "annotation.updated", "item.completed", "model.refreshed", "budget.reached",
+)  # fmt: skip
+
 
 class Webhook(Base):
     """Where events go."""

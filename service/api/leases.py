@@ -11,6 +11,7 @@ from catalog.faults import fault
 from catalog.tables.labeling import LabelAssignment
 from labeling import queue
 from service.api.access import Anyone, Catalogued, Refreshing
+from workers import label_events
 
 router = APIRouter(prefix="/leases", tags=["leases"])
 
@@ -95,9 +96,10 @@ def skip(catalog: Catalogued, who: Anyone, lease_id: str, request: SkipRequest) 
 def answer(catalog: Catalogued, who: Anyone, refresher: Refreshing, lease_id: str, request: AnswerRequest) -> AnswerOut:
     """Store an answer: durably before the reply, once however often it is sent. A late one is kept, and says so."""
     with catalog.write() as session:
+        now = catalog.now(session)
         submitted = queue.submit(
             session,
-            now=catalog.now(session),
+            now=now,
             lease_id=lease_id,
             annotator_id=who.user_id,
             value=request.value,
@@ -106,6 +108,7 @@ def answer(catalog: Catalogued, who: Anyone, refresher: Refreshing, lease_id: st
             schema_version=request.schema_version,
         )
         queue_id = session.get_one(LabelAssignment, lease_id).queue_id
+        label_events.answered(session, now=now, lease_id=lease_id, submitted=submitted)
     fault("annotation.after_commit")
     if not submitted.repeated:
         refresher.look_after(queue_id)

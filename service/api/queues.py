@@ -18,6 +18,7 @@ from labeling.schema import LabelSchema
 from labeling.tasks.pairwise import split_pair
 from service.api.access import Anyone, Catalogued, Curator, PageSize, Reviewer
 from service.auth import Identity, audit
+from workers import label_events
 
 router = APIRouter(prefix="/queues", tags=["queues"])
 
@@ -326,7 +327,11 @@ def undo(catalog: Catalogued, who: Anyone, queue_id: str) -> UndoOut:
     """Take back the caller's latest answer in this queue."""
     with catalog.write() as session:
         now = catalog.now(session)
-        return UndoOut(task_id=queue.undo(session, now=now, queue_id=queue_id, annotator_id=who.user_id))
+        task_id = queue.undo(session, now=now, queue_id=queue_id, annotator_id=who.user_id)
+        if task_id is not None:
+            told = {"queue_id": queue_id, "annotator_id": who.user_id, "task_id": task_id}
+            label_events.taken_back(session, now=now, **told)
+        return UndoOut(task_id=task_id)
 
 
 @router.get("/{queue_id}/progress", summary="Read a queue's progress")

@@ -7,14 +7,17 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from catalog.tables.webhooks import Delivery, Webhook
+from catalog.tables.webhooks import EVENTS, Delivery, Webhook
 from service.api.access import Admin, Catalogued, PageSize
 from service.auth import audit
 from workers import webhooks
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 
-Event = Literal["run.done", "run.failed", "run.cancelled", "schedule.refused"]
+Event = Literal[
+    "run.done", "run.failed", "run.cancelled", "schedule.refused",
+    "annotation.created", "annotation.updated", "item.completed", "model.refreshed", "budget.reached",
+]  # fmt: skip
 
 
 class WebhookRequest(BaseModel):
@@ -23,7 +26,7 @@ class WebhookRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: str = Field(min_length=1, max_length=2000, description="HTTPS address of a public host")
-    events: list[Event] = Field(min_length=1, max_length=len(webhooks.EVENTS))
+    events: list[Event] = Field(min_length=1, max_length=len(EVENTS))
 
 
 class WebhookOut(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from catalog.tables.webhooks import Delivery, Webhook
+from catalog.tables.webhooks import EVENTS, Delivery, Webhook
 from service.cli.output import AsJson, emit_json, emit_table, say, show, workspace
 
 app = typer.Typer(help="Tell other programs what happens, by signed HTTP requests.", no_args_is_help=True)
@@ -18,9 +18,7 @@ def add_webhook(
     *,
     on: Annotated[
         list[str] | None,
-        typer.Option(
-            help="run.done, run.failed, run.cancelled or schedule.refused; several times for several; default all."
-        ),
+        typer.Option(help=f"{', '.join(EVENTS[:-1])} or {EVENTS[-1]}; several times for several; default all."),
     ] = None,
     json: AsJson = False,
 ) -> None:
@@ -32,7 +30,7 @@ def add_webhook(
         made = webhooks.add_webhook(
             session,
             url=url,
-            events=on or webhooks.EVENTS,
+            events=on or EVENTS,
             now=catalog.now(session),
             private=catalog.settings.webhook_private,
             created_by="command line",

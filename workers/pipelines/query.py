@@ -24,7 +24,7 @@ from labeling.selection import choose
 from labeling.stopping import STOP_SET, model_figures
 from labeling.strategies.label_errors import SECOND_OPINION
 from training.split import is_test
-from workers import curated, runs, suspects
+from workers import curated, label_events, runs, suspects
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pairs import served_texts
@@ -159,7 +159,7 @@ def _choose(unit: UnitContext) -> UnitResult:
     seconds = time.perf_counter() - began
 
     def apply(session: Session, now: datetime) -> None:
-        queues.publish_generation(
+        generation = queues.publish_generation(
             session,
             now=now,
             queue_id=config["queue"],
@@ -167,6 +167,9 @@ def _choose(unit: UnitContext) -> UnitResult:
             num_left=len(pool) - len(new),
             made_by=queues.MadeBy(strategy=strategy, num_labels=len(answers), figures=figures),
         )
+        if learner is not None:
+            told = {"generation": generation, "num_labels": len(answers)}
+            label_events.refreshed(session, now=now, queue_id=config["queue"], **told)
         if measured is not None:
             _record_round(session, config["queue"], strategy, len(answers), measured, seconds, now)
 
