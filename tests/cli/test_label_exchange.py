@@ -48,6 +48,7 @@ def test_answers_come_in_go_out_and_outlive_a_new_schema(prepared: Prepared, tmp
         "records": 4,
         "answers": 4,
         "predictions": 0,
+        "suggestions": 0,
         "new": 3,
         "late": 0,
         "history": 0,
@@ -96,7 +97,7 @@ def test_wrong_exchange_says_what_would_do(prepared: Prepared, tmp_path: Path) -
         csv.writer(file).writerows([["text", "value"], [body, "biling"]])
     into = ["label", "import", "tickets", known, "--queue", "wrong"]
     export = ["label", "export", "tickets", "wrong", "--output"]
-    spans = ["label", "create", "tickets", "--schema", _spans(tmp_path), "--name", "s"]
+    spans = ["label", "create", "tickets", "--schema", _spans(tmp_path), "--name", "s", "--strategy", "margin"]
     cases = {
         "1 label(s) of the file are none of the queue's: 'biling' (1, did you mean 'billing'?)": into,
         "does not exist": ["label", "import", "tickets", tmp_path / "none.csv", "--queue", "wrong"],

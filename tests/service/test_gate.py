@@ -15,7 +15,9 @@ from service.gate import CONTENT_SECURITY_POLICY, MAX_BODY_BYTES
 
 BASE = "http://127.0.0.1:8765"
 OPEN = {"/health", "/login", "/ready", "/static"}
-SAMPLE = dict.fromkeys(("run_id", "queue_id", "lease_id", "request_id", "webhook_id"), "x") | {"name": "tickets 고객"}
+SAMPLE = dict.fromkeys(("run_id", "queue_id", "lease_id", "task_id", "request_id", "webhook_id"), "x") | {
+    "name": "tickets 고객"
+}
 
 
 def all_routes(app):
@@ -76,6 +78,12 @@ def test_health_without_a_database_is_503(tmp_path):
 ANNOTATOR_MAY = {"/", "/logout", "/label/{queue_id}", "/api/v1/openapi.json"}
 
 
+OF_REVIEWERS = {("POST", "/api/v1/queues"), ("POST", "/api/v1/queues/{queue_id}/gold")} | {
+    ("GET", f"/api/v1/queues/{{queue_id}}/{part}")
+    for part in ("agreement", "disagreements", "gold", "history", "strategy")
+}
+
+
 def test_annotators_reach_queues_and_leases_only(world):
     annotator = world.client("annotator")
     refused = []
@@ -85,7 +93,7 @@ def test_annotators_reach_queues_and_leases_only(world):
         path = template.replace(":path", "").format(**SAMPLE)
         answer = annotator.request(method, path, json={} if method != "GET" else None)
         may = template in ANNOTATOR_MAY or template.startswith(("/api/v1/queues", "/api/v1/leases"))
-        if (method, template) == ("POST", "/api/v1/queues"):
+        if (method, template) in OF_REVIEWERS:
             may = False
         assert (answer.status_code != 403) == may, (method, template, answer.status_code)
         refused += [template] if answer.status_code == 403 else []

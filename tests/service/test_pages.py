@@ -1,5 +1,7 @@
 """Pages as the server draws them: what is on them, for whom, and that text stays text."""
 
+import html
+import json
 import re
 from datetime import timedelta
 
@@ -183,7 +185,9 @@ def test_queue_page_draws_one_line_an_arm(world):
 
 def test_label_page_carries_schema_and_hotkeys(world):
     page = world.browser("annotator").get(f"/label/{world.queue_id}").text
-    assert re.findall(r'data-value="(.+?)" data-hotkey="(.+?)"', page) == [("긍정", "1"), ("부정", "2"), ("중립", "3")]
+    (given,) = re.findall(r'data-schema="(.+?)"', page)
+    labels = json.loads(html.unescape(given))["labels"]
+    assert [(one["name"], one["hotkey"]) for one in labels] == [("긍정", "1"), ("부정", "2"), ("중립", "3")]
     assert "Judge the tone, not the topic." in page
 
 

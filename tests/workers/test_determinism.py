@@ -318,8 +318,7 @@ def num_units(catalog: Catalog, run_id: str, state: str) -> int:
         return session.scalar(select(func.count()).where(Unit.run_id == run_id, Unit.state == state)) or 0
 
 
-@pytest.mark.parametrize("database_name", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("broker_name", ["embedded", "redis"])
+@pytest.mark.parametrize(("database_name", "broker_name"), [("sqlite", "embedded"), ("postgresql", "redis")])
 def test_workers_killed_in_the_middle_leave_exactly_one_verdict_a_record(
     paths: list[str],
     undisturbed: dict[str, Any],
