@@ -74,7 +74,15 @@ class Connection:
         self.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
-        """One request; its status and JSON."""
+        """One request; its status and JSON. A connection that the server closed because it was idle is opened anew."""
+        try:
+            return await self._ask(method, path, body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.writer.close()
+            await self.open()
+            return await self._ask(method, path, body)
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
         content = b"" if body is None else json.dumps(body).encode()
         kind = "" if body is None else "Content-Type: application/json\r\n"
         head = f"{method} /api/v1{path} HTTP/1.1\r\n{self.head}{kind}Content-Length: {len(content)}\r\n\r\n"
