@@ -210,7 +210,7 @@ def measure(place: Place, plan: Plan, *, saturate: bool) -> dict[str, Any]:
                 for num_services in (1, 2):
                     if num_services > 1:
                         supervisor.add_service(listener)
-                        time.sleep(8.0)
+                        time.sleep(4.0)
                     before = len(seen.leases)
                     asyncio.run(_all(url, queue_id, tokens[:32], 0.0, plan.saturated_seconds, seen))
                     given = (len(seen.leases) - before) / plan.saturated_seconds
@@ -226,7 +226,7 @@ def main() -> None:
     """Both databases."""
     options = arguments(__doc__ or "")
     plan = (
-        Plan(num_items=20_000, seconds=8.0, saturated_seconds=4.0)
+        Plan(num_items=20_000, seconds=5.0, saturated_seconds=2.0)
         if options.quick
         else Plan(num_items=1_000_000, seconds=60.0, saturated_seconds=20.0)
     )
