@@ -6,6 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 RANDOM_WHY = "random check"
+DEFAULT_RANDOM_SHARE = 0.1
+"""Of a queue's tasks, unless whoever opens it says otherwise."""
+
+
+def share_for(strategy: str, asked: float = DEFAULT_RANDOM_SHARE) -> float:
+    """The share of a queue's tasks that chance draws.
+
+    >>> share_for("auto"), share_for("label_errors")
+    (0.1, 0.0)
+    """
+    return 0.0 if strategy == "label_errors" else asked
 
 
 def random_places(num_entries: int, share: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -14,6 +14,7 @@ from catalog.errors import NotFoundError
 from catalog.tables.datasets import Dataset
 from catalog.tables.labeling import LabelQueue
 from labeling import queue
+from labeling.mixing import DEFAULT_RANDOM_SHARE, share_for
 from labeling.schema import LabelSchema
 from labeling.tasks.pairwise import split_pair
 from service.api.access import Anyone, Catalogued, Curator, PageSize, Reviewer
@@ -22,7 +23,6 @@ from workers import label_events
 
 router = APIRouter(prefix="/queues", tags=["queues"])
 
-DEFAULT_RANDOM_SHARE = 0.1
 RETRY_SPREAD_SECONDS = 0.5
 """Everybody who waits is told the same moment, when the earliest lease ends: a hundred at once would queue up behind
 one another."""
@@ -275,7 +275,7 @@ def create(catalog: Catalogued, who: Curator, request: QueueRequest, response: R
         seed=request.seed,
         held_out_share=request.held_out_share,
         refresh_every=request.refresh_every,
-        random_share=request.random_share,
+        random_share=share_for(request.strategy, request.random_share),
         gold_every=request.gold_every,
         hidden_share=request.hidden_share,
         budget=request.budget,
