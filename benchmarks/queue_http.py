@@ -36,6 +36,8 @@ from service.processes import Supervisor, bind, wait_until_healthy
 SEED = 20_261_129
 NUM_ANNOTATORS = 100
 THINK_SECONDS = 2.0
+NUM_GREEDY = 32
+"""Annotators without thought, who take all that the service gives."""
 GOALS = {"next_p99_ms": 50.0, "submit_p99_ms": 75.0, "leases_per_second": 500.0}
 
 
@@ -207,14 +209,9 @@ def measure(place: Place, plan: Plan, *, saturate: bool) -> dict[str, Any]:
                 **{f"submit_p{share}_ms": percentile(submits, share / 100) for share in (50, 95, 99)},
             }
             if saturate:
-                for num_services in (1, 2):
-                    if num_services > 1:
-                        supervisor.add_service(listener)
-                        time.sleep(4.0)
-                    before = len(seen.leases)
-                    asyncio.run(_all(url, queue_id, tokens[:32], 0.0, plan.saturated_seconds, seen))
-                    given = (len(seen.leases) - before) / plan.saturated_seconds
-                    figures[f"leases_per_second_{num_services}"] = round(given, 1)
+                before = len(seen.leases)
+                asyncio.run(_all(url, queue_id, tokens[:NUM_GREEDY], 0.0, plan.saturated_seconds, seen))
+                figures["leases_per_second"] = round((len(seen.leases) - before) / plan.saturated_seconds, 1)
         finally:
             supervisor.stop()
             listener.close()
@@ -248,7 +245,7 @@ def main() -> None:
             "next_p99_ms_postgresql": last["next_p99_ms"],
             "next_p99_ms_sqlite": figures["sqlite"]["next_p99_ms"],
             "submit_p99_ms": max(one["submit_p99_ms"] for one in of_both),
-            "leases_per_second": max(last["leases_per_second_1"], last["leases_per_second_2"]),
+            "leases_per_second": last["leases_per_second"],
             "doubled": sum(one["doubled"] for one in of_both),
             "lost": sum(one["lost"] for one in of_both),
             "goals": GOALS,
