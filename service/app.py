@@ -23,6 +23,8 @@ from service import metrics
 from service.address import host_names
 from service.api import datasets, leases, queues, reviews, runs, schedules, webhooks
 from service.api.access import known_parameters
+from service.counting import Counting
+from service.desk import Desk
 from service.errors import PROBLEMS, error_response
 from service.gate import Gate
 from service.pages import datasets as dataset_pages
@@ -70,6 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
     # FastAPI's own documentation pages load scripts from a CDN, and its schema route would stand outside the API.
     app = FastAPI(title="Winnow", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.catalog = catalog
+    app.state.counting = Counting()
+    app.state.desk = Desk(catalog)
     app.state.refresher = Refresher(catalog)
     app.state.settings = settings
     app.add_api_route("/health", health, include_in_schema=False)

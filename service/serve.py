@@ -20,6 +20,7 @@ from service.processes import bind
 from workers.stopping import watch_parent
 
 SWITCH_SECONDS = 0.0005
+KEEP_ALIVE_SECONDS = 75
 
 
 def main() -> None:
@@ -48,6 +49,8 @@ def main() -> None:
         server_header=False,
         # Without a proxy of ours in front, a caller could name any address in X-Forwarded-For.
         proxy_headers=settings.behind_proxy,
+        # Longer than somebody looks at a text: each answer would otherwise open a connection anew.
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     # Not uvicorn's own fd option: it takes the socket for a Unix one, so TCP_NODELAY stays off and every answer waits
     # 40 ms for the client's delayed acknowledgement.

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 START_SECONDS = 60.0
 LISTEN_SECONDS = 90.0
+LOWEST_PORT = 10_000
 SYSTEM_USER = "embedded_postgres"
 
 
@@ -292,10 +294,16 @@ class S3Server:
 
 
 def free_port() -> int:
-    """A port that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody used a moment ago, below those that the kernel gives to whoever connects anywhere."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = secrets.randbelow(first - LOWEST_PORT) + LOWEST_PORT
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for_port(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -11,6 +11,8 @@ from catalog.database import Catalog
 from catalog.errors import ConfigError, ForbiddenError, nearest
 from catalog.tables.access import ROLES
 from service.auth import Identity
+from service.counting import Counting
+from service.desk import Desk
 from service.refresher import Refresher
 
 MAX_PAGE = 200
@@ -35,6 +37,18 @@ async def get_refresher(request: Request) -> Refresher:
     """The one of the application."""
     refresher: Refresher = request.app.state.refresher
     return refresher
+
+
+async def get_desk(request: Request) -> Desk:
+    """The one of the application."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+async def get_counting(request: Request) -> Counting:
+    """The one of the application."""
+    counting: Counting = request.app.state.counting
+    return counting
 
 
 async def known_parameters(request: Request) -> None:
@@ -74,6 +88,8 @@ def needs(*roles: str) -> Callable[[Request], Awaitable[Identity]]:
 
 
 Catalogued = Annotated[Catalog, Depends(get_catalog)]
+Counted = Annotated[Counting, Depends(get_counting)]
+AtDesk = Annotated[Desk, Depends(get_desk)]
 Refreshing = Annotated[Refresher, Depends(get_refresher)]
 Anyone = Annotated[Identity, Depends(get_identity)]
 Reviewer = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("reviewer") + 1]))]

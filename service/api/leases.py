@@ -8,10 +8,8 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.faults import fault
-from catalog.tables.labeling import LabelAssignment
 from labeling import queue
-from service.api.access import Anyone, Catalogued, Refreshing
-from workers import label_events
+from service.api.access import Anyone, AtDesk, Catalogued, Refreshing
 
 router = APIRouter(prefix="/leases", tags=["leases"])
 
@@ -93,22 +91,10 @@ def skip(catalog: Catalogued, who: Anyone, lease_id: str, request: SkipRequest) 
 
 
 @router.put("/{lease_id}/annotation", summary="Answer a task")
-def answer(catalog: Catalogued, who: Anyone, refresher: Refreshing, lease_id: str, request: AnswerRequest) -> AnswerOut:
+async def answer(desk: AtDesk, who: Anyone, refresher: Refreshing, lease_id: str, request: AnswerRequest) -> AnswerOut:
     """Store an answer: durably before the reply, once however often it is sent. A late one is kept, and says so."""
-    with catalog.write() as session:
-        now = catalog.now(session)
-        submitted = queue.submit(
-            session,
-            now=now,
-            lease_id=lease_id,
-            annotator_id=who.user_id,
-            value=request.value,
-            key=request.key,
-            seconds_spent=request.seconds_spent,
-            schema_version=request.schema_version,
-        )
-        queue_id = session.get_one(LabelAssignment, lease_id).queue_id
-        label_events.answered(session, now=now, lease_id=lease_id, submitted=submitted)
+    given = queue.Given(lease_id=lease_id, annotator_id=who.user_id, **dict(request))
+    submitted, queue_id = await desk.answer(given)
     fault("annotation.after_commit")
     if not submitted.repeated:
         refresher.look_after(queue_id)
