@@ -1,13 +1,14 @@
 """Taking answers in, exactly once, and taking them back."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from catalog.database import among
 from catalog.errors import ConflictError, DataError, GoneError, NotFoundError, ServiceError
 from catalog.faults import fault
 from catalog.tables.base import new_id
@@ -49,6 +50,7 @@ class Submitted:
     """
 
     annotation_id: str
+    queue_id: str
     late: bool
     repeated: bool
     judged: gold.Judged | None = None
@@ -190,7 +192,7 @@ class _Batch:
         rows = session.execute(
             select(LabelAssignment, LabelQueue)
             .join(LabelQueue, LabelQueue.id == LabelAssignment.queue_id)
-            .where(LabelAssignment.id.in_(lease_ids)),
+            .where(among(session, LabelAssignment.id, lease_ids)),
             execution_options=fresh,
         ).all()
         leases: dict[str, LabelAssignment] = {row[0].id: row[0] for row in rows}
@@ -199,10 +201,15 @@ class _Batch:
         # Where the text says nothing about the answer it is not read: it may be long.
         reads = {queue_id for queue_id, one in histories.items() if any(kind.kind.reads_text for kind in one.schemas)}
         read = {lease.task_id for lease in leases.values() if lease.queue_id in reads}
-        texts = session.execute(select(LabelTask.id, LabelTask.text).where(LabelTask.id.in_(read))) if read else ()
-        theirs = Annotation.annotator_id.in_(who)
-        same_key = select(Annotation).where(theirs, Annotation.key.in_({one.key for one in answers}))
-        current = select(Annotation).where(theirs, Annotation.task_id.in_(tasks), Annotation.retracted.is_(None))
+        texts = (
+            session.execute(select(LabelTask.id, LabelTask.text).where(among(session, LabelTask.id, read)))
+            if read
+            else ()
+        )
+        theirs = among(session, Annotation.annotator_id, who)
+        same_key = and_(theirs, among(session, Annotation.key, {one.key for one in answers}))
+        current = and_(theirs, among(session, Annotation.task_id, tasks), Annotation.retracted.is_(None))
+        earlier = session.scalars(select(Annotation).where(or_(same_key, current)), execution_options=fresh).all()
         homeless = {lease.task_id for lease in leases.values() if lease.slot is None}
         assignments = assignments_of(session, homeless) if homeless else {}
         return cls(
@@ -213,8 +220,8 @@ class _Batch:
             queues=queues,
             histories=histories,
             texts={row[0]: row[1] for row in texts},
-            by_key={(one.annotator_id, one.key): one for one in session.scalars(same_key, execution_options=fresh)},
-            current={(one.task_id, one.annotator_id): one for one in session.scalars(current, execution_options=fresh)},
+            by_key={(one.annotator_id, one.key): one for one in earlier},
+            current={(one.task_id, one.annotator_id): one for one in earlier if one.retracted is None},
             slots={task_id: Slots(tasks[task_id].overlap, rows) for task_id, rows in assignments.items()},
         )
 
@@ -231,7 +238,7 @@ class _Batch:
                 raise ConflictError(
                     f"key {given.key!r} was already used for another answer; make a new key for every answer"
                 )
-            return Submitted(annotation_id=stored.id, late=stored.late, repeated=True)
+            return Submitted(annotation_id=stored.id, queue_id=queue.id, late=stored.late, repeated=True)
         if queue.state != "open":
             raise GoneError(closed_message(queue))
         asked = history.under(lease.schema_version if given.schema_version is None else given.schema_version)
@@ -293,8 +300,8 @@ class _Batch:
         ]
         move_all(self.session, self.now, expiries + moves)
         for queue in self.queues.values():
-            task_ids = sorted({one.lease.task_id for one in accepted if one.lease.queue_id == queue.id})
-            settle_all(self.session, queue, [self.tasks[task_id] for task_id in task_ids])
+            task_ids = {one.lease.task_id for one in accepted if one.lease.queue_id == queue.id}
+            settle(self.session, queue, task_ids)
 
     def submitted(self, one: _Accepted) -> Submitted:
         """What whoever answered is told."""
@@ -302,7 +309,13 @@ class _Batch:
         if one.lease.kind == "gold":
             record_id = self.tasks[one.lease.task_id].record_id
             judged = gold.judge(self.session, queue_id=one.lease.queue_id, record_id=record_id, value=one.answer)
-        return Submitted(annotation_id=one.annotation_id, late=one.slot is None, repeated=False, judged=judged)
+        return Submitted(
+            annotation_id=one.annotation_id,
+            queue_id=one.lease.queue_id,
+            late=one.slot is None,
+            repeated=False,
+            judged=judged,
+        )
 
 
 def undo(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -> str | None:
@@ -342,7 +355,7 @@ def undo(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -
     lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
     detail = {"was": was, "annotation_id": annotation_id}
     move(session, lease, now, state="released" if slot is None else "leased", slot=slot, kind="undone", detail=detail)
-    settle(session, queue, lease.task_id)
+    settle(session, queue, (lease.task_id,))
     return lease.task_id
 
 
@@ -358,38 +371,31 @@ def _is_same(history: SchemaHistory, stored: Any, value: object, text: str) -> b
     return False
 
 
-def settle(session: Session, queue: LabelQueue, task_id: str) -> None:
-    """Bring the task's ``done`` in line with its accepted answers, and its entry with it. The task must be locked."""
-    columns = (LabelTask.id, LabelTask.record_id, LabelTask.overlap, LabelTask.done)
-    row = session.execute(select(*columns).where(LabelTask.id == task_id)).one()
-    settle_all(session, queue, [TaskState(*row)])
-
-
-def settle_all(session: Session, queue: LabelQueue, tasks: Sequence[TaskState]) -> None:
-    """The same of several tasks of a queue."""
-    counts = session.execute(
-        select(LabelAssignment.task_id, func.count())
-        .where(LabelAssignment.task_id.in_([task.id for task in tasks]), LabelAssignment.state == "accepted")
-        .group_by(LabelAssignment.task_id)
+def settle(session: Session, queue: LabelQueue, task_ids: Collection[str]) -> None:
+    """Bring ``done`` of tasks in line with their accepted answers, and their entries with it. All must be locked."""
+    accepted = (
+        select(func.count())
+        .where(LabelAssignment.task_id == LabelTask.id, LabelAssignment.state == "accepted")
+        .correlate(LabelTask)
+        .scalar_subquery()
     )
-    accepted = {task_id: count for task_id, count in counts}  # noqa: C416 - a row is no pair to the type checker
+    changed = session.execute(
+        update(LabelTask)
+        .where(among(session, LabelTask.id, task_ids), LabelTask.done != (accepted == LabelTask.overlap))
+        .values(done=~LabelTask.done)
+        .returning(LabelTask.id, LabelTask.done),
+        execution_options={"synchronize_session": False},
+    ).all()
     for done in (True, False):
-        changed = [
-            task.id for task in tasks if task.done != done and (accepted.get(task.id, 0) == task.overlap) == done
-        ]
-        if not changed:
-            continue
-        in_place = {"synchronize_session": False}
-        session.execute(
-            update(LabelTask).where(LabelTask.id.in_(changed)).values(done=done), execution_options=in_place
-        )
-        session.execute(
-            update(LabelEntry)
-            .where(
-                LabelEntry.queue_id == queue.id,
-                LabelEntry.generation == queue.generation,
-                LabelEntry.task_id.in_(changed),
+        turned = [row.id for row in changed if row.done == done]
+        if turned:
+            session.execute(
+                update(LabelEntry)
+                .where(
+                    LabelEntry.queue_id == queue.id,
+                    LabelEntry.generation == queue.generation,
+                    among(session, LabelEntry.task_id, turned),
+                )
+                .values(done=done),
+                execution_options={"synchronize_session": False},
             )
-            .values(done=done),
-            execution_options=in_place,
-        )

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from catalog.database import among
 from catalog.errors import ConflictError, DataError, GoneError, ServiceError
 from catalog.tables.base import Moment, new_id
 from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
@@ -33,6 +34,8 @@ WAIT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
 """How soon to ask again when another annotator is just now taking or answering the last free task."""
 MAX_CLAIMS = 20
+NEVER = 2**30
+"""More slots than any task has."""
 MAX_IN_HAND = 4
 """Leases that one annotator holds at once: the one on the screen, and those fetched ahead."""
 
@@ -76,6 +79,7 @@ class Served:
     generation: int
     expires_at: datetime
     schema_version: int | None
+    task_type: str
     suggestion: dict[str, Any] | None
     """Value, score and source of what a model says; None where none does, or it is kept from this annotator."""
 
@@ -221,7 +225,7 @@ def _servable() -> Select[int, float, str, str, str, str, str, int]:
     Built once: putting the statement together costs more than running it. It stops at the first row of the index of
     open entries that fits.
     """
-    return _in_order().where(~_met(LabelEntry.task_id)).limit(1)
+    return _in_order().where(_is_free(LabelEntry.task_id, to_annotator=True)).limit(1)
 
 
 @cache
@@ -233,7 +237,7 @@ def _servable_locked() -> Select[int, float, str, str, str, str, str, int]:
 @cache
 def _servable_by_anybody() -> Select[int, float, str, str, str, str, str, int]:
     """The best tasks of the current generation with a free slot, locked as well."""
-    best = _in_order().limit(bindparam("num_tasks"))
+    best = _in_order().where(_is_free(LabelEntry.task_id)).limit(bindparam("num_tasks"))
     return best.with_for_update(of=LabelTask, skip_locked=True, key_share=True)
 
 
@@ -246,7 +250,6 @@ def _in_order() -> Select[int, float, str, str, str, str, str, int]:
             LabelEntry.queue_id == bindparam("queue_id"),
             LabelEntry.generation == bindparam("generation"),
             LabelEntry.done.is_(False),
-            _has_room(LabelEntry.task_id),
         )
         .order_by(LabelEntry.rank)
     )
@@ -261,25 +264,27 @@ def _left_over() -> Select[str]:
             LabelTask.queue_id == bindparam("queue_id"),
             LabelTask.done.is_(False),
             LabelTask.gold.is_(False),
-            ~_met(LabelTask.id),
-            _has_room(LabelTask.id),
+            _is_free(LabelTask.id, to_annotator=True),
         )
         .limit(1)
     )
 
 
-def _has_room(task_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    """One of the task's slots is free."""
+def _is_free(task_id: InstrumentedAttribute[str], *, to_annotator: bool = False) -> ColumnElement[bool]:
+    """One of the task's slots is free, and this annotator has not dealt with the task and has it not in hand.
+
+    Both are read in one look at the task's assignments. Two, one of them "not exists", a planner may turn into a join
+    with everything that the annotator ever did.
+    """
     taken = aliased(LabelAssignment)
+    is_live = and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment))
+    weights = [(or_(taken.state == "accepted", is_live), 1)]
+    if to_annotator:
+        dealt_with = and_(taken.annotator_id == bindparam("annotator_id"), or_(taken.state.in_(ANSWERED), is_live))
+        weights.insert(0, (dealt_with, NEVER))
     num_taken = (
-        select(func.count())
-        .where(
-            taken.task_id == task_id,
-            or_(
-                taken.state == "accepted",
-                and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment)),
-            ),
-        )
+        select(func.coalesce(func.sum(case(*weights, else_=0)), 0))
+        .where(taken.task_id == task_id)
         .correlate_except(taken)
         .scalar_subquery()
     )
@@ -311,7 +316,7 @@ def _held(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: da
         .join(LabelEvent, LabelEvent.id == LabelAssignment.event_id)
         .where(
             LabelAssignment.queue_id == queue.id,
-            LabelAssignment.annotator_id.in_([one.annotator_id for one in asking]),
+            among(session, LabelAssignment.annotator_id, [one.annotator_id for one in asking]),
             LabelAssignment.state == "leased",
             LabelAssignment.expires_at > now,
         )
@@ -326,19 +331,19 @@ def _held(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: da
         return {}
     locked = (
         select(LabelTask)
-        .where(LabelTask.id.in_({lease.task_id for lease in first.values()}))
+        .where(among(session, LabelTask.id, {lease.task_id for lease in first.values()}))
         .order_by(LabelTask.id)
         .with_for_update(key_share=True)
     )
     tasks = {task.id: task for task in session.scalars(locked, execution_options={"populate_existing": True})}
-    again = select(LabelAssignment).where(LabelAssignment.id.in_([lease.id for lease in first.values()]))
+    again = select(LabelAssignment).where(among(session, LabelAssignment.id, [lease.id for lease in first.values()]))
     leases = session.scalars(again, execution_options={"populate_existing": True}).all()
     held = {lease.annotator_id: lease for lease in leases if lease.state == "leased"}
     for lease in held.values():
         lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
         lease.schema_version = queue.schema["version"]
     session.flush()
-    return {annotator_id: _served(lease, _shown(tasks[lease.task_id])) for annotator_id, lease in held.items()}
+    return {annotator_id: _served(queue, lease, _shown(tasks[lease.task_id])) for annotator_id, lease in held.items()}
 
 
 def _known(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: datetime) -> dict[str, Served]:
@@ -423,7 +428,7 @@ def _lease(
         detail = {"generation": queue.generation, **offer.place._asdict(), "suggestion": lease.suggestion}
         moves.append(Move(lease, "leased", slot, "served", detail))
     move_all(session, now, expiries + moves)
-    return {lease.annotator_id: _served(lease, offer.task) for offer, lease, _ in given}
+    return {lease.annotator_id: _served(queue, lease, offer.task) for offer, lease, _ in given}
 
 
 def _suggestions(session: Session, queue: LabelQueue, tasks: Sequence[Shown]) -> dict[str, dict[str, Any]]:
@@ -432,7 +437,10 @@ def _suggestions(session: Session, queue: LabelQueue, tasks: Sequence[Shown]) ->
         return {}
     rows = session.execute(
         select(LabelSuggestion.record_id, LabelSuggestion.value, LabelSuggestion.score, LabelSuggestion.source)
-        .where(LabelSuggestion.queue_id == queue.id, LabelSuggestion.record_id.in_([task.record_id for task in tasks]))
+        .where(
+            LabelSuggestion.queue_id == queue.id,
+            among(session, LabelSuggestion.record_id, [task.record_id for task in tasks]),
+        )
         .order_by(LabelSuggestion.created_at.desc(), LabelSuggestion.source)
     )
     newest: dict[str, dict[str, Any]] = {}
@@ -456,7 +464,7 @@ def _shown(task: LabelTask) -> Shown:
     return Shown(task.id, task.record_id, task.text, task.overlap)
 
 
-def _served(lease: LabelAssignment, task: Shown) -> Served:
+def _served(queue: LabelQueue, lease: LabelAssignment, task: Shown) -> Served:
     suggestion = lease.suggestion
     return Served(
         lease_id=lease.id,
@@ -469,6 +477,7 @@ def _served(lease: LabelAssignment, task: Shown) -> Served:
         generation=lease.generation,
         expires_at=lease.expires_at,
         schema_version=lease.schema_version,
+        task_type=queue.schema["task"],
         suggestion=suggestion if suggestion is not None and suggestion["shown"] else None,
     )
 

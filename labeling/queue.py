@@ -372,7 +372,7 @@ def _ask_again(session: Session, queue: LabelQueue, one: Answer, now: datetime) 
     if lease.state in ("accepted", "late"):
         detail = {"annotation_id": one.annotation_id, "reason": one.reason}
         move(session, lease, now, state="released", slot=None, kind="invalidated", detail=detail)
-        settle(session, queue, one.task_id)
+        settle(session, queue, (one.task_id,))
 
 
 def find_queue(session: Session, *, dataset_id: str, name: str | None = None) -> LabelQueue:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import TextClause, insert, select, text
 from sqlalchemy.orm import Session
 
+from catalog.database import among
 from catalog.errors import DataError, GoneError, NotFoundError
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelQueue, LabelTask
 
@@ -98,7 +99,7 @@ def lock_task(session: Session, task_id: str) -> None:
 
 def lock_tasks_of(session: Session, lease_ids: Collection[str]) -> dict[str, TaskState]:
     """Wait until nobody else changes the slots of these leases' tasks; the tasks by id."""
-    theirs = select(LabelAssignment.task_id).where(LabelAssignment.id.in_(lease_ids))
+    theirs = select(LabelAssignment.task_id).where(among(session, LabelAssignment.id, lease_ids))
     columns = (LabelTask.id, LabelTask.record_id, LabelTask.overlap, LabelTask.done)
     locked = select(*columns).where(LabelTask.id.in_(theirs)).order_by(LabelTask.id).with_for_update(key_share=True)
     return {row.id: TaskState(*row) for row in session.execute(locked)}
@@ -107,7 +108,7 @@ def lock_tasks_of(session: Session, lease_ids: Collection[str]) -> dict[str, Tas
 def assignments_of(session: Session, task_ids: Collection[str]) -> dict[str, list[LabelAssignment]]:
     """Everything that anybody has or had to do with these tasks. What it says of slots holds while they are locked."""
     found: dict[str, list[LabelAssignment]] = {task_id: [] for task_id in task_ids}
-    rows = select(LabelAssignment).where(LabelAssignment.task_id.in_(task_ids))
+    rows = select(LabelAssignment).where(among(session, LabelAssignment.task_id, task_ids))
     for row in session.scalars(rows, execution_options={"populate_existing": True}):
         found[row.task_id].append(row)
     return found

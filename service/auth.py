@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
-from catalog.database import Catalog
+from catalog.database import Catalog, among
 from catalog.errors import AuthError, ConfigError, ConflictError, NotFoundError, ServiceError, nearest
 from catalog.tables.access import ROLES, AuditEntry, Token, User
 
@@ -206,8 +206,8 @@ def identities(catalog: Catalog, claims: Sequence[Claim]) -> list[Identity | Non
     matches = [TOKEN.fullmatch(one.token) for one in claims]
     known = {match.group(1) for match in matches if match}
     columns = (Token.id, Token.sha256, Token.revoked_at, Token.expires_at, User.id, User.name, User.role)
-    query = select(*columns).join(User, User.id == Token.user_id).where(Token.id.in_(known))
     with catalog.read() as session:
+        query = select(*columns).join(User, User.id == Token.user_id).where(among(session, Token.id, known))
         rows = {row[0]: row[1:] for row in session.execute(query)} if known else {}
         now = catalog.now(session)
     found: list[Identity | None] = []

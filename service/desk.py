@@ -1,11 +1,9 @@
 """Where annotators come for a task and hand answers in: those who come together are served in one transaction."""
 
 from collections.abc import Collection, Hashable, Sequence
-from typing import NamedTuple
 
 from catalog.database import Catalog
 from catalog.errors import ServiceError
-from catalog.tables.labeling import LabelAssignment, LabelQueue
 from labeling import queue
 from service.together import Together
 from workers import label_events, webhooks
@@ -13,18 +11,7 @@ from workers import label_events, webhooks
 Asked = queue.Asking | queue.Given
 
 
-class TaskGiven(NamedTuple):
-    """What somebody who asked for a task gets."""
-
-    served: queue.Served | queue.NoTask
-    is_pairwise: bool
-
-
-class AnswerTaken(NamedTuple):
-    """What somebody who answered is told."""
-
-    submitted: queue.Submitted
-    queue_id: str
+Told = queue.Served | queue.NoTask | queue.Submitted
 
 
 class Desk:
@@ -37,12 +24,10 @@ class Desk:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        # SQLite has one writer; on PostgreSQL a second transaction runs while the first one's commit is flushed.
-        self._acts: Together[Asked, TaskGiven | AnswerTaken] = Together(
-            "desk", self._do, num_threads=1 if catalog.is_sqlite else 2
-        )
+        # One at a time, on PostgreSQL too: two threads share one interpreter and halve the batches.
+        self._acts: Together[Asked, Told] = Together("desk", self._do, num_threads=1)
 
-    async def next_task(self, queue_id: str, annotator_id: str, beside: Collection[str]) -> TaskGiven:
+    async def next_task(self, queue_id: str, annotator_id: str, beside: Collection[str]) -> queue.Served | queue.NoTask:
         """``labeling.queue.next_task``, committed.
 
         Raises
@@ -51,10 +36,10 @@ class Desk:
         """
         asking = queue.Asking(annotator_id=annotator_id, beside=beside)
         given = await self._acts.ask(asking, kind=queue_id, who=annotator_id)
-        assert isinstance(given, TaskGiven)
+        assert not isinstance(given, queue.Submitted)
         return given
 
-    async def answer(self, given: queue.Given) -> AnswerTaken:
+    async def answer(self, given: queue.Given) -> queue.Submitted:
         """``labeling.queue.submit``, committed, and the events of it written down.
 
         Raises
@@ -62,31 +47,27 @@ class Desk:
         NotFoundError, ConflictError, DataError, GoneError : as there.
         """
         taken = await self._acts.ask(given, who=given.annotator_id)
-        assert isinstance(taken, AnswerTaken)
+        assert isinstance(taken, queue.Submitted)
         return taken
 
-    def _do(self, kind: Hashable, acts: Sequence[Asked]) -> Sequence[TaskGiven | AnswerTaken | Exception]:
+    def _do(self, kind: Hashable, acts: Sequence[Asked]) -> Sequence[Told | Exception]:
         if kind is None:
             return self._take([one for one in acts if isinstance(one, queue.Given)])
         return self._give(str(kind), [one for one in acts if isinstance(one, queue.Asking)])
 
-    def _give(self, queue_id: str, asking: Sequence[queue.Asking]) -> Sequence[TaskGiven | ServiceError]:
+    def _give(
+        self, queue_id: str, asking: Sequence[queue.Asking]
+    ) -> Sequence[queue.Served | queue.NoTask | ServiceError]:
         with self._catalog.write() as session:
             now = self._catalog.now(session)
-            found = queue.next_tasks(session, now=now, queue_id=queue_id, asking=asking)
-            is_pairwise = session.get_one(LabelQueue, queue_id).schema["task"] == "pairwise"
-        return [one if isinstance(one, ServiceError) else TaskGiven(one, is_pairwise) for one in found]
+            return queue.next_tasks(session, now=now, queue_id=queue_id, asking=asking)
 
-    def _take(self, answers: Sequence[queue.Given]) -> Sequence[AnswerTaken | ServiceError]:
-        taken: list[AnswerTaken | ServiceError] = []
+    def _take(self, answers: Sequence[queue.Given]) -> Sequence[queue.Submitted | ServiceError]:
         with self._catalog.write() as session:
             now = self._catalog.now(session)
             outcomes = queue.submit_all(session, now=now, answers=answers)
             wanted = webhooks.wanted(session)
             for given, outcome in zip(answers, outcomes, strict=True):
-                if isinstance(outcome, ServiceError):
-                    taken.append(outcome)
-                    continue
-                label_events.answered(session, now=now, lease_id=given.lease_id, submitted=outcome, wanted=wanted)
-                taken.append(AnswerTaken(outcome, session.get_one(LabelAssignment, given.lease_id).queue_id))
-        return taken
+                if isinstance(outcome, queue.Submitted):
+                    label_events.answered(session, now=now, lease_id=given.lease_id, submitted=outcome, wanted=wanted)
+        return outcomes

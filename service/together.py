@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
-MAX_TOGETHER = 32
+MAX_TOGETHER = 64
 
 Act = TypeVar("Act")
 Outcome = TypeVar("Outcome")

@@ -12,8 +12,6 @@ from catalog.errors import ConfigError, ForbiddenError, nearest
 from catalog.tables.access import ROLES
 from service.auth import Identity
 from service.counting import Counting
-from service.desk import Desk
-from service.refresher import Refresher
 
 MAX_PAGE = 200
 
@@ -31,18 +29,6 @@ async def get_identity(request: Request) -> Identity:
     """The identity that the gate established; a route reached without one is our own bug."""
     identity: Identity = request.state.identity
     return identity
-
-
-async def get_refresher(request: Request) -> Refresher:
-    """The one of the application."""
-    refresher: Refresher = request.app.state.refresher
-    return refresher
-
-
-async def get_desk(request: Request) -> Desk:
-    """The one of the application."""
-    desk: Desk = request.app.state.desk
-    return desk
 
 
 async def get_counting(request: Request) -> Counting:
@@ -89,8 +75,6 @@ def needs(*roles: str) -> Callable[[Request], Awaitable[Identity]]:
 
 Catalogued = Annotated[Catalog, Depends(get_catalog)]
 Counted = Annotated[Counting, Depends(get_counting)]
-AtDesk = Annotated[Desk, Depends(get_desk)]
-Refreshing = Annotated[Refresher, Depends(get_refresher)]
 Anyone = Annotated[Identity, Depends(get_identity)]
 Reviewer = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("reviewer") + 1]))]
 Curator = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("curator") + 1]))]

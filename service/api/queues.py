@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,11 +18,13 @@ from labeling import queue
 from labeling.mixing import DEFAULT_RANDOM_SHARE, share_for
 from labeling.schema import LabelSchema
 from labeling.tasks.pairwise import split_pair
-from service.api.access import Anyone, AtDesk, Catalogued, Counted, Curator, PageSize, Reviewer
+from service.api.access import Anyone, Catalogued, Counted, Curator, PageSize, Reviewer
+from service.api.direct import Direct, as_json
 from service.auth import audit
 from workers import label_events
 
 router = APIRouter(prefix="/queues", tags=["queues"])
+direct = APIRouter(prefix="/queues", tags=["queues"], route_class=Direct)
 
 RETRY_SPREAD_SECONDS = 0.5
 """Everybody who waits is told the same moment, when the earliest lease ends: a hundred at once would queue up behind
@@ -121,6 +123,8 @@ class SuggestionOut(BaseModel):
 
 class TaskOut(BaseModel):
     """A task leased to the caller: answer with ``PUT /api/v1/leases/{lease_id}/annotation``."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     lease_id: str
     task_id: str
@@ -300,27 +304,27 @@ def read_queue(catalog: Catalogued, _who: Anyone, queue_id: str) -> QueueOut:
         return _queue_out(found, dataset.name)
 
 
-@router.post("/{queue_id}/next", summary="Lease the next task")
-async def lease_next(
-    catalog: Catalogued, desk: AtDesk, who: Anyone, queue_id: str, request: NextRequest | None = None
-) -> NextOut:
+@direct.post("/{queue_id}/next", summary="Lease the next task", response_model=NextOut)
+async def lease_next(queue_id: str, request: Request, wanted: NextRequest | None = None) -> Response:
     """Always 200: ``task`` is the most useful one, leased to the caller, or null with a reason and when to retry.
 
     Without a body a caller who holds a lease gets that one again; with ``beside`` one that is none of those.
     """
-    beside = request.beside if request else []
-    served, is_pairwise = await desk.next_task(queue_id, who.user_id, beside)
+    beside = wanted.beside if wanted else []
+    served = await request.app.state.desk.next_task(queue_id, request.state.identity.user_id, beside)
     if isinstance(served, queue.NoTask):
         from workers.labeling import refill
 
         waits = served.reason == "waiting_for_model"
-        problem = await run_in_threadpool(refill, catalog, queue_id) if waits else None
+        problem = await run_in_threadpool(refill, request.app.state.catalog, queue_id) if waits else None
         told = asdict(served)
         if told["retry_after_seconds"] is not None:
             told["retry_after_seconds"] += random.uniform(0, RETRY_SPREAD_SECONDS)
-        return NextOut.model_validate({"task": None, **told, "problem": problem})
-    pair = PairOut.model_validate(split_pair(served.text)) if is_pairwise else None
-    return NextOut(task=TaskOut(**asdict(served), pair=pair))
+        return as_json(NextOut.model_validate({"task": None, **told, "problem": problem}))
+    task = TaskOut.model_validate(served)
+    if served.task_type == "pairwise":
+        task.pair = PairOut.model_validate(split_pair(served.text))
+    return as_json(NextOut(task=task))
 
 
 @router.post("/{queue_id}/undo", summary="Take back the caller's last answer")
