@@ -21,7 +21,7 @@ from catalog.errors import ConfigError, ServiceError
 from catalog.settings import Settings
 from service import metrics
 from service.address import host_names
-from service.api import datasets, leases, queues, reviews, runs, schedules, webhooks
+from service.api import datasets, exchange, known, leases, queues, reviews, runs, schedules, webhooks
 from service.api.access import known_parameters
 from service.errors import PROBLEMS, error_response
 from service.gate import Gate
@@ -71,6 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Winnow", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.catalog = catalog
     app.state.refresher = Refresher(catalog)
+    app.state.importing = threading.Lock()
     app.state.settings = settings
     app.add_api_route("/health", health, include_in_schema=False)
     app.add_api_route("/ready", Readiness(catalog), include_in_schema=False)
@@ -93,7 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _api(app: FastAPI) -> APIRouter:
     api = APIRouter(prefix=API, dependencies=[Security(bearer), Depends(known_parameters)], responses=PROBLEMS)
-    for part in (datasets, runs, schedules, webhooks, queues, leases, reviews):
+    for part in (datasets, runs, schedules, webhooks, queues, exchange, leases, reviews, known):
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)

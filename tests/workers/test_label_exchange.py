@@ -171,7 +171,8 @@ def test_unknown_labels_are_listed_with_counts_and_nothing_is_taken(cleaned: Cat
         take(cleaned, queue_id, path)
     message = str(refused.value)
     assert (
-        "2 label(s) of the file are none of the queue's: '긍정적' (3, did you mean '긍정'?), 'neutral' (1)" in message
+        "2 label(s) of the file are none of the queue's: '긍정적' (3, first in line 2, did you mean '긍정'?), "
+        "'neutral' (1, first in line 5)" in message
     )
     assert "--rename OLD=NEW" in message
     assert stored(cleaned, queue_id) == []
