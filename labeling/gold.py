@@ -406,7 +406,9 @@ def judge(session: Session, *, queue_id: str, record_id: str, value: object) -> 
 
 def _was_right(session: Session, known: LabelGold, value: object) -> bool:
     """Whether a value is the known answer as an earlier schema had it."""
-    history = SchemaHistory.of(open_queue(session, known.queue_id, even_closed=True).schema)
+    history = SchemaHistory.of(session.get_one(LabelQueue, known.queue_id).schema)
+    if not history.has_changed:
+        return False
     text = session.get_one(LabelTask, task_id_of(known.queue_id, known.record_id)).text
     for schema in history.schemas[:-1]:
         try:
