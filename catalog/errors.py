@@ -26,6 +26,13 @@ class ConfigError(ServiceError):
     exit_code = 2
 
 
+class StaleVersionError(ConfigError):
+    """What is to replace something does not come after it: read what is there now, then raise the version."""
+
+    code = "conflict"
+    status = 409
+
+
 class DataError(ServiceError):
     """The data given cannot be used as asked: the caller supplies other data."""
 

@@ -1,7 +1,14 @@
-"""Tasks whose answer is known: asked among the others, they say how well each annotator answers."""
+"""Tasks whose answer is known: asked among the others, they say how well each annotator answers.
+
+A task that is known no more is one like all others. What people answered to it, before they were told, is kept and
+counts as if they had been asked like this from the start: in the order in which it came, the first as many as the
+queue's overlap hold the places, all others are late. Whoever answered it is not asked again; who has it on the screen
+keeps it while a place is free. It says nothing about people any more. A record that was never offered and that nobody
+has answered leaves the queue until a generation chooses it: what is answered to it meanwhile counts from then on.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,13 +16,16 @@ from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from catalog.errors import ConfigError, DataError
+from catalog.errors import ConfigError, DataError, NotFoundError, nearest
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelGold, LabelQueue, LabelTask
 from labeling.schema import LabelSchema
-from labeling.slots import ANSWERED, checked_text, open_queue, record_event, task_id_of
+from labeling.slots import ANSWERED, checked_text, move, open_queue, record_event, task_id_of
+from labeling.versions import SchemaHistory, mapped
 
 OVERLAP = 10_000
 """Everybody is asked: a known task has more slots than a queue has annotators."""
+NO_LONGER = "its answer is known no more"
+CHUNK_ROWS = 500
 WHY = "random check"
 """What the annotator is told, as of tasks that chance drew: who knows which are known answers these with more care."""
 
@@ -43,6 +53,34 @@ class Judged:
     is_right: bool
     expected: object
     note: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownRecord:
+    """A record whose answer is known, and how often people answered so."""
+
+    record_id: str
+    value: object
+    note: str
+    num_answered: int
+    num_right: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removed:
+    """What became of records that are known no more.
+
+    Parameters
+    ----------
+    num_asked : of them, those that are asked about, or were answered, like all others now; the rest have left the
+        queue until they are chosen.
+    num_votes, num_late : answers to them that hold a place now, and that are beyond the overlap.
+    """
+
+    num_records: int
+    num_asked: int
+    num_votes: int
+    num_late: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +137,201 @@ def add_gold(
             session, now=now, queue_id=queue_id, task_id=task_id, kind="gold", detail={"value": value, "by": by}
         )
     return len(seen)
+
+
+def remove_gold(
+    session: Session, *, now: datetime, queue_id: str, record_ids: Collection[str], by: str | None = None
+) -> Removed:
+    """Make known records ordinary ones again; what was answered to them is kept (see above).
+
+    Raises
+    ------
+    NotFoundError : no such queue, or a record is not known; nothing is removed then. GoneError : the queue is closed.
+    """
+    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
+    queue = open_queue(session, queue_id)
+    rows = session.scalars(select(LabelGold).where(LabelGold.queue_id == queue_id)).all()
+    known = {one.record_id: one for one in rows}
+    wanted = sorted(set(record_ids))
+    for record_id in wanted:
+        if record_id not in known:
+            raise NotFoundError(f"record {record_id[:100]!r} is not known in this queue; {nearest(record_id, known)}")
+    return _forget(session, queue, [known[one] for one in wanted], now, {"by": by})
+
+
+def carry_known(
+    session: Session, *, now: datetime, queue: LabelQueue, before: LabelSchema, schema: LabelSchema
+) -> tuple[int, list[str]]:
+    """Known answers as the next schema has them; a record whose answer is none any more is an ordinary one again.
+
+    The queue must be locked, and has the new schema already.
+
+    Returns
+    -------
+    how many are known by another name now, and the records that are known no more.
+    """
+    rows = session.scalars(select(LabelGold).where(LabelGold.queue_id == queue.id).order_by(LabelGold.record_id)).all()
+    num_migrated = 0
+    lost: dict[str, list[LabelGold]] = {}
+    for known in rows:
+        task = session.get_one(LabelTask, task_id_of(queue.id, known.record_id))
+        found = mapped(before, schema, known.value, task.text)
+        if found.state == "invalid":
+            lost.setdefault(str(found.reason), []).append(known)
+        elif found.state == "migrated":
+            num_migrated += 1
+            known.value = found.value
+            detail = {"value": found.value, "version": schema.version}
+            record_event(session, now=now, queue_id=queue.id, task_id=task.id, kind="gold", detail=detail)
+    session.flush()
+    for reason, some in lost.items():
+        _forget(session, queue, some, now, {"reason": reason})
+    return num_migrated, sorted(one.record_id for some in lost.values() for one in some)
+
+
+def _forget(
+    session: Session, queue: LabelQueue, known: Sequence[LabelGold], now: datetime, why: dict[str, str | None]
+) -> Removed:
+    gone = {one.record_id: one for one in known}
+    num_asked = num_votes = num_late = 0
+    for task in _tasks(session, queue, list(gone)):
+        detail = {"value": gone[task.record_id].value, "note": gone[task.record_id].note, **why}
+        record_event(session, now=now, queue_id=queue.id, task_id=task.id, kind="gold_removed", detail=detail)
+        session.delete(gone[task.record_id])
+        if _was_asked(session, task):
+            votes, late = _make_ordinary(session, queue, task, now)
+            num_asked, num_votes, num_late = num_asked + 1, num_votes + votes, num_late + late
+        else:
+            _release_all(session, task, now)
+    offered = select(func.count()).where(LabelTask.queue_id == queue.id, LabelTask.gold.is_(False))
+    queue.num_tasks = session.scalar(offered) or 0
+    session.flush()
+    return Removed(num_records=len(gone), num_asked=num_asked, num_votes=num_votes, num_late=num_late)
+
+
+def revive(session: Session, *, now: datetime, queue: LabelQueue, task_ids: Collection[str]) -> None:
+    """Of tasks that are to be offered, make those ordinary that were known once and had left the queue."""
+    known = exists().where(LabelGold.queue_id == queue.id, LabelGold.record_id == LabelTask.record_id)
+    left = select(LabelTask.record_id, LabelTask.id).where(
+        LabelTask.queue_id == queue.id, LabelTask.gold.is_(True), ~known
+    )
+    offered = set(task_ids)
+    back = sorted(record_id for record_id, task_id in session.execute(left) if task_id in offered)
+    for task in _tasks(session, queue, back):
+        _make_ordinary(session, queue, task, now)
+
+
+def _tasks(session: Session, queue: LabelQueue, record_ids: Sequence[str]) -> list[LabelTask]:
+    """The records' tasks, locked in one order. Their overlap is about to change, which its copies refer to."""
+    ids = sorted(task_id_of(queue.id, one) for one in record_ids)
+    found: list[LabelTask] = []
+    for start in range(0, len(ids), CHUNK_ROWS):
+        some = LabelTask.id.in_(ids[start : start + CHUNK_ROWS])
+        query = select(LabelTask).where(some).order_by(LabelTask.id).with_for_update()
+        found += session.scalars(query, execution_options={"populate_existing": True})
+    return found
+
+
+def _was_asked(session: Session, task: LabelTask) -> bool:
+    """Whether the record was offered in any generation, or somebody has dealt with it."""
+    dealt = exists().where(LabelAssignment.task_id == task.id, LabelAssignment.state.in_(ANSWERED))
+    offered = exists().where(LabelEntry.queue_id == task.queue_id, LabelEntry.task_id == task.id)
+    return bool(session.scalar(select(or_(dealt, offered))))
+
+
+def _holders(session: Session, task: LabelTask) -> list[LabelAssignment]:
+    """Who holds a slot of the task: the earliest answer first, leases last."""
+    query = select(LabelAssignment).where(LabelAssignment.task_id == task.id, LabelAssignment.slot.is_not(None))
+    found = session.scalars(query, execution_options={"populate_existing": True}).all()
+    return sorted(found, key=lambda one: (one.state == "leased", one.event_id))
+
+
+def _release_all(session: Session, task: LabelTask, now: datetime) -> None:
+    for lease in _holders(session, task):
+        move(session, lease, now, state="released", slot=None, kind="released", detail={"reason": NO_LONGER})
+
+
+def _make_ordinary(session: Session, queue: LabelQueue, task: LabelTask, now: datetime) -> tuple[int, int]:
+    """Give the task the queue's overlap; answers that hold a place of it, and those that now are beyond it."""
+    holders = [one for one in _holders(session, task) if one.state == "accepted" or one.expires_at > now]
+    num_votes = min(sum(one.state == "accepted" for one in holders), queue.overlap)
+    stay = holders[: queue.overlap]
+    num_late = 0
+    # Who leaves a slot goes first: the others may get it.
+    for lease in _holders(session, task):
+        if lease in stay:
+            continue
+        is_answer = lease.state == "accepted"
+        state = "late" if is_answer else "released" if lease.expires_at > now else "expired"
+        move(session, lease, now, state=state, slot=None, kind="moved", detail={"reason": NO_LONGER})
+        if is_answer:
+            num_late += 1
+            session.execute(
+                update(Annotation)
+                .where(
+                    Annotation.task_id == task.id,
+                    Annotation.annotator_id == lease.annotator_id,
+                    Annotation.retracted.is_(None),
+                )
+                .values(late=True)
+            )
+    free = iter(sorted(set(range(queue.overlap)) - {one.slot for one in stay}))
+    for lease in stay:
+        if lease.state == "leased":
+            lease.kind = "chosen"
+        if lease.slot is not None and lease.slot >= queue.overlap:
+            move(session, lease, now, state=lease.state, slot=next(free), kind="moved", detail={"reason": NO_LONGER})
+    task.gold, task.overlap, task.done = False, queue.overlap, num_votes == queue.overlap
+    session.flush()
+    session.execute(
+        update(LabelEntry)
+        .where(
+            LabelEntry.queue_id == queue.id,
+            LabelEntry.generation == queue.generation,
+            LabelEntry.task_id == task.id,
+        )
+        .values(done=task.done)
+    )
+    return num_votes, num_late
+
+
+def known_records(session: Session, *, queue_id: str, after: str = "", limit: int | None = None) -> list[KnownRecord]:
+    """Records whose answer is known, by record id, with what was answered to them.
+
+    Parameters
+    ----------
+    after : the last record id of the page before.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    """
+    history = SchemaHistory.of(open_queue(session, queue_id, even_closed=True).schema)
+    rows = session.scalars(
+        select(LabelGold)
+        .where(LabelGold.queue_id == queue_id, LabelGold.record_id > after)
+        .order_by(LabelGold.record_id)
+        .limit(limit)
+    ).all()
+    answers: dict[str, list[object]] = {one.record_id: [] for one in rows}
+    given = (
+        select(LabelTask.record_id, LabelTask.text, Annotation.value, Annotation.schema_version)
+        .join(Annotation, Annotation.task_id == LabelTask.id)
+        .where(LabelTask.queue_id == queue_id, LabelTask.gold.is_(True), Annotation.retracted.is_(None))
+    )
+    for record_id, text, value, version in session.execute(given):
+        if record_id in answers:
+            answers[record_id].append(history.seen(value, version, text).value)
+    return [
+        KnownRecord(
+            record_id=one.record_id,
+            value=one.value,
+            note=one.note,
+            num_answered=len(answers[one.record_id]),
+            num_right=sum(value == one.value for value in answers[one.record_id]),
+        )
+        for one in rows
+    ]
 
 
 def ask_every(session: Session, *, now: datetime, queue_id: str, every: int, by: str | None = None) -> None:
@@ -175,22 +408,41 @@ def _num_due(num_answered: int, every: int, who: str) -> int:
 
 
 def judge(session: Session, *, queue_id: str, record_id: str, value: object) -> Judged | None:
-    """An answer beside the known one; None where none is known."""
+    """An answer beside the known one, also where it is one by an earlier schema; None where none is known."""
     known = session.get(LabelGold, (queue_id, record_id))
-    return None if known is None else Judged(is_right=known.value == value, expected=known.value, note=known.note)
+    if known is None:
+        return None
+    is_right = known.value == value or _was_right(session, known, value)
+    return Judged(is_right=is_right, expected=known.value, note=known.note)
+
+
+def _was_right(session: Session, known: LabelGold, value: object) -> bool:
+    """Whether a value is the known answer as an earlier schema had it."""
+    history = SchemaHistory.of(session.get_one(LabelQueue, known.queue_id).schema)
+    if not history.has_changed:
+        return False
+    text = session.get_one(LabelTask, task_id_of(known.queue_id, known.record_id)).text
+    for schema in history.schemas[:-1]:
+        try:
+            if history.seen(schema.validate(value, text), schema.version, text).value == known.value:
+                return True
+        except DataError:
+            continue
+    return False
 
 
 def gold_scores(session: Session, *, queue_id: str) -> list[GoldScore]:
     """How the annotators did on known tasks, by annotator id; answers taken back do not count."""
+    history = SchemaHistory.of(open_queue(session, queue_id, even_closed=True).schema)
     rows = session.execute(
-        select(Annotation.annotator_id, Annotation.value, LabelGold.value)
+        select(Annotation.annotator_id, Annotation.value, Annotation.schema_version, LabelTask.text, LabelGold.value)
         .join(LabelTask, LabelTask.id == Annotation.task_id)
         .join(LabelGold, (LabelGold.queue_id == LabelTask.queue_id) & (LabelGold.record_id == LabelTask.record_id))
         .where(Annotation.queue_id == queue_id, LabelTask.gold.is_(True), Annotation.retracted.is_(None))
     )
     answers: dict[str, list[bool]] = {}
-    for annotator_id, value, known in rows:
-        answers.setdefault(annotator_id, []).append(value == known)
+    for annotator_id, value, version, text, known in rows:
+        answers.setdefault(annotator_id, []).append(history.seen(value, version, text).value == known)
     return [
         GoldScore(annotator_id=who, num_answered=len(right), num_right=sum(right))
         for who, right in sorted(answers.items())

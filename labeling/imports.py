@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from catalog.errors import ConflictError
 from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelTask
 from labeling.answers import settle
@@ -75,6 +76,7 @@ def import_answers(
     answers: Sequence[Imported],
     texts: Mapping[str, str],
     source: str,
+    schema_version: int | None = None,
 ) -> Taken:
     """Store answers as if their annotators had taken the tasks and answered; what was there already stays as it is.
 
@@ -84,17 +86,20 @@ def import_answers(
     ----------
     texts : what the queue shows of each record, by record id.
     source : name of the file, for the event log and the line that says why.
+    schema_version : of the schema that has validated the values; None is the present one.
 
     Raises
     ------
     NotFoundError : no such queue.
     GoneError : it is closed.
+    ConflictError : the schema is another by now.
     DataError : an annotator's name is empty, too long, or one that databases refuse.
     """
     # The order of all locks: the queue (nobody publishes or changes the schema meanwhile), annotators, tasks. Acts of
     # annotators take one of each of the latter two, in that order, so nobody waits in a circle.
     session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
     queue = open_queue(session, queue_id)
+    check_version(queue, schema_version)
     for annotator_id in sorted({one.annotator_id for one in answers}):
         serialize_annotator(session, checked_text("annotator", annotator_id, at_least=1, at_most=200))
     why = f"imported from {source}"[:2000]
@@ -102,7 +107,7 @@ def import_answers(
     for one in answers:
         by_record[one.record_id].append(one)
     entries = [QueueEntry(record_id=one, text=texts[one], utility=0.0, why=why) for one in by_record]
-    task_ids = dict(zip(by_record, offer_tasks(session, queue, entries), strict=True))
+    task_ids = dict(zip(by_record, offer_tasks(session, queue, entries, now=now), strict=True))
     locked = select(LabelTask.id).where(LabelTask.id.in_(task_ids.values())).order_by(LabelTask.id)
     session.execute(locked.with_for_update(key_share=True))
     begun = set(
@@ -129,6 +134,21 @@ def import_answers(
     queue.num_tasks = session.scalar(offered) or 0
     session.flush()
     return taken
+
+
+def check_version(queue: LabelQueue, version: int | None) -> None:
+    """Refuse what was validated by a schema that is not the queue's present one.
+
+    Raises
+    ------
+    ConflictError : it is another by now.
+    """
+    present = queue.schema["version"]
+    if version is not None and version != present:
+        raise ConflictError(
+            f"the label schema became version {present} while version {version} was imported by; import the same file "
+            "again, what is there by then stays"
+        )
 
 
 def _take_fresh(

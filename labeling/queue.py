@@ -2,8 +2,8 @@
 
 Every function takes the session of an open transaction, never commits, and is told the time. On SQLite the caller holds
 the one write transaction; on PostgreSQL transactions run side by side under READ COMMITTED (see ``labeling.slots``).
-This module opens, fills and closes queues; the acts of annotators live in ``leases`` and ``answers``, the counting in
-``results``, and all of them are importable from here.
+This module opens, fills and closes queues; the acts of annotators live in ``leases`` and ``answers``, new schemas in
+``schema_change``, the counting in ``results``, and all of them are importable from here.
 """
 
 import math
@@ -17,8 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError, nearest
-from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelGeneration, LabelQueue, LabelTask
-from labeling.answers import Given, Submitted, settle, submit, submit_all, undo
+from catalog.tables.labeling import LabelEntry, LabelGeneration, LabelQueue, LabelTask
+from labeling import gold
+from labeling.answers import Given, Submitted, submit, submit_all, undo
 from labeling.fitness import check_fit
 from labeling.leases import Asking, NoTask, Served, heartbeat, next_task, next_tasks, release, skip
 from labeling.results import (
@@ -34,10 +35,9 @@ from labeling.results import (
     progress,
 )
 from labeling.schema import LabelSchema
-from labeling.slots import checked_text, lock_task, move, open_queue, record_event, task_id_of
-from labeling.tasks import canonical
+from labeling.schema_change import SchemaChanged, change_schema
+from labeling.slots import checked_text, open_queue, record_event, task_id_of
 from labeling.unfinished import Unfinished, carried_over, taken_records, unfinished
-from labeling.versions import SchemaChange, appended, changes
 
 __all__ = [
     "Answer",
@@ -240,7 +240,7 @@ def publish_generation(
     session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
     queue = open_queue(session, queue_id)
     generation = queue.generation + 1
-    ids = offer_tasks(session, queue, entries)
+    ids = offer_tasks(session, queue, entries, now=now)
     done = set(session.scalars(select(LabelTask.id).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))))
     rows = (
         {
@@ -311,70 +311,6 @@ def reopen_queue(session: Session, *, now: datetime, queue_id: str) -> None:
         session.flush()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SchemaChanged:
-    """What a new schema has done to a queue.
-
-    Parameters
-    ----------
-    num_kept, num_migrated : answers that stay as they are, and that are seen under other names now.
-    invalid : answers that are none any more; their tasks are asked again.
-    """
-
-    change: SchemaChange
-    num_kept: int
-    num_migrated: int
-    invalid: tuple[Answer, ...]
-
-
-def change_schema(session: Session, *, now: datetime, queue_id: str, schema: LabelSchema) -> SchemaChanged:
-    """Give a queue a new version of its schema. No stored answer changes: answers are seen through the versions.
-
-    Live leases stay: an answer to what was asked before says by which version it was given. A task whose answer is none
-    any more is given back, to be asked again.
-
-    An answer that is being stored in the same moment is seen through the new version like all others; should it be none
-    any more, ``invalid_answers`` lists it, but its task stays answered.
-
-    Raises
-    ------
-    NotFoundError : no such queue.
-    GoneError : it is closed.
-    ConfigError : the version does not rise, a label ``was`` none, or the queue's strategy does not hold for the new
-        task.
-    """
-    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
-    queue = open_queue(session, queue_id)
-    check_fit(queue.strategy, schema)
-    before = LabelSchema.from_json(queue.schema)
-    change = changes(before, schema)
-    was_invalid = {one.annotation_id for one in invalid_answers(session, queue)}
-    queue.schema = appended(queue.schema, schema)
-    detail = {"from": before.version, "to": schema.version, "changes": change.in_words()}
-    record_event(session, now=now, queue_id=queue_id, kind="schema", detail=detail)
-    session.flush()
-    answers = list(current_answers(session, queue))
-    num_kept = sum(canonical(one.value) == canonical(one.given) for one in answers)
-    invalid = [one for one in invalid_answers(session, queue) if one.annotation_id not in was_invalid]
-    for one in sorted(invalid, key=lambda found: found.task_id):
-        _ask_again(session, queue, one, now)
-    return SchemaChanged(change=change, num_kept=num_kept, num_migrated=len(answers) - num_kept, invalid=tuple(invalid))
-
-
-def _ask_again(session: Session, queue: LabelQueue, one: Answer, now: datetime) -> None:
-    lock_task(session, one.task_id)
-    lease = session.scalars(
-        select(LabelAssignment).where(
-            LabelAssignment.task_id == one.task_id, LabelAssignment.annotator_id == one.annotator_id
-        ),
-        execution_options={"populate_existing": True},
-    ).one()
-    if lease.state in ("accepted", "late"):
-        detail = {"annotation_id": one.annotation_id, "reason": one.reason}
-        move(session, lease, now, state="released", slot=None, kind="invalidated", detail=detail)
-        settle(session, queue, (one.task_id,))
-
-
 def find_queue(session: Session, *, dataset_id: str, name: str | None = None) -> LabelQueue:
     """The dataset's queue of that name; without a name, its only open one, or else its only one.
 
@@ -399,8 +335,8 @@ def find_queue(session: Session, *, dataset_id: str, name: str | None = None) ->
     return fitting[0]
 
 
-def offer_tasks(session: Session, queue: LabelQueue, entries: Sequence[QueueEntry]) -> list[str]:
-    """Make a task of every record that has none yet; the ids of all, in order.
+def offer_tasks(session: Session, queue: LabelQueue, entries: Sequence[QueueEntry], *, now: datetime) -> list[str]:
+    """Make a task of every record that has none yet; the ids of all, in order. The queue must be locked.
 
     Raises
     ------
@@ -408,6 +344,7 @@ def offer_tasks(session: Session, queue: LabelQueue, entries: Sequence[QueueEntr
     """
     ids = _task_ids(queue.id, entries)
     _insert_tasks(session, queue, ids, entries)
+    gold.revive(session, now=now, queue=queue, task_ids=ids)
     return ids
 
 

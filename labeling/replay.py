@@ -40,12 +40,16 @@ class QueueState:
     is_open : whether it took answers.
     held : by task and annotator.
     answers : ids of the answers that counted, by task and annotator.
+    known : answers that were known, by task.
+    sources : whose suggestions there were.
     """
 
     generation: int = 0
     is_open: bool = True
     held: dict[tuple[str, str], Held] = field(default_factory=dict)
     answers: dict[tuple[str, str], str] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
+    sources: set[str] = field(default_factory=set)
 
 
 def state_at(session: Session, *, queue_id: str, until: datetime | None = None) -> QueueState:
@@ -71,6 +75,14 @@ def _apply(state: QueueState, event: LabelEvent) -> None:
         state.generation = detail["generation"]
     elif event.kind in ("closed", "reopened"):
         state.is_open = event.kind == "reopened"
+    elif event.kind == "gold" and event.task_id is not None:
+        state.known[event.task_id] = detail["value"]
+    elif event.kind == "gold_removed" and event.task_id is not None:
+        state.known.pop(event.task_id, None)
+    elif event.kind == "suggested":
+        state.sources.update(detail["sources"])
+    elif event.kind == "unsuggested":
+        state.sources.discard(detail["source"])
     if event.task_id is None or event.annotator_id is None or "state" not in detail:
         return
     key = (event.task_id, event.annotator_id)

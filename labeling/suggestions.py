@@ -4,20 +4,21 @@ A share of the tasks with a suggestion is served without it. Where annotators ag
 often than with those they did not see, they were led: the difference is the anchoring bias.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import sqrt
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from catalog.errors import DataError
+from catalog.errors import DataError, NotFoundError, nearest
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelSuggestion
 from labeling.learner import wilson_interval
-from labeling.slots import checked_text, open_queue
+from labeling.slots import checked_text, open_queue, record_event
 from labeling.tasks import canonical
 
 CHUNK_ROWS = 2_000
@@ -74,7 +75,48 @@ def add_suggestions(session: Session, *, now: datetime, queue_id: str, suggestio
     ]
     for start in range(0, len(rows), CHUNK_ROWS):
         session.execute(statement, rows[start : start + CHUNK_ROWS])
+    if latest:
+        counts = Counter(source for _, source in latest)
+        record_event(session, now=now, queue_id=queue_id, kind="suggested", detail={"sources": dict(counts)})
     return len(suggestions)
+
+
+def suggestion_sources(session: Session, *, queue_id: str) -> dict[str, int]:
+    """Whose suggestions a queue has, and for how many records.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    """
+    open_queue(session, queue_id, even_closed=True)
+    counts = (
+        select(LabelSuggestion.source, func.count())
+        .where(LabelSuggestion.queue_id == queue_id)
+        .group_by(LabelSuggestion.source)
+        .order_by(LabelSuggestion.source)
+    )
+    return {row[0]: row[1] for row in session.execute(counts)}
+
+
+def remove_suggestions(session: Session, *, now: datetime, queue_id: str, source: str, by: str | None = None) -> int:
+    """Take a source's suggestions away; return of how many records.
+
+    Nobody is shown them from now on, but for whoever has the task already: what was served keeps what it showed, on the
+    screen and for ``anchoring``.
+
+    Raises
+    ------
+    NotFoundError : no such queue, or it has none of this source; the message names the nearest. GoneError : closed.
+    """
+    open_queue(session, queue_id)
+    ours = (LabelSuggestion.queue_id == queue_id, LabelSuggestion.source == source)
+    num_removed = len(session.scalars(delete(LabelSuggestion).where(*ours).returning(LabelSuggestion.record_id)).all())
+    if not num_removed:
+        known = suggestion_sources(session, queue_id=queue_id)
+        raise NotFoundError(f"the queue has no suggestions of {source[:100]!r}; {nearest(source[:200], known)}")
+    detail = {"source": source, "num_removed": num_removed, "by": by}
+    record_event(session, now=now, queue_id=queue_id, kind="unsuggested", detail=detail)
+    return num_removed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
-from catalog.errors import ConfigError, ConflictError, DataError, nearest
+from catalog.errors import ConfigError, ConflictError, DataError, StaleVersionError, nearest
 from labeling.schema import EARLIER, LabelSchema
 from labeling.tasks import canonical
 
@@ -51,6 +51,9 @@ class SchemaChange:
         return lines + [f"{name} was {old!r}, is {new!r}" for name, (old, new) in self.options.items()]
 
 
+NO_CHANGE = SchemaChange(renamed={}, added=(), removed=(), task=None, options={})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mapped:
     """What a stored answer is under a newer schema.
@@ -72,7 +75,7 @@ def changes(old: LabelSchema, new: LabelSchema) -> SchemaChange:
 
     Raises
     ------
-    ConfigError : the version does not rise, or a label ``was`` one that there was not.
+    StaleVersionError : the version does not rise. ConfigError : a label ``was`` one that there was not.
 
     Examples
     --------
@@ -83,7 +86,7 @@ def changes(old: LabelSchema, new: LabelSchema) -> SchemaChange:
     ({'refund': 'money back'}, ('spam',), ('other',))
     """
     if new.version <= old.version:
-        raise ConfigError(
+        raise StaleVersionError(
             f"label schema: version={new.version} must be above {old.version}, the one it replaces; raise it"
         )
     renamed = {}
@@ -172,6 +175,11 @@ class SchemaHistory:
     def has_changed(self) -> bool:
         """Whether there was another before."""
         return len(self.schemas) > 1
+
+    @property
+    def last_change(self) -> SchemaChange:
+        """What made the present schema of the one before it."""
+        return self._changes[-1] if self._changes else NO_CHANGE
 
     def reads_text(self) -> bool:
         """Whether answers can be mapped only with their texts."""

@@ -20,7 +20,7 @@ from catalog.errors import ConfigError, ServiceError
 from catalog.settings import Settings
 from service import metrics
 from service.address import host_names
-from service.api import datasets, leases, queues, reviews, runs, schedules, webhooks
+from service.api import datasets, exchange, known, leases, queues, reviews, runs, schedules, webhooks
 from service.api.access import known_parameters
 from service.counting import Counting
 from service.desk import Desk
@@ -78,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.counting = Counting()
     app.state.desk = Desk(catalog)
     app.state.refresher = Refresher(catalog)
+    app.state.importing = threading.Lock()
     app.state.settings = settings
     app.add_api_route("/health", health, include_in_schema=False)
     app.add_api_route("/ready", Readiness(catalog), include_in_schema=False)
@@ -103,7 +104,7 @@ def _api(app: FastAPI) -> APIRouter:
     # Routes are tried in this order: what annotators ask for comes first.
     for hot in (leases, queues):
         api.include_router(hot.direct)
-    for part in (datasets, runs, schedules, webhooks, queues, leases, reviews):
+    for part in (datasets, runs, schedules, webhooks, queues, exchange, leases, reviews, known):
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)

@@ -5,6 +5,7 @@ login too. Only ``PUBLIC`` is not.
 """
 
 import logging
+import re
 from urllib.parse import quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -24,6 +25,9 @@ PUBLIC = frozenset({"/health", "/login", "/ready"})
 STATIC = "/static/"
 SESSION_COOKIE = "winnow_session"
 MAX_BODY_BYTES = 2**20
+MAX_IMPORT_BYTES = 16 * 2**20
+"""Of a file with answers: it is read and checked by this process, beside everybody's requests."""
+IMPORT = re.compile(r"/api/v1/queues/[^/]+/import")
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 FOR_PROGRAMS = ("/api/", "/metrics")
 """Paths that answer who lacks a login with an error instead of the login page."""
@@ -165,10 +169,13 @@ def _check_origin(headers: Headers) -> None:
 
 
 def _limited(request: Request, receive: Receive) -> Receive:
-    """Count the body as it arrives and stop at ``MAX_BODY_BYTES``, whatever Content-Length claims."""
-    too_large = HTTPException(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send less at a time")
+    """Count the body as it arrives and stop at the path's limit, whatever Content-Length claims."""
+    is_import = IMPORT.fullmatch(request.url.path) is not None
+    limit = MAX_IMPORT_BYTES if is_import else MAX_BODY_BYTES
+    remedy = "; `winnow label import` takes a file of any size" if is_import else ""
+    too_large = HTTPException(413, f"the body is larger than {limit} bytes; send less at a time{remedy}")
     declared = request.headers.get("content-length", "0")
-    if declared.isascii() and declared.isdigit() and int(declared[:20]) > MAX_BODY_BYTES:
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit:
         raise too_large
     received = 0
 
@@ -176,7 +183,7 @@ def _limited(request: Request, receive: Receive) -> Receive:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > MAX_BODY_BYTES:
+        if received > limit:
             raise too_large
         return message
 

@@ -1,6 +1,7 @@
 """Answers out of a queue and into one, in the formats of ``labeling.exchange``."""
 
 import json
+import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,14 +20,15 @@ from catalog.tables.access import User
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.labeling import Annotation, LabelQueue, LabelTask
 from labeling import queue as queues
-from labeling.exchange import Format, Given, Item, Problem, Written
+from labeling.exchange import Format, Given, Guess, Item, Problem, Written
 from labeling.exchange.conll import aligned
 from labeling.exchange.jsonl import as_json
 from labeling.graphemes import snapped
-from labeling.imports import Imported, Taken, import_answers
+from labeling.imports import Imported, Taken, check_version, import_answers
 from labeling.schema import LabelSchema
+from labeling.slots import checked_text
 from labeling.suggestions import Suggestion, add_suggestions
-from labeling.tasks import canonical
+from labeling.tasks import canonical, shown
 from workers import curated
 from workers.pairs import served_texts
 
@@ -105,6 +107,14 @@ def _items(session: Session, queue: LabelQueue, answers: Mapping[str, list[Given
         )
 
 
+@dataclass(slots=True)
+class Unknown:
+    """A label that the queue does not have: how often a file has it, and where first."""
+
+    count: int
+    where: str
+
+
 @dataclass(kw_only=True)
 class Import:
     """What an import found and did.
@@ -133,7 +143,13 @@ class Import:
 
 
 def import_file(
-    catalog: Catalog, *, queue_id: str, path: Path, format_: Format, renames: Mapping[str, str] | None = None
+    catalog: Catalog,
+    *,
+    queue_id: str,
+    path: Path,
+    format_: Format,
+    renames: Mapping[str, str] | None = None,
+    source: str | None = None,
 ) -> Import:
     """Read a file and take its answers into a queue; what is not taken is kept in the result, with the reason.
 
@@ -143,11 +159,14 @@ def import_file(
     Parameters
     ----------
     renames : labels of the file and what they are called in the queue's schema.
+    source : what the file is called in the event log; its name when left out.
 
     Raises
     ------
-    DataError : labels that the schema does not have, with how often each occurs; nothing is taken then. Or the file as
-        a whole is none of this format.
+    NotFoundError : no such queue. GoneError : it is closed.
+    DataError : labels that the schema does not have, with how often and where first each occurs; nothing is taken then.
+        Or the file as a whole is none of this format.
+    ConflictError : the schema changed meanwhile; what was taken by then stays.
     """
     with catalog.read() as session:
         queue = queues.open_queue(session, queue_id)
@@ -163,7 +182,7 @@ def import_file(
     named = {unicodedata.normalize("NFC", old): new for old, new in (renames or {}).items()}
     answers: list[Imported] = []
     guesses: list[Suggestion] = []
-    unknown: Counter[str] = Counter()
+    unknown: dict[str, Unknown] = {}
     for item in format_.read(path, schema):
         if isinstance(item, Problem):
             found.set_aside(item.reason, {"raw": item.raw}, item.where)
@@ -182,13 +201,15 @@ def import_file(
                 queue_id=queue_id,
                 answers=chunk,
                 texts=known.texts,
-                source=path.name,
+                source=source or path.name,
+                schema_version=schema.version,
             )
         for name in ("num_new", "num_late", "num_history", "num_repeated"):
             setattr(found.taken, name, getattr(found.taken, name) + getattr(told, name))
     if guesses:
         with catalog.write() as session:
             now = catalog.now(session)
+            check_version(queues.open_queue(session, queue_id), schema.version)
             found.num_suggestions = add_suggestions(session, now=now, queue_id=queue_id, suggestions=guesses)
     return found
 
@@ -226,7 +247,7 @@ def _of_item(
     schema: LabelSchema,
     renames: dict[str, str],
     accounts: Mapping[str, str],
-    unknown: Counter[str],
+    unknown: dict[str, Unknown],
     found: Import,
 ) -> Iterator[Imported]:
     found.num_answers += len(item.answers)
@@ -242,21 +263,23 @@ def _of_item(
     for one in item.answers:
         value = _with_offsets(one.value, item, text)
         value = _renamed(value, renames, schema)
-        strange = [name for name in _labels_of(value) if name not in schema.names] if schema.names else []
-        unknown.update(strange)
-        if strange:
+        if _has_unknown(value, schema, item.where, unknown):
             continue
         value, num_snapped = _whole_characters(value, text) if schema.kind.reads_text else (value, 0)
+        annotator_id = accounts.get(one.annotator, one.annotator) or ""
+        reason = "not allowed by the schema"
         try:
             checked = schema.validate(value, text)
+            reason = "no annotator can be called so"
+            checked_text("annotator", annotator_id, at_least=1, at_most=200)
         except DataError as error:
             told = replace(item, record_id=record_id, answers=(one,), guesses=(), num_votes=0)
-            found.set_aside(f"not allowed by the schema: {error}", as_json(told), item.where)
+            found.set_aside(f"{reason}: {error}", as_json(told), item.where)
             continue
         found.num_snapped += num_snapped
         yield Imported(
             record_id=record_id,
-            annotator_id=accounts.get(one.annotator, one.annotator),
+            annotator_id=annotator_id,
             value=checked,
             at=one.at,
             seconds_spent=one.seconds_spent,
@@ -270,7 +293,7 @@ def _guesses(
     known: _Records,
     schema: LabelSchema,
     renames: dict[str, str],
-    unknown: Counter[str],
+    unknown: dict[str, Unknown],
     found: Import,
 ) -> Iterator[Suggestion]:
     """What models said, as far as the schema allows it; where the record is not known, its answers have said so."""
@@ -279,18 +302,41 @@ def _guesses(
         return
     for one in item.guesses:
         value = _renamed(_with_offsets(one.value, item, known.texts[record_id]), renames, schema)
-        strange = [name for name in _labels_of(value) if name not in schema.names] if schema.names else []
-        unknown.update(strange)
-        if strange:
+        if _has_unknown(value, schema, item.where, unknown):
             continue
         try:
             value, _ = _whole_characters(value, known.texts[record_id]) if schema.kind.reads_text else (value, 0)
             checked = schema.validate(value, known.texts[record_id])
+            source, score = _source_of(one)
         except DataError as error:
             told = replace(item, record_id=record_id, answers=(), guesses=(one,), num_votes=0)
             found.set_aside(f"prediction not allowed by the schema: {error}", as_json(told), item.where)
             continue
-        yield Suggestion(record_id=record_id, value=checked, source=one.model or "import", score=one.score)
+        yield Suggestion(record_id=record_id, value=checked, source=source, score=score)
+
+
+def _source_of(guess: Guess) -> tuple[str, float | None]:
+    """A prediction's model and score, which may be anything in a file.
+
+    Raises
+    ------
+    DataError : they are no name and no number.
+    """
+    model, score = guess.model or "import", guess.score
+    if not isinstance(model, str):
+        raise DataError(f"model={shown(model)} is no name; put it in quotes")
+    is_number = isinstance(score, int | float) and not isinstance(score, bool)
+    if score is not None and not (is_number and abs(score) <= 1e300 and math.isfinite(score)):
+        raise DataError(f"score={shown(score)} must be a finite number; leave it out if there is none")
+    return checked_text("model", model, at_least=1, at_most=200), score
+
+
+def _has_unknown(value: Any, schema: LabelSchema, where: str, unknown: dict[str, Unknown]) -> bool:
+    """Whether an answer has labels that the schema does not; they are counted."""
+    strange = [name for name in _labels_of(value) if name not in schema.names] if schema.names else []
+    for name in strange:
+        unknown.setdefault(name, Unknown(0, where)).count += 1
+    return bool(strange)
 
 
 def _with_offsets(value: Any, item: Item, text: str) -> Any:
@@ -340,16 +386,17 @@ def _whole_characters(value: Any, text: str) -> tuple[Any, int]:
     return wide, num_snapped
 
 
-def _unknown_labels(unknown: Counter[str], schema: LabelSchema) -> str:
+def _unknown_labels(unknown: Mapping[str, Unknown], schema: LabelSchema) -> str:
     told = []
-    for name, count in unknown.most_common(MAX_SHOWN):
+    for name, found in sorted(unknown.items(), key=lambda one: -one[1].count)[:MAX_SHOWN]:
         close = get_close_matches(name[:200], schema.names, n=1, cutoff=0.5)
-        told.append(f"{name[:200]!r} ({count:,}{f', did you mean {close[0]!r}?' if close else ''})")
+        place = f", first in {found.where}" if found.where else ""
+        told.append(f"{name[:200]!r} ({found.count:,}{place}{f', did you mean {close[0]!r}?' if close else ''})")
     more = f" and {len(unknown) - MAX_SHOWN} more" if len(unknown) > MAX_SHOWN else ""
     return (
         f"{len(unknown)} label(s) of the file are none of the queue's: {', '.join(told)}{more}; the queue has "
-        f"{', '.join(schema.names[:MAX_SHOWN])}. Nothing was imported: say what they are with --rename OLD=NEW, or add "
-        "them to the schema with `winnow label schema`"
+        f"{', '.join(schema.names[:MAX_SHOWN])}. Nothing was imported: say what they are with --rename OLD=NEW "
+        "(over HTTP rename=OLD=NEW), or add them to the schema with `winnow label schema`"
     )
 
 

@@ -1,6 +1,6 @@
 """Labeling queues joined to what fills them: opening one asks for its first generation, answers ask for the next."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from labeling import gold
 from labeling import queue as queues
 from labeling.fitness import check_fit
 from labeling.schema import LabelSchema
+from labeling.schema_change import ask_again
 from labeling.strategies.label_errors import SECOND_OPINION
 from workers import manifests, suspects
 from workers.pipelines.query import submit_query
@@ -238,6 +239,20 @@ def make_known(
     ]
     with catalog.write() as session:
         return gold.add_gold(session, now=catalog.now(session), queue_id=queue_id, items=items, by=by)
+
+
+def make_ordinary(catalog: Catalog, queue_id: str, record_ids: Collection[str], *, by: str) -> gold.Removed:
+    """Make known records ordinary ones again; answers to them that the present schema does not allow are asked again.
+
+    Raises
+    ------
+    NotFoundError : no such queue, or a record is not known. GoneError : the queue is closed.
+    """
+    with catalog.write() as session:
+        now = catalog.now(session)
+        done = gold.remove_gold(session, now=now, queue_id=queue_id, record_ids=record_ids, by=by)
+        ask_again(session, now=now, queue_id=queue_id)
+    return done
 
 
 def draw_known(catalog: Catalog, queue_id: str, num_records: int) -> dict[str, object]:

@@ -118,7 +118,8 @@ class LabelTask(Base):
     done: Mapped[bool] = mapped_column(Boolean, default=False)
     """True when every slot holds an accepted answer."""
     gold: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
-    """True when its answer is known: it measures annotators, is in no generation, and never done."""
+    """True when its answer is known: it measures annotators, is in no generation, and never done. Also when it was
+    known and has been neither offered nor answered: it is then nobody's task until a generation chooses it."""
 
 
 class LabelEntry(Base):
@@ -188,7 +189,8 @@ class LabelAssignment(Base):
 
 
 class Annotation(Base):
-    """An answer. Never changed but for one mark when it no longer counts."""
+    """An answer. Never changed but for a mark when it no longer counts, or when the task's answer is known no more and
+    it is beyond the overlap that the task then has."""
 
     __tablename__ = "annotations"
     __table_args__ = (
@@ -239,7 +241,9 @@ class LabelEvent(Base):
     annotator_id: Mapped[str | None] = mapped_column(AnnotatorId)
     kind: Mapped[str] = mapped_column(String(20))
     """``published``, ``served``, ``expired``, ``submitted``, ``late``, ``skipped``, ``released``, ``undone``,
-    ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``gold`` (an answer is known), ``settings``,
+    ``closed``, ``reopened``, ``reassigned``, ``adjudicated``, ``gold`` (an answer is known), ``gold_removed``,
+    ``moved`` (to another slot, or out of one, because the answer is known no more), ``suggested``, ``unsuggested``
+    (suggestions of a source came, went), ``settings``,
     ``schema`` (it changed), ``invalidated`` (the answer is none any more), ``imported`` (as history; one that counts is
     ``submitted`` or ``late``)."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)

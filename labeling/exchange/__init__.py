@@ -8,14 +8,14 @@ file calls them. Offsets are Unicode code points here, whatever they are in the 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from catalog.errors import ConfigError, DataError
+from catalog.errors import ConfigError, DataError, nearest
 from catalog.registry import Registry
-from labeling.schema import LabelSchema
+from labeling.schema import LabelSchema, option_value
 from labeling.tasks import shown
 
 
@@ -151,6 +151,45 @@ def chosen(name: str | None, path: Path, schema: LabelSchema, options: dict[str,
     return configured
 
 
+def worded(name: str | None, path: Path, schema: LabelSchema, words: Iterable[str], flag: str) -> Format:
+    """The format named, or chosen by the path, its options as people write them: ``NAME=VALUE`` each.
+
+    Parameters
+    ----------
+    flag : what they call such an option, for messages.
+
+    Raises
+    ------
+    NotFoundError, ConfigError : as ``chosen``, or a word is no ``NAME=VALUE``.
+    """
+    made = chosen(name, path, schema, {})
+    known = {one.name: one.type for one in fields(made)}
+    options = {}
+    for key, value in (pair_of(one, flag, "NAME=VALUE") for one in words):
+        if key not in known:
+            raise ConfigError(f"{flag} {key[:100]!r} is unknown here; {nearest(key[:100], known)}")
+        options[key] = option_value(f"{flag} {key}", value, known[key])
+    return type(made)(**options)
+
+
+def pair_of(text: str, flag: str, form: str) -> tuple[str, str]:
+    """Both sides of the first equals sign.
+
+    Raises
+    ------
+    ConfigError : there is none, or nothing before it.
+
+    Examples
+    --------
+    >>> pair_of("refnd = refund", "--rename", "OLD=NEW")
+    ('refnd', 'refund')
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{flag} {text[:200]!r} must be {form}")
+    return key.strip(), value.strip()
+
+
 def read_text(path: Path) -> str:
     """A file's text.
 
@@ -195,6 +234,11 @@ def moment(value: Any) -> datetime | None:
     except (ValueError, OverflowError, OSError):
         return None
     return None
+
+
+def retraction(value: Any) -> str | None:
+    """How an answer was taken back, None where it counts: also where the word is none of ours."""
+    return value if value in ("undone", "superseded") else None
 
 
 def seconds(value: Any) -> float | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from catalog.errors import ConfigError, DataError, nearest
-from labeling.exchange import FORMATS, Format, Given, Item, Problem, Written, moment, read_text, seconds
+from labeling.exchange import FORMATS, Format, Given, Item, Problem, Written, moment, read_text, retraction, seconds
 from labeling.schema import LabelSchema
 from labeling.tasks import canonical
 
@@ -87,7 +87,7 @@ class Csv(Format):
             at=moment(row.get("at")),
             seconds_spent=seconds(_number(spent)),
             late=row.get("late") == "true",
-            retracted=row.get("retracted") or None,
+            retracted=retraction(row.get("retracted")),
         )
         return Item(record_id=row.get(self.id) or None, text=row.get(self.text), answers=(answer,), where=where)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import yaml
 
 from catalog.errors import DataError
-from labeling.exchange import FORMATS, Format, Given, Item, Problem, Written
+from labeling.exchange import FORMATS, Format, Given, Item, Problem, Written, retraction, seconds
 from labeling.schema import LabelSchema
 
 BATCH_ROWS = 1_000
@@ -122,9 +122,9 @@ def _item(row: dict[str, Any], where: str) -> Item:
                 annotator=one["annotator"],
                 value=_plain(one["value"]),
                 at=one.get("at"),
-                seconds_spent=one.get("seconds_spent"),
+                seconds_spent=seconds(one.get("seconds_spent")),
                 late=bool(one.get("late")),
-                retracted=one.get("retracted"),
+                retracted=retraction(one.get("retracted")),
             )
             for one in row["answers"] or ()
         ),

@@ -5,7 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labeling.exchange import FORMATS, Format, Given, Guess, Item, Problem, Written, moment, read_lines, seconds
+from labeling.exchange import (
+    FORMATS,
+    Format,
+    Given,
+    Guess,
+    Item,
+    Problem,
+    Written,
+    moment,
+    read_lines,
+    retraction,
+    seconds,
+)
 from labeling.schema import LabelSchema
 from labeling.tasks import canonical
 
@@ -80,7 +92,7 @@ def _item(row: dict[str, Any], where: str) -> Item | Problem:
                 at=moment(one.get("at")),
                 seconds_spent=seconds(one.get("seconds_spent")),
                 late=one.get("late") is True,
-                retracted=one.get("retracted") if one.get("retracted") in ("undone", "superseded") else None,
+                retracted=retraction(one.get("retracted")),
             )
             for one in answers
         ),

@@ -17,7 +17,19 @@ from typing import Any, ClassVar
 from xml.sax.saxutils import quoteattr
 
 from catalog.errors import ConfigError, DataError
-from labeling.exchange import FORMATS, Format, Given, Guess, Item, Problem, Written, moment, read_text, seconds
+from labeling.exchange import (
+    FORMATS,
+    Format,
+    Given,
+    Guess,
+    Item,
+    Problem,
+    Written,
+    moment,
+    read_text,
+    retraction,
+    seconds,
+)
 from labeling.schema import LabelSchema
 from labeling.tasks import canonical, shown
 from labeling.tasks.pairwise import TIE, pair_text, split_pair
@@ -327,14 +339,13 @@ def _given(one: dict[str, Any], value: Any) -> Given:
     ours = one.get(OURS) if isinstance(one.get(OURS), dict) else {}
     assert isinstance(ours, dict)
     at: datetime | None = moment(one.get("created_at"))
-    retracted = ours.get("retracted")
     return Given(
         annotator=_words(ours.get("annotator")) or _who(one.get("completed_by")),
         value=value,
         at=at,
         seconds_spent=seconds(one.get("lead_time")),
         late=ours.get("late") is True,
-        retracted=retracted if retracted in ("undone", "superseded") else None,
+        retracted=retraction(ours.get("retracted")),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labeling.exchange import FORMATS, Format, Given, Item, Problem, Written, moment, read_lines, seconds
+from labeling.exchange import FORMATS, Format, Given, Item, Problem, Written, moment, read_lines, retraction, seconds
 from labeling.graphemes import words
 from labeling.schema import LabelSchema
 from labeling.tasks import canonical
@@ -117,14 +117,13 @@ def _item(row: dict[str, Any], where: str, schema: LabelSchema) -> Item | Proble
     if reason is not None:
         return Problem(where=where, reason=reason, raw=row)
     who = row.get("_annotator_id") or row.get("_session_id")
-    retracted = ours.get("retracted")
     answer = Given(
         annotator=who if isinstance(who, str) and who else "prodigy",
         value=value,
         at=moment(ours.get("at")) or moment(row.get("_timestamp")),
         seconds_spent=seconds(ours.get("seconds_spent")),
         late=ours.get("late") is True,
-        retracted=retracted if retracted in ("undone", "superseded") else None,
+        retracted=retraction(ours.get("retracted")),
     )
     record_id = ours.get("record_id")
     return Item(record_id=record_id if isinstance(record_id, str) else None, text=text, answers=(answer,), where=where)

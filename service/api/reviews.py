@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from catalog.errors import NotFoundError, nearest
 from catalog.tables.access import User
 from catalog.tables.labeling import Annotation, LabelGeneration, LabelTask
-from labeling import gold, queue, replay, review, stopping, suggestions
+from labeling import queue, replay, review, stopping, suggestions
 from labeling.slots import DECIDES
-from service.api.access import Catalogued, Curator, PageSize, Reviewer
+from service.api.access import Catalogued, PageSize, Reviewer
 
 router = APIRouter(tags=["reviews"])
 QueueId = Annotated[str, Path(max_length=36)]
@@ -76,29 +76,6 @@ class LeaseGiven(BaseModel):
     """The lease that the annotator gets next."""
 
     lease_id: str
-
-
-class GoldRequest(BaseModel):
-    """Records and their known answers."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    values: dict[str, Any] = Field(min_length=1, max_length=10_000, description="answers by record id")
-    notes: dict[str, str] = Field({}, description="by record id, shown to whoever answers otherwise")
-
-
-class GoldMade(BaseModel):
-    """How many records are known now by this request."""
-
-    num_known: int
-
-
-class GoldScoreOut(BaseModel):
-    """How an annotator did on known tasks."""
-
-    annotator: str
-    num_answered: int
-    num_right: int
 
 
 class EventOut(BaseModel):
@@ -212,27 +189,6 @@ def reassign(catalog: Catalogued, who: Reviewer, task_id: TaskId, request: Reass
         now = catalog.now(session)
         lease_id = review.reassign(session, now=now, task_id=task_id, to=person.id, by=who.user_id)
     return LeaseGiven(lease_id=lease_id)
-
-
-@router.post("/queues/{queue_id}/gold", status_code=201, summary="Make records known")
-def add_gold(catalog: Catalogued, who: Curator, queue_id: QueueId, request: GoldRequest) -> GoldMade:
-    """Annotators are asked about them among the others, one task in ``gold_every``, and measured by their answers."""
-    from workers.labeling import make_known
-
-    return GoldMade(num_known=make_known(catalog, queue_id, request.values, notes=request.notes, by=who.user_id))
-
-
-@router.get("/queues/{queue_id}/gold", summary="Read how annotators did on known tasks")
-def read_gold(catalog: Catalogued, _who: Reviewer, queue_id: QueueId) -> list[GoldScoreOut]:
-    """By annotator; answers that were taken back do not count."""
-    with catalog.read() as session:
-        queue.open_queue(session, queue_id, even_closed=True)
-        scores = gold.gold_scores(session, queue_id=queue_id)
-        names = names_of(session, {one.annotator_id for one in scores})
-    return [
-        GoldScoreOut(annotator=names[one.annotator_id], num_answered=one.num_answered, num_right=one.num_right)
-        for one in scores
-    ]
 
 
 @router.get("/queues/{queue_id}/history", summary="Read what happened in a queue")

@@ -1,16 +1,15 @@
 """``winnow label export``, ``import`` and ``schema``: answers as files of other tools and back, and new schemas."""
 
 import shutil
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from catalog.errors import ConfigError, nearest
+from catalog.errors import ConfigError
 from labeling import queue as queues
-from labeling.exchange import Format, chosen
-from labeling.schema import LabelSchema, option_value, parse_schema
+from labeling.exchange import Format, pair_of, worded
+from labeling.schema import LabelSchema, parse_schema
 from service.cli.labels import read_schema
 from service.cli.output import AsJson, emit_json, emit_table, say, show, workspace
 from workers import manifests
@@ -100,7 +99,7 @@ def import_(
         queue_id, name = found.id, found.name
     if file.is_dir() != reader.is_folder:
         raise ConfigError(f"{file} is {'a folder' if file.is_dir() else 'a file'}; name another --format")
-    renames = dict(_pair(one, "--rename", "OLD=NEW") for one in rename or [])
+    renames = dict(pair_of(one, "--rename", "OLD=NEW") for one in rename or [])
     done = import_file(catalog, queue_id=queue_id, path=file, format_=reader, renames=renames)
     kept = aside or file.with_name(f"{file.name}.aside.jsonl")
     if done.aside:
@@ -151,6 +150,8 @@ def schema_(
     json: AsJson = False,
 ) -> None:
     """Show a queue's schema, or give it a new version: answers are kept, seen under new names, or asked for again."""
+    from workers.label_schema import replace_schema
+
     catalog = workspace()
     if schema is None:
         with catalog.read() as session:
@@ -162,16 +163,15 @@ def schema_(
             _show_schema(present)
         return
     asked = parse_schema(read_schema(schema))
-    with catalog.write() as session:
+    with catalog.read() as session:
         found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=queue)
-        done = queues.change_schema(session, now=catalog.now(session), queue_id=found.id, schema=asked)
-        name = found.name
-        if dry_run:
-            session.rollback()
+        queue_id, name = found.id, found.name
+    done = replace_schema(catalog, queue_id=queue_id, schema=asked, dry_run=dry_run)
     gone = [{"record": one.record_id, "answer": one.given, "reason": one.reason} for one in done.invalid]
     told = {"queue": name, "version": asked.version, "changes": done.change.in_words(), "kept": done.num_kept}
     if json:
-        emit_json(told | {"migrated": done.num_migrated, "invalid": gone, "dry_run": dry_run})
+        known = {"known_migrated": done.num_known, "no_longer_known": list(done.no_longer_known)}
+        emit_json(told | {"migrated": done.num_migrated, "invalid": gone, **known, "dry_run": dry_run})
         return
     for line in done.change.in_words():
         say(line)
@@ -179,6 +179,8 @@ def schema_(
         f"queue {name!r}: {done.num_kept:,} answers {'would stay' if dry_run else 'stay'} as they are, "
         f"{done.num_migrated:,} are seen under other names, {len(gone):,} are none any more and are asked for again"
     )
+    if done.no_longer_known:
+        say(f"{len(done.no_longer_known):,} known answers are none any more: their records are asked like all others")
     emit_table("no answers any more", ("record", "reason"), [(one["record"], one["reason"]) for one in gone[:20]])
 
 
@@ -192,21 +194,7 @@ def _format(name: str | None, path: Path, schema: LabelSchema, given: list[str] 
     """The format asked for, or told by the path; a path without suffix is a folder."""
     if name is None and (path.is_dir() or not path.suffix):
         name = "hf"
-    made = chosen(name, path, schema, {})
-    known = {one.name: one.type for one in fields(made)}
-    options = {}
-    for key, value in (_pair(one, "--option", "NAME=VALUE") for one in given or []):
-        if key not in known:
-            raise ConfigError(f"--option {key!r} is unknown here; {nearest(key, known)}")
-        options[key] = option_value(f"--option {key}", value, known[key])
-    return type(made)(**options)
-
-
-def _pair(text: str, flag: str, form: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"{flag} {text!r} must be {form}")
-    return key.strip(), value.strip()
+    return worded(name, path, schema, given or [], "--option")
 
 
 def _write_config(output: Path, writer: Format, schema: LabelSchema) -> str | None:

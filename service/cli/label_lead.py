@@ -1,5 +1,6 @@
-"""``winnow label gold|advise|history``: what whoever leads a queue asks of it."""
+"""``winnow label gold|suggestions|advise|history``: what whoever leads a queue asks of it."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
+from catalog.database import Catalog
 from catalog.errors import ConfigError, DataError, NotFoundError
 from catalog.tables.access import User
 from catalog.tables.labeling import LabelTask
@@ -15,9 +17,10 @@ from labeling import queue as queues
 from labeling import replay
 from labeling.schema import LabelSchema
 from labeling.slots import DECIDES
+from labeling.suggestions import remove_suggestions, suggestion_sources
 from service.cli.output import AsJson, emit_json, emit_table, say, workspace
 from workers import manifests
-from workers.labeling import draw_known, make_known
+from workers.labeling import draw_known, make_known, make_ordinary
 
 Dataset = Annotated[str, typer.Argument(help="Name of a dataset.")]
 Name = Annotated[str, typer.Argument(help="Name of the queue.")]
@@ -25,7 +28,7 @@ Name = Annotated[str, typer.Argument(help="Name of the queue.")]
 
 def add(app: typer.Typer) -> None:
     """Put the commands into their group."""
-    for command in (gold, advise, history):
+    for command in (gold, suggestions, advise, history):
         app.command()(command)
 
 
@@ -42,17 +45,38 @@ def gold(
     every: Annotated[
         int, typer.Option(min=2, max=10_000, help="One task in so many is a known one, until all were met.")
     ] = 10,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(help="Record that is known no more, as often as wanted; answers to it are kept."),
+    ] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Only list known records, and how often people agree.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Make records known: annotators are asked about them among the others, and measured by their answers."""
     catalog = workspace()
-    if (file is None) == (sample is None):
+    if sum((file is not None, sample is not None, bool(remove), listed)) != 1:
         raise ConfigError(
-            "say which records are known: --file FILE, or --sample NUMBER of those that came with a label"
+            "say which records are known: --file FILE, or --sample NUMBER of those that came with a label; or one of "
+            "--list and --remove RECORD"
         )
     with catalog.read() as session:
         found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=name)
         queue_id, schema = found.id, LabelSchema.from_json(found.schema)
+    if listed:
+        _list_known(catalog, queue_id, as_json=json)
+        return
+    if remove:
+        done = make_ordinary(catalog, queue_id, remove, by="command line")
+        if json:
+            emit_json({"queue": queue_id, **asdict(done)})
+            return
+        say(
+            f"{done.num_records:,} records of queue {name!r} are known no more: of the answers to them "
+            f"{done.num_votes:,} count like all others, {done.num_late:,} are beyond the overlap"
+        )
+        return
     notes: dict[str, str] = {}
     if file is not None:
         values, notes = _read_known(file)
@@ -68,6 +92,45 @@ def gold(
     say(f"{num_known:,} records of queue {name!r} are known now; each annotator meets one in {every} tasks")
     if schema.classes:
         say("how annotators do on them: the queue's page, or `winnow label advise`")
+
+
+def _list_known(catalog: Catalog, queue_id: str, *, as_json: bool) -> None:
+    with catalog.read() as session:
+        known = golds.known_records(session, queue_id=queue_id)
+    if as_json:
+        emit_json([asdict(one) for one in known])
+        return
+    rows = [(one.record_id, str(one.value), one.num_answered, one.num_right, one.note) for one in known]
+    emit_table("", ("record", "known answer", "answered", "so", "note"), rows)
+
+
+def suggestions(
+    dataset: Dataset,
+    name: Name = "labels",
+    *,
+    remove: Annotated[str | None, typer.Option(help="Model whose suggestions nobody is shown any more.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List whose suggestions annotators are shown, or take a model's away. They come in by `winnow label import`."""
+    catalog = workspace()
+    with catalog.read() as session:
+        found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=name)
+        queue_id = found.id
+    if remove is not None:
+        with catalog.write() as session:
+            now = catalog.now(session)
+            num_removed = remove_suggestions(session, now=now, queue_id=queue_id, source=remove, by="command line")
+        if json:
+            emit_json({"queue": queue_id, "source": remove, "removed": num_removed})
+            return
+        say(f"suggestions of {remove!r} for {num_removed:,} records are shown no more")
+        return
+    with catalog.read() as session:
+        sources = suggestion_sources(session, queue_id=queue_id)
+    if json:
+        emit_json([{"source": source, "records": count} for source, count in sources.items()])
+        return
+    emit_table("", ("source", "records"), list(sources.items()))
 
 
 def _read_known(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -47,6 +47,14 @@ def test_a_queue_is_led_from_its_first_known_task_to_the_advice(prepared: Prepar
     assert (advice["budget"], advice["agreement"]) == (True, None)
     assert told["known"][0]["annotator"] == "lead's annotator"
     assert told["known"][0]["answered"] == 5
+    listed = winnow.ok("label", "gold", "tickets", "led", "--list")
+    assert [one["num_answered"] for one in listed] == [1] * 5
+    assert sum(one["num_right"] for one in listed) == told["known"][0]["right"]
+    others = [one["record_id"] for one in listed if one["record_id"] != records[0]]
+    gone = [word for one in others[:2] for word in ("--remove", one)]
+    told = winnow.ok("label", "gold", "tickets", "led", *gone)
+    assert told == {"queue": queue, "num_records": 2, "num_asked": 2, "num_votes": 2, "num_late": 0}
+    assert winnow.ok("label", "suggestions", "tickets", "led") == []
     plain = winnow("label", "advise", "tickets", "led")
     assert "labels saved against random ones:" in plain.err
     assert "does asking on still pay?" in plain.out
@@ -71,6 +79,9 @@ def test_wrong_input_is_told_with_what_would_do(prepared: Prepared, tmp_path: Pa
         (["gold", "tickets", "misle", "--sample", "3"], "did you mean 'misled'"),
         (["history", "tickets", "misled", "--record", "nope"], "record 'nope' was never offered"),
         (["advise", "ticket"], "did you mean 'tickets'"),
+        (["gold", "tickets", "misled", "--remove", "nope"], "record 'nope' is not known in this queue"),
+        (["gold", "tickets", "misled", "--remove", "nope", "--list"], "or one of --list and --remove RECORD"),
+        (["suggestions", "tickets", "misled", "--remove", "small"], "no suggestions of 'small'; none exist yet"),
     ]
     done = winnow.each(*(["label", *arguments] for arguments, _ in cases))
     for one, (arguments, words) in zip(done, cases, strict=True):

@@ -73,6 +73,7 @@ COMMANDS = [
     "schedule remove",
     "label close",
     "label gold",
+    "label suggestions",
     "label advise",
     "label history",
     "backup",

@@ -21,6 +21,8 @@ from labeling import queue
 from labeling.schema import parse_schema
 from service.app import create_app
 from service.auth import create_user, issue_token
+from tests.workers.building import clean_dataset, drain
+from workers.labeling import open_queue
 
 BASE = "http://127.0.0.1:8765"
 TEXTS = ("배송이 늦었지만 품질은 좋아요 👍", "Where is my refund?", "<script>alert(1)</script>", "ขอบคุณครับ", "最高です")
@@ -173,6 +175,32 @@ def _verdict(run_id: str, index: int, reason: str | None) -> Verdict:
     return Verdict(
         run_id=run_id, record_id=f"r{index}", kept=reason is None, reason=reason, failed=failed, measured={}, scores={}
     )
+
+
+SHOP_TEXTS = (
+    "배송이 늦었지만 품질은 아주 좋아요 👍 고마워요 정말로",
+    "where is my refund, I have asked three times by now",
+    "a very friendly answer within the hour, thank you all",
+    "ขอบคุณครับ ส่ง ของ เร็ว มาก ครับ ดี มาก",
+)
+
+
+def open_shop(catalog: Catalog, folder: Path) -> World:
+    """A dataset that is really cleaned, so that its records can be asked about, and a queue over it."""
+    clean_dataset(catalog, folder, [{"body": text, "queue": None} for text in SHOP_TEXTS])
+    world = World(catalog)
+    for role in ("curator", "reviewer", "annotator"):
+        world.add_user(role, role)
+    world.queue_id = add_queue(catalog, "tone")
+    return world
+
+
+def add_queue(catalog: Catalog, name: str) -> str:
+    """Another queue over the newest version of the shop's dataset."""
+    schema = parse_schema("question: 기분은?\nlabels: [긍정, 부정, 중립]")
+    queue_id, _, _ = open_queue(catalog, dataset="tickets", name=name, schema=schema, strategy="random")
+    drain(catalog)
+    return queue_id
 
 
 def _world(catalog: Catalog) -> World:

@@ -1,19 +1,27 @@
-"""The Python client, and what webhooks are told of answers."""
+"""The Python client, also as the docs show it, and what webhooks are told of answers."""
 
+import json
+import re
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import select
 
+from catalog.database import Catalog
+from catalog.settings import Settings
+from catalog.tables import metadata
 from catalog.tables.labeling import LabelQueue
 from catalog.tables.webhooks import EVENTS, Delivery
 from labeling import queue
 from service import client
 from service.client import Annotator
+from service.gate import MAX_IMPORT_BYTES
 from service.processes import service_for
-from tests.service.conftest import TEXTS, World
+from tests.service.conftest import SHOP_TEXTS, TEXTS, World, open_shop
 from workers.webhooks import add_webhook
 
 
@@ -39,6 +47,19 @@ def url(world: World) -> Iterator[str]:
     """The service as a process, on SQLite."""
     with service_for(world.catalog.settings, world.tokens["admin"]) as address:
         yield address
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[tuple[World, str]]:
+    """A dataset that is really cleaned, and the service as a process over it."""
+    catalog = Catalog(Settings(home=tmp_path))
+    with catalog.write() as session:
+        metadata.create_all(session.connection())
+    world = open_shop(catalog, tmp_path)
+    with service_for(catalog.settings, world.tokens["curator"]) as address:
+        yield world, address
+    world.app.state.catalog.close()
+    catalog.close()
 
 
 def deliveries(world: World) -> list[tuple[str, dict[str, Any]]]:
@@ -69,6 +90,71 @@ def test_a_program_answers_a_queue_to_its_end_though_replies_are_lost(
     with world.catalog.read() as session:
         labels = queue.current_labels(session, queue_id=world.queue_id)
     assert {one.value for one in labels} == {"긍정"}
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def examples(page: str, word: str) -> list[str]:
+    """The indented blocks of a page of the docs that hold a word."""
+    blocks = re.findall(r"(?:^ {4}.*\n|^\n(?= {4}))+", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    return [textwrap.dedent(one) for one in blocks if word in one]
+
+
+def test_the_examples_of_the_docs_run(
+    shop: tuple[World, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, address = shop
+    monkeypatch.chdir(tmp_path)
+    rows = zip(SHOP_TEXTS[:3], ("neg", "긍정", "긍정"), strict=True)
+    said = "".join(f'"{text}",{label}\n' for text, label in rows)
+    (tmp_path / "answers.csv").write_text(f"body,said\n{said}", encoding="utf-8")
+    (lead,) = examples("exchange.md", "lead.import_file")
+    names = {"url": address, "token": world.tokens["curator"], "queue_id": world.queue_id}
+    exec(compile(lead, "docs/exchange.md", "exec"), dict(names))
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("3 answers, {")
+    assert told[1:] == ["2 would be seen under another name", "3 answers written"]
+    assert (tmp_path / "answers.json").read_text(encoding="utf-8").count("좋음") == 2
+    (answering,) = examples("labeling.md", "ann.answer")
+    answering = answering.replace("http://127.0.0.1:8765", address)
+    names = {"token": world.tokens["annotator"], "queue_id": world.queue_id, "my_model": lambda _: "부정"}
+    exec(compile(answering, "docs/labeling.md", "exec"), names)
+    with world.catalog.read() as session:
+        labels = queue.current_labels(session, queue_id=world.queue_id)
+    assert sorted(one.value for one in labels) == ["부정", "부정", "좋음", "좋음"]
+
+
+def test_files_and_removals_though_replies_are_lost(
+    shop: tuple[World, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, address = shop
+    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.0)
+    rows = [{"text": SHOP_TEXTS[0], "value": "긍정"}, {"text": SHOP_TEXTS[1], "predictions": [{"value": "부정"}]}]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows), encoding="utf-8")
+    newer = {"version": 2, "labels": [{"name": "좋음", "was": "긍정"}, {"name": "부정"}]}
+    with Annotator(address, world.tokens["curator"], transport=Unreliable()) as lead:
+        told = lead.import_file(world.queue_id, path, "jsonl")
+        # The first reply was lost, and the file sent again.
+        assert (told["num_new"], told["num_repeated"], told["num_suggestions"]) == (0, 1, 1)
+        changed = lead.change_schema(world.queue_id, newer)
+        assert (changed["repeated"], changed["num_migrated"]) == (True, 1)
+    with Annotator(address, world.tokens["curator"]) as lead:
+        assert lead.remove_suggestions(world.queue_id, "import") == 1
+        with pytest.raises(httpx.HTTPStatusError, match="record 'x' is not known in this queue"):
+            lead.remove_gold(world.queue_id, ["x"])
+        told = lead.export_file(world.queue_id, tmp_path / "out.csv", "csv")
+        assert told == {"records": 1, "answers": 1, "changed": {}}
+        before = (tmp_path / "out.csv").read_bytes()
+        with pytest.raises(httpx.HTTPStatusError, match="conll files hold no single_choice answers"):
+            lead.export_file(world.queue_id, tmp_path / "out.csv", "conll")
+        too_large = tmp_path / "large.jsonl"
+        too_large.write_bytes(b" " * (MAX_IMPORT_BYTES + 1))
+        with pytest.raises(httpx.HTTPStatusError, match=str(MAX_IMPORT_BYTES)):
+            lead.import_file(world.queue_id, too_large, "jsonl")
+    assert (tmp_path / "out.csv").read_bytes() == before
+    assert [one.name for one in tmp_path.glob(".tmp-*")] == []
 
 
 def test_webhooks_are_told_of_answers_finished_items_and_a_spent_budget(world: World, url: str) -> None:

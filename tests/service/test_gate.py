@@ -78,10 +78,33 @@ def test_health_without_a_database_is_503(tmp_path):
 ANNOTATOR_MAY = {"/", "/logout", "/label/{queue_id}", "/api/v1/openapi.json"}
 
 
-OF_REVIEWERS = {("POST", "/api/v1/queues"), ("POST", "/api/v1/queues/{queue_id}/gold")} | {
-    ("GET", f"/api/v1/queues/{{queue_id}}/{part}")
-    for part in ("agreement", "disagreements", "gold", "history", "strategy")
-}
+OF_REVIEWERS = (
+    {("POST", "/api/v1/queues")}
+    | {
+        (method, f"/api/v1/queues/{{queue_id}}/{part}")
+        for method, part in (
+            ("DELETE", "gold"),
+            ("DELETE", "suggestions"),
+            ("POST", "gold"),
+            ("POST", "import"),
+            ("PUT", "schema"),
+        )
+    }
+    | {
+        ("GET", f"/api/v1/queues/{{queue_id}}/{part}")
+        for part in (
+            "agreement",
+            "disagreements",
+            "export",
+            "gold",
+            "gold/records",
+            "history",
+            "labeling-config",
+            "strategy",
+            "suggestions",
+        )
+    }
+)
 
 
 def test_annotators_reach_queues_and_leases_only(world):

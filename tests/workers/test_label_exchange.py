@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import pytest
 from sqlalchemy import func, select
 
 from catalog.database import Catalog
-from catalog.errors import DataError, GoneError
+from catalog.errors import ConflictError, DataError, GoneError
 from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
 from labeling import queue as queues
-from labeling.exchange import chosen
+from labeling.exchange import Item, Problem, chosen
+from labeling.exchange.jsonl import Jsonl
 from labeling.schema import LabelSchema, parse_schema
 from service.auth import create_user
 from tests.workers.building import at_once, clean_dataset, drain
@@ -171,13 +172,35 @@ def test_unknown_labels_are_listed_with_counts_and_nothing_is_taken(cleaned: Cat
         take(cleaned, queue_id, path)
     message = str(refused.value)
     assert (
-        "2 label(s) of the file are none of the queue's: '긍정적' (3, did you mean '긍정'?), 'neutral' (1)" in message
+        "2 label(s) of the file are none of the queue's: '긍정적' (3, first in line 2, did you mean '긍정'?), "
+        "'neutral' (1, first in line 5)" in message
     )
     assert "--rename OLD=NEW" in message
     assert stored(cleaned, queue_id) == []
     renames = {unicodedata.normalize("NFD", "긍정적"): "긍정", "neutral": "부정"}
     assert taken(take(cleaned, queue_id, path, renames)) == (5, 0, 0, 0)
     assert sorted(labels(cleaned, queue_id).values()) == ["긍정", "긍정", "긍정", "긍정", "부정"]
+
+
+def test_a_schema_that_changes_while_a_file_is_read_refuses_it_and_sent_again_it_is_taken(
+    cleaned: Catalog, tmp_path: Path
+) -> None:
+    queue_id = make(cleaned, "changing", SINGLE)
+    path = lines(tmp_path / "x.jsonl", {"text": TEXTS[0], "value": "긍정"})
+
+    class Slow(Jsonl):
+        """Somebody gives the queue a new schema while the file is being read."""
+
+        def read(self, path: Path, schema: LabelSchema) -> Iterator[Item | Problem]:
+            yield from super().read(path, schema)
+            with cleaned.write() as session:
+                newer = parse_schema("version: 2\nlabels: [긍정, 모름]")
+                queues.change_schema(session, now=cleaned.now(session), queue_id=queue_id, schema=newer)
+
+    with pytest.raises(ConflictError, match="became version 2 while version 1 was imported by; import the same file"):
+        import_file(cleaned, queue_id=queue_id, path=path, format_=Slow())
+    assert stored(cleaned, queue_id) == []
+    assert taken(take(cleaned, queue_id, path)) == (1, 0, 0, 0)
 
 
 def test_answers_beyond_the_overlap_are_late_and_later_ones_replace_earlier(cleaned: Catalog, tmp_path: Path) -> None:
