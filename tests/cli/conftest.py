@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cli import corpus
-from tests.cli.command import TIMEOUT_SECONDS, Winnow, free_port
+from tests.cli.command import TIMEOUT_SECONDS, Winnow
+from tests.servers import free_port
 
 
 @dataclass(frozen=True, kw_only=True)
