@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.label_errors import CACHE
 from benchmarks.reporting import options_parser, report
 from curation.encoders import ENCODERS, installed_encoders
 from labeling.candidates import Candidates
@@ -26,7 +27,6 @@ from labeling.tagger import SpanModel
 
 STRATEGIES = ("random", "mnlp", "auto")
 HELD_OUT = 0.2
-CACHE = Path.home() / ".cache" / "winnow"
 Texts = list[str]
 Answers = list[list[dict[str, Any]]]
 

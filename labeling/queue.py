@@ -21,6 +21,7 @@ from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelGeneration
 from labeling.answers import Submitted, settle, submit, undo
 from labeling.fitness import check_fit
 from labeling.leases import NoTask, Served, heartbeat, next_task, release, skip
+from labeling.model_choice import LINEAR, check_model
 from labeling.results import (
     Answer,
     CurrentLabel,
@@ -137,6 +138,7 @@ def create_queue(
     gold_every: int = 0,
     hidden_share: float = 0.0,
     budget: int | None = None,
+    model: str = LINEAR,
 ) -> LabelQueue:
     """Open a queue. It waits for its first generation.
 
@@ -153,6 +155,7 @@ def create_queue(
     gold_every : one task in so many is one whose answer is known (see ``labeling.gold``), 0 for none.
     hidden_share : share of tasks with a suggestion that are served without it, in [0, 1].
     budget : answers that may be spent; advice only.
+    model : whose probabilities the strategy goes by (see ``labeling.model_choice``).
 
     Raises
     ------
@@ -161,6 +164,7 @@ def create_queue(
     ConfigError : a number is out of range, or the strategy does not hold for the task.
     """
     check_fit(strategy, schema)
+    check_model(model, schema)
     checked_text("queue name", name, at_least=1, at_most=200)
     if not 1 <= overlap <= MAX_OVERLAP:
         raise ConfigError(f"overlap={overlap} must lie in [1, {MAX_OVERLAP}]")
@@ -196,6 +200,7 @@ def create_queue(
         gold_every=gold_every,
         hidden_share=hidden_share,
         budget=budget,
+        model=model,
         created_at=now,
     )
     session.add(queue)

@@ -28,7 +28,7 @@ from labeling.strategies.label_errors import SECOND_OPINION
 from labeling.tagger import SpanModel
 from labeling.tasks import canonical
 from training.split import is_test
-from workers import curated, label_events, runs, suspects
+from workers import curated, label_events, model_scores, runs, suspects
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pairs import served_texts
@@ -125,6 +125,8 @@ def _choose(unit: UnitContext) -> UnitResult:
     records = curated.read_records(unit.store, version)
     records = records.with_columns(served=served_texts(unit.store, version, text_column, schema, records))
     vectors = curated.read_embeddings(unit.store, version)
+    with unit.catalog.read() as session:
+        scores = model_scores.newest_scores(session, unit.store, found, schema, records)
     unit.progress(0, records.height)
     began = time.perf_counter()
     held_out = is_test(records["id"], config["held_out_share"], seed).to_numpy()
@@ -146,6 +148,11 @@ def _choose(unit: UnitContext) -> UnitResult:
         # Whoever is asked for second opinions is asked about nothing else.
         askable &= ~np.isnan(suspicion)
     pool = np.flatnonzero(askable & ~labelled & ~held_out & ~begun)
+    if scores is not None and (
+        learner is None or scores.known[pool].sum() < min(config["num_entries"], len(pool)) or not len(pool)
+    ):
+        # A first choice, or what was scored is used up: the queue's own head has looked at everything.
+        scores = None
     new, doubts = _entries(
         records,
         vectors,
@@ -155,6 +162,7 @@ def _choose(unit: UnitContext) -> UnitResult:
         classes,
         learner,
         spans,
+        scores,
         schema,
         strategy,
         config["num_entries"],
@@ -165,6 +173,8 @@ def _choose(unit: UnitContext) -> UnitResult:
     figures = _measure(records, vectors, pool, labelled, classes, learner, schema, arrivals, figures_before, seed)
     if spans is not None:
         figures = _measure_spans(records, spans, doubts, figures_before)
+    if scores is not None:
+        figures = figures | {"model": scores.model}
     entries = _with_open_tasks(records, new, queues.carried_over(open_tasks, config["num_entries"]))
     unit.progress(records.height, records.height)
     measured = _evaluate(records, vectors, held_out, learner, schema)
@@ -179,6 +189,7 @@ def _choose(unit: UnitContext) -> UnitResult:
             num_left=len(pool) - len(new),
             made_by=queues.MadeBy(strategy=strategy, num_labels=len(answers), figures=figures),
         )
+        model_scores.submit_if_newer(session, now=now, queue_id=config["queue"])
         if learner is not None or spans is not None:
             told = {"generation": generation, "num_labels": len(answers)}
             label_events.refreshed(session, now=now, queue_id=config["queue"], **told)
@@ -227,6 +238,7 @@ def _entries(
     given: list[str | None],
     learner: Learner | None,
     spans: SpanModel | None,
+    scores: model_scores.Scores | None,
     schema: LabelSchema,
     strategy: str,
     num_entries: int,
@@ -238,42 +250,51 @@ def _entries(
     if not len(pool):
         return [], None
     size = min(num_entries, len(pool))
-    everything = pool
-    looked_at = np.arange(len(pool))
+    codes = [schema.classes.index(one) for one in given if one is not None]
+    rows, known_rows = pool, np.flatnonzero(labelled)
+    members = cache(
+        lambda: fit_committee(vectors[labelled], [schema.classes[one] for one in codes], schema.classes, seed)
+    )
     doubts = None
     if spans is not None:
-        looked_at = np.sort(by_chance(len(pool), size, np.random.default_rng([seed, 2]), SCORED_TEXTS))
-        pool = pool[looked_at]
-        doubts = spans.mean_log_proba(records["served"][pool].to_list())
+        rows = pool[np.sort(by_chance(len(pool), size, np.random.default_rng([seed, 2]), SCORED_TEXTS))]
+        doubts = spans.mean_log_proba(records["served"][rows].to_list())
+    elif scores is not None:
+        rows = pool[scores.known[pool]]
+        told = scores.known[known_rows]
+        known_rows = known_rows[told]
+        values = [value for value, one in zip(values, told, strict=True) if one]
+        codes = [
+            schema.classes.index(label) for label, one in zip(given, told, strict=True) if one and label is not None
+        ]
     # One copy: a million vectors are 1.5 GB.
-    unlabelled, known = vectors[pool], vectors[labelled]
-    codes = [schema.classes.index(one) for one in given if one is not None]
-    members = cache(lambda: fit_committee(known, [schema.classes[one] for one in codes], schema.classes, seed))
+    unlabelled, known = vectors[rows], vectors[known_rows]
     label_sets = _label_sets(values, schema)
     heads = None if label_sets is None else LabelHeads.fit(known, label_sets, seed)
     candidates = Candidates(
         embeddings=unlabelled,
-        proba=learner.proba(unlabelled) if learner is not None else None,
+        proba=_proba(scores, learner, rows, unlabelled),
         labelled_embeddings=known,
         classes=schema.classes or schema.names,
-        suspicion=None if suspicion is None else suspicion[pool],
+        suspicion=None if suspicion is None else suspicion[rows],
         labelled_codes=np.array(codes, dtype=np.int64) if len(codes) == len(known) else None,
         label_proba=None if heads is None else heads.proba(unlabelled),
         labelled_label_sets=label_sets,
-        labelled_proba=learner.proba(known) if learner is not None else None,
-        # Fitted only if the strategy asks.
+        labelled_proba=_proba(scores, learner, known_rows, known),
         sequence_log_proba=doubts,
-        committee=(lambda rows: np.stack([one.proba(unlabelled[rows]) for one in members()])) if learner else None,
+        # Fitted only if the strategy asks.
+        committee=(lambda some: np.stack([one.proba(unlabelled[some]) for one in members()])) if learner else None,
     )
     chosen = choose(candidates, strategy, size, np.random.default_rng(seed))
     # Another stream of chance than the strategy's: its choice is the same with and without random tasks.
     others = np.random.default_rng([seed, 1])
-    order = mixed(looked_at[chosen.indices].tolist(), len(everything), size, random_share, others)
-    rows = records[everything[[row for row, _ in order]]]
+    where = np.searchsorted(pool, rows)
+    order = mixed(where[chosen.indices].tolist(), len(pool), size, random_share, others)
+    asked = records[pool[[row for row, _ in order]]]
+    looked_at = dict(zip(where.tolist(), range(len(rows)), strict=True))
     entries = []
-    for (row, place), record_id, text in zip(order, rows["id"], rows["served"], strict=True):
-        # Where there are classes, the whole pool was looked at.
-        proba = None if candidates.proba is None else candidates.proba[row]
+    for (row, place), record_id, text in zip(order, asked["id"], asked["served"], strict=True):
+        proba = None if candidates.proba is None or row not in looked_at else candidates.proba[looked_at[row]]
         entries.append(
             QueueEntry(
                 record_id=record_id,
@@ -285,6 +306,17 @@ def _entries(
             )
         )
     return entries, doubts
+
+
+def _proba(
+    scores: model_scores.Scores | None,
+    learner: Learner | None,
+    rows: np.ndarray[Any, Any],
+    vectors: np.ndarray[Any, Any],
+) -> np.ndarray[Any, Any] | None:
+    if scores is not None:
+        return np.asarray(scores.proba[rows])
+    return None if learner is None else learner.proba(vectors)
 
 
 def _label_sets(values: list[Any], schema: LabelSchema) -> np.ndarray[Any, Any] | None:
