@@ -7,7 +7,9 @@ LINEAR = "linear"
 """A head on the version's vectors, refitted by every choice; of spans the span model."""
 CHECKPOINT = "checkpoint"
 """The newest training of the dataset; ``checkpoint:RUN`` is one training."""
-CHOICES = (LINEAR, CHECKPOINT)
+SETFIT = "setfit"
+"""A pretrained English encoder that is tuned on the answers, and a head on that."""
+CHOICES = (LINEAR, CHECKPOINT, SETFIT)
 
 
 def check_model(model: str, schema: LabelSchema) -> None:
@@ -15,7 +17,7 @@ def check_model(model: str, schema: LabelSchema) -> None:
 
     Parameters
     ----------
-    model : ``linear``, ``checkpoint`` or ``checkpoint:`` and the id of a training.
+    model : ``linear``, ``setfit``, ``checkpoint`` or ``checkpoint:`` and the id of a training.
 
     Raises
     ------

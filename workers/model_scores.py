@@ -4,6 +4,8 @@ A choice takes what is there and waits for nothing. A job that scores is asked f
 model, and the choice after the job uses it.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,11 +19,15 @@ from catalog.errors import ConfigError, NotFoundError
 from catalog.store import Store
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue
-from labeling.model_choice import LINEAR, trained_by
+from labeling.model_choice import LINEAR, SETFIT, trained_by
 from labeling.schema import LabelSchema
 from workers import manifests, runs
 
 KIND = "model_scores"
+FIRST_TUNING = 16
+"""Labels before which an encoder is not tuned."""
+TUNING_STEPS = 60
+"""A minute of one core for short texts, three for texts of 64 tokens and more, which are cut there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -74,30 +80,61 @@ def usable_training(session: Session, queue: LabelQueue, schema: LabelSchema) ->
     return None
 
 
-def submit_if_newer(session: Session, *, now: datetime, queue_id: str) -> str | None:
+def submit_if_newer(
+    session: Session, *, now: datetime, queue_id: str, labels: Sequence[str], steps: int = TUNING_STEPS
+) -> str | None:
     """Ask for the scores of the queue's model where they are not there yet; return the run's id.
 
-    None where the queue goes by its own head, or there is no training that fits.
+    None where the queue goes by its own head, there is no training that fits, or there are too few labels to tune on.
+
+    Parameters
+    ----------
+    labels : classes of the answers so far.
+    steps : updates of an encoder that is tuned; asked for again, a tuning stays as it was asked for first.
     """
     queue = session.get_one(LabelQueue, queue_id)
     if queue.model == LINEAR:
         return None
     schema = LabelSchema.from_json(queue.schema)
-    training = usable_training(session, queue, schema)
-    if training is None:
-        return None
-    config = {"queue": queue.id, "training": training.id, "classes": list(schema.classes)}
-    key = runs.digest({KIND: queue.version_id} | config)
+    decides: dict[str, Any] = {"queue": queue.id, "classes": list(schema.classes)}
+    if queue.model == SETFIT:
+        due = tuning_due(labels)
+        if due is None:
+            return None
+        decides["tuned_at"] = due
+    else:
+        training = usable_training(session, queue, schema)
+        if training is None:
+            return None
+        decides["training"] = training.id
+    key = runs.digest({KIND: queue.version_id} | decides)
     run, _ = runs.submit(
         session,
         now=now,
         kind=KIND,
         dataset_id=queue.dataset_id,
         version_id=queue.version_id,
-        config=config,
+        config=decides | ({"steps": steps} if queue.model == SETFIT else {}),
         idempotency_key=key,
     )
     return run.id
+
+
+def tuning_due(labels: Sequence[str]) -> int | None:
+    """With how many labels the encoder was to be tuned last: with 16, and with every half as many more.
+
+    None before that, and while they make no pairs (see ``training.setfit.tune``).
+
+    >>> tuning_due(["a", "b"] * 7), tuning_due(["a", "b"] * 8), tuning_due(["a", "b"] * 30), tuning_due(["a"] * 30)
+    (None, 16, 54, None)
+    """
+    counts = Counter(labels)
+    if len(labels) < FIRST_TUNING or len(counts) < 2 or max(counts.values()) < 2:
+        return None
+    due = FIRST_TUNING
+    while due * 3 // 2 <= len(labels):
+        due = due * 3 // 2
+    return due
 
 
 def newest_scores(
@@ -127,5 +164,7 @@ def newest_scores(
         proba = np.zeros((records.height, len(schema.classes)))
         if known.any():
             proba[known] = np.array(found["proba"].drop_nulls().to_list(), dtype=np.float64)
-        return Scores(model=f"checkpoint {run.config['training'][:8]}", known=known, proba=proba)
+        tuned = (run.result or {}).get("num_labels")
+        name = f"setfit, {tuned} labels" if tuned is not None else f"checkpoint {run.config['training'][:8]}"
+        return Scores(model=name, known=known, proba=proba)
     return None

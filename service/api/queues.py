@@ -75,7 +75,9 @@ class QueueRequest(BaseModel):
     gold_every: int = Field(0, ge=0, le=10_000, description="one task in so many is one whose answer is known; 0: none")
     hidden_share: float = Field(0.0, ge=0, le=1, description="tasks with a suggestion that are served without it")
     budget: int | None = Field(None, ge=1, lt=2**63, description="answers that may be spent; nothing stops at it")
-    model: str = Field("linear", max_length=100, description="linear, checkpoint or checkpoint:RUN: docs/labeling.md")
+    model: str = Field(
+        "linear", max_length=100, description="linear, setfit, checkpoint or checkpoint:RUN: docs/labeling.md"
+    )
 
 
 class QueueOut(BaseModel):

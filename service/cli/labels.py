@@ -70,7 +70,7 @@ def create(
     model: Annotated[
         str,
         typer.Option(
-            help="Whose doubt decides: linear, or the newest `winnow train` (checkpoint), or one (checkpoint:RUN)."
+            help="Whose doubt decides: linear, setfit, the newest `winnow train` (checkpoint), or one (checkpoint:RUN)."
         ),
     ] = "linear",
     after: Annotated[

@@ -15,6 +15,7 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelEntry, LabelGeneration, LabelQueue, LabelTask
+from catalog.tables.training import Evaluation
 from labeling import queue as queues
 from labeling.learner import Learner
 from labeling.model_choice import check_model
@@ -26,7 +27,8 @@ from tests.workers.test_determinism import make_catalog
 from training.evaluation.evaluate import predict, probabilities
 from training.export import SavedModel, load_model
 from training.recipe import TrainRecipe
-from workers import curated
+from training.setfit import SetFit, tune
+from workers import curated, model_scores
 from workers.labeling import open_queue, refresh_if_due
 from workers.pipelines.model_scores import in_classes
 from workers.pipelines.train import submit_train
@@ -41,7 +43,7 @@ arms:
   - name: small
     backbone: small
     backbone_options: {{dim: 16, num_layers: 1, num_heads: 2, vocab_size: 300}}
-    pacing: linear
+    pacing: random
     steps: 4
     batch_size: 8
 """
@@ -78,7 +80,7 @@ def refreshed(catalog: Catalog, queue_id: str) -> tuple[dict[str, Any], list[Lab
 
 
 def train(catalog: Catalog, seed: int) -> tuple[str, SavedModel]:
-    """A finished training, and its model as it lies in the store."""
+    """A finished training, and the model of its best arm as it lies in the store."""
     run_id, _ = submit_train(
         catalog, dataset="tickets", recipe=TrainRecipe.from_yaml(TINY.format(seed=seed), name="tiny")
     )
@@ -86,7 +88,9 @@ def train(catalog: Catalog, seed: int) -> tuple[str, SavedModel]:
     with catalog.read() as session:
         assert session.get_one(Run, run_id).state == "done"
         units = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1)).all()
-        files = next((one.result or {})["files"] for one in units if one.payload["arm"] == "small")
+        measured = session.scalars(select(Evaluation).where(Evaluation.run_id == run_id, Evaluation.variant == "none"))
+        best = min(measured, key=lambda one: (-one.accuracy, one.arm)).arm
+        files = next((one.result or {})["files"] for one in units if one.payload["arm"] == best)
     folder = catalog.settings.home / f"model-{seed}"
     folder.mkdir()
     for name, file in files.items():
@@ -181,6 +185,38 @@ def test_training_of_other_classes_is_passed_over(story: Story) -> None:
         asked = select(Run).where(Run.kind == "model_scores", Run.config["queue"].as_string() == queue_id)
         assert session.scalars(asked).all() == []
         assert session.get_one(LabelQueue, queue_id).generation == 1
+
+
+def test_setfit_queue_tunes_an_encoder_on_its_answers_in_a_job(story: Story) -> None:
+    catalog = story.catalog
+    queue_id = ask(catalog, "setfit", name="setfit")
+    _, entries, labels = refreshed(catalog, queue_id)
+    answer(catalog, queue_id)
+    with catalog.write() as session:
+        labels = {one.record_id: one.value for one in queues.current_labels(session, queue_id=queue_id)}
+        asked = {"queue_id": queue_id, "labels": list(labels.values())}
+        now = catalog.now(session)
+        assert model_scores.submit_if_newer(session, now=now, **(asked | {"labels": asked["labels"][:15]})) is None
+        run_id = model_scores.submit_if_newer(session, now=now, **asked, steps=2)
+        assert model_scores.submit_if_newer(session, now=now, **asked) == run_id
+    drain(catalog)
+    assert refresh_if_due(catalog, queue_id) is not None
+    drain(catalog)
+    with catalog.read() as session:
+        assert session.get_one(Run, run_id).state == "done"
+        made = session.get_one(LabelGeneration, (queue_id, 3))
+        assert made.figures["model"] == "setfit, 16 labels"
+        newest = select(LabelEntry).where(LabelEntry.queue_id == queue_id, LabelEntry.generation == 3)
+        entries = list(session.scalars(newest.order_by(LabelEntry.rank)))
+        version = session.get_one(Version, session.get_one(LabelQueue, queue_id).version_id)
+    records = (
+        curated.read_records(Store.of(catalog.settings), version).filter(pl.col("id").is_in(list(labels))).sort("id")
+    )
+    given = [labels[one] for one in records["id"]]
+    encoder = tune(records["text"].to_list(), given, SetFit(steps=2), 16)
+    head = Learner.fit(encoder.encode(records["text"].to_list()), given, SCHEMA.classes, 16)
+    utility = measure("classifier_margin", head.proba(encoder.encode(texts_of(story, entries))))
+    assert [1 - one.utility for one in entries] == pytest.approx(utility.tolist(), abs=1e-3)
 
 
 def test_models_that_there_are_not_or_that_do_not_hold_are_named() -> None:

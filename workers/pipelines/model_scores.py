@@ -1,6 +1,7 @@
-"""Model scores: what a trained model says of the texts that a queue may ask about."""
+"""Model scores: what a trained or tuned model says of the texts that a queue may ask about."""
 
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from catalog.tables.engine import Unit
 from catalog.tables.labeling import LabelQueue
 from catalog.tables.training import Evaluation
 from labeling import queue as queues
+from labeling.learner import Learner
+from labeling.schema import LabelSchema
 from workers import curated
 from workers.engine import UnitResult
 from workers.execution import UnitContext
@@ -26,43 +29,69 @@ SCORED_TEXTS = 10_000
 """Of a version so many texts are scored, and those that have an answer: a pretrained encoder takes two minutes.
 Which ones, the hashes that their ids begin with say, so they are a sample by chance."""
 CHUNK_TEXTS = 256
+Proba = np.ndarray[Any, np.dtype[np.float64]]
+Judge = Callable[[list[str]], Proba]
 
 
 def _score(unit: UnitContext) -> UnitResult:
     """Probabilities of the queue's classes for a sample of the version and all that is answered."""
-    from training.evaluation.evaluate import probabilities
-    from training.export import load_model
-
     config = unit.claim.config
     with unit.catalog.read() as session:
         version = session.get_one(Version, unit.claim.version_id)
-        queue = session.get_one(LabelQueue, config["queue"])
-        answered = [one.record_id for one in queues.current_labels(session, queue_id=queue.id)]
-        arm, files = _best_arm(session, config["training"])
+        schema = LabelSchema.from_json(session.get_one(LabelQueue, config["queue"]).schema)
+        current = queues.current_labels(session, queue_id=config["queue"])
+    answers = {one.record_id: schema.class_of(one.value) for one in current}
     records = curated.read_records(unit.store, version).select("id", "text").sort("id")
-    texts = (
-        pl.concat([records.head(SCORED_TEXTS), records.filter(pl.col("id").is_in(answered))]).unique("id").sort("id")
+    answered = records.filter(pl.col("id").is_in(list(answers)))
+    texts = pl.concat([records.head(SCORED_TEXTS), answered]).unique("id").sort("id")
+    if "training" in config:
+        judge, told = _trained(unit, config)
+    else:
+        judge, told = _tuned(unit, answered["text"].to_list(), [answers[one] for one in answered["id"]], config)
+    rows: list[Proba] = []
+    for start in range(0, texts.height, CHUNK_TEXTS):
+        unit.progress(start, texts.height)
+        unit.check()
+        rows.append(judge(texts["text"][start : start + CHUNK_TEXTS].to_list()))
+    proba = np.concatenate(rows)
+    frame = texts.select("id").with_columns(proba=pl.Series(proba.tolist(), dtype=pl.List(pl.Float64)))
+    return UnitResult(
+        result=told | {"num_scored": texts.height}, shards=[("proba", unit.store.write_frame(frame, "proba"))]
     )
+
+
+def _trained(unit: UnitContext, config: dict[str, Any]) -> tuple[Judge, dict[str, Any]]:
+    """What a training says, by its best arm."""
+    from training.evaluation.evaluate import probabilities
+    from training.export import load_model
+
+    with unit.catalog.read() as session:
+        arm, files = _best_arm(session, config["training"])
     with tempfile.TemporaryDirectory() as folder:
         for name, file in files.items():
             (Path(folder) / name).write_bytes(unit.store.read_bytes(StoredFile.from_json(file)))
         saved = load_model(Path(folder))
-    rows: list[np.ndarray[Any, Any]] = []
-    for start in range(0, texts.height, CHUNK_TEXTS):
-        unit.progress(start, texts.height)
-        unit.check()
-        rows.append(probabilities(saved.model, saved.encode, texts["text"][start : start + CHUNK_TEXTS].to_list()))
-    proba = in_classes(np.concatenate(rows), saved.classes, config["classes"])
-    frame = texts.select("id").with_columns(proba=pl.Series(proba.tolist(), dtype=pl.List(pl.Float64)))
-    return UnitResult(
-        result={"training": config["training"], "arm": arm, "num_scored": texts.height},
-        shards=[("proba", unit.store.write_frame(frame, "proba"))],
-    )
+
+    def judge(texts: list[str]) -> Proba:
+        return in_classes(probabilities(saved.model, saved.encode, texts), saved.classes, config["classes"])
+
+    return judge, {"training": config["training"], "arm": arm}
 
 
-def in_classes(
-    proba: np.ndarray[Any, np.dtype[np.float64]], known: tuple[str, ...], wanted: list[str]
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _tuned(
+    unit: UnitContext, texts: list[str], labels: Sequence[str | None], config: dict[str, Any]
+) -> tuple[Judge, dict[str, Any]]:
+    """What a head says on an encoder that is tuned on the answers."""
+    from training.setfit import SetFit, tune
+
+    given = [(text, label) for text, label in zip(texts, labels, strict=True) if label in config["classes"]]
+    read, classes = [text for text, _ in given], [str(label) for _, label in given]
+    encoder = tune(read, classes, SetFit(steps=config["steps"]), config["tuned_at"], lambda _: unit.check())
+    head = Learner.fit(encoder.encode(read), classes, config["classes"], config["tuned_at"])
+    return lambda some: head.proba(encoder.encode(some)), {"num_labels": len(given)}
+
+
+def in_classes(proba: Proba, known: tuple[str, ...], wanted: list[str]) -> Proba:
     """Probabilities of the queue's classes, given that it is one of them.
 
     Parameters

@@ -189,7 +189,8 @@ def _choose(unit: UnitContext) -> UnitResult:
             num_left=len(pool) - len(new),
             made_by=queues.MadeBy(strategy=strategy, num_labels=len(answers), figures=figures),
         )
-        model_scores.submit_if_newer(session, now=now, queue_id=config["queue"])
+        given = [label for label in classes if label is not None]
+        model_scores.submit_if_newer(session, now=now, queue_id=config["queue"], labels=given)
         if learner is not None or spans is not None:
             told = {"generation": generation, "num_labels": len(answers)}
             label_events.refreshed(session, now=now, queue_id=config["queue"], **told)
