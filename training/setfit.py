@@ -129,7 +129,7 @@ def tune(
         same = torch.from_numpy((codes[pairs[:, 0]] == codes[pairs[:, 1]]).astype(np.float32))
         loss = nn.functional.mse_loss((first * second).sum(-1), same)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     encoder.model.requires_grad_(requires_grad=False)
     return encoder
@@ -139,10 +139,10 @@ def _pairs(codes: np.ndarray[Any, Any], num_pairs: int, rng: np.random.Generator
     """(num_pairs, 2) rows: every second pair of one class, the others of two; classes as often as each other."""
     classes = np.unique(codes)
     twice = classes[np.bincount(codes)[classes] > 1]
-    found = []
+    found = np.empty((num_pairs, 2), dtype=np.int64)
     for number in range(num_pairs):
         if number % 2 == 0:
-            found.append(rng.choice(np.flatnonzero(codes == rng.choice(twice)), 2, replace=False))
+            found[number] = rng.choice(np.flatnonzero(codes == rng.choice(twice)), 2, replace=False)
         else:
-            found.append([rng.choice(np.flatnonzero(codes == one)) for one in rng.choice(classes, 2, replace=False)])
-    return np.array(found, dtype=np.int64)
+            found[number] = [rng.choice(np.flatnonzero(codes == one)) for one in rng.choice(classes, 2, replace=False)]
+    return found
