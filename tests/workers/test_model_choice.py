@@ -30,7 +30,7 @@ from training.recipe import TrainRecipe
 from training.setfit import SetFit, tune
 from workers import curated, model_scores
 from workers.labeling import open_queue, refresh_if_due
-from workers.pipelines.model_scores import in_classes
+from workers.pipelines.model_scores import best_arm, in_classes
 from workers.pipelines.train import submit_train
 
 SCHEMA = parse_schema("labels: [hardware, software, 환불, other]")
@@ -177,6 +177,21 @@ def test_queue_with_a_named_training_stays_with_it_and_wrong_names_are_refused(s
     for name in ("checkpoint:0000", f"checkpoint:{other}", "checkpoint:%"):
         with pytest.raises(NotFoundError, match="the dataset has no training '"):
             ask(catalog, name, name="other")
+
+
+def test_best_arm_is_the_one_that_did_best_before_it_was_made_smaller(story: Story) -> None:
+    with story.catalog.write() as session:
+        of_run = select(Evaluation).where(Evaluation.run_id == story.trainings[1])
+        only = session.scalars(of_run.where(Evaluation.variant == "none")).one()
+        columns = {name.key: getattr(only, name.key) for name in Evaluation.__table__.columns}
+        # Names before and behind its own in the alphabet.
+        for arm, variant, accuracy in (("a", "none", -0.1), ("z", "none", -0.1), ("a", "int8", 0.1)):
+            other = {"id": new_id(), "arm": arm, "variant": variant, "accuracy": only.accuracy + accuracy}
+            session.add(Evaluation(**(columns | other)))
+        session.flush()
+        assert best_arm(session, story.trainings[1])[0] == only.arm == "small"
+        for one in session.scalars(of_run.where(Evaluation.arm.in_(("a", "z")))):
+            session.delete(one)
 
 
 def test_training_of_other_classes_is_passed_over(story: Story) -> None:

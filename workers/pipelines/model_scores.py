@@ -66,7 +66,7 @@ def _trained(unit: UnitContext, config: dict[str, Any]) -> tuple[Judge, dict[str
     from training.export import load_model
 
     with unit.catalog.read() as session:
-        arm, files = _best_arm(session, config["training"])
+        arm, files = best_arm(session, config["training"])
     with tempfile.TemporaryDirectory() as folder:
         for name, file in files.items():
             (Path(folder) / name).write_bytes(unit.store.read_bytes(StoredFile.from_json(file)))
@@ -114,7 +114,7 @@ def in_classes(proba: Proba, known: tuple[str, ...], wanted: list[str]) -> Proba
     return found
 
 
-def _best_arm(session: Session, training: str) -> tuple[str, dict[str, Any]]:
+def best_arm(session: Session, training: str) -> tuple[str, dict[str, Any]]:
     """The arm with the best accuracy on the training's held-out slice, as it was trained, and its files."""
     query = select(Evaluation.arm).where(Evaluation.run_id == training, Evaluation.variant == "none")
     best = session.scalars(query.order_by(Evaluation.accuracy.desc(), Evaluation.arm).limit(1)).one()
