@@ -66,7 +66,10 @@ def words(text: str) -> list[tuple[int, int]]:
 
     cuts = [found.start() for found in regex.finditer(r"(?w)\b", text)]
     # Word boundaries part a flag or an emoji from what extends it in rare cases; characters are never cut.
-    cuts = [at for at in cuts if is_boundary(text, at)]
+    if not text.isascii():
+        # Once over the text: one by one, a text of emoji alone would be gone through again for each of them.
+        clusters = {found.start() for found in regex.finditer(r"\X", text)}
+        cuts = [at for at in cuts if at in clusters]
     bounds = list(dict.fromkeys([0, *cuts, len(text)]))
     return [(start, end) for start, end in pairwise(bounds) if not text[start:end].isspace()]
 

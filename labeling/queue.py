@@ -22,6 +22,7 @@ from labeling import gold
 from labeling.answers import Given, Submitted, submit, submit_all, undo
 from labeling.fitness import check_fit
 from labeling.leases import Asking, NoTask, Served, heartbeat, next_task, next_tasks, release, skip
+from labeling.model_choice import LINEAR, check_model
 from labeling.results import (
     Answer,
     CurrentLabel,
@@ -141,6 +142,7 @@ def create_queue(
     gold_every: int = 0,
     hidden_share: float = 0.0,
     budget: int | None = None,
+    model: str = LINEAR,
 ) -> LabelQueue:
     """Open a queue. It waits for its first generation.
 
@@ -157,6 +159,7 @@ def create_queue(
     gold_every : one task in so many is one whose answer is known (see ``labeling.gold``), 0 for none.
     hidden_share : share of tasks with a suggestion that are served without it, in [0, 1].
     budget : answers that may be spent; advice only.
+    model : whose probabilities the strategy goes by (see ``labeling.model_choice``).
 
     Raises
     ------
@@ -165,6 +168,7 @@ def create_queue(
     ConfigError : a number is out of range, or the strategy does not hold for the task.
     """
     check_fit(strategy, schema)
+    check_model(model, schema)
     checked_text("queue name", name, at_least=1, at_most=200)
     if not 1 <= overlap <= MAX_OVERLAP:
         raise ConfigError(f"overlap={overlap} must lie in [1, {MAX_OVERLAP}]")
@@ -200,6 +204,7 @@ def create_queue(
         gold_every=gold_every,
         hidden_share=hidden_share,
         budget=budget,
+        model=model,
         created_at=now,
     )
     session.add(queue)

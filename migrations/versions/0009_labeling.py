@@ -22,6 +22,7 @@ def upgrade() -> None:
     op.add_column("label_queues", sa.Column("random_share", sa.Float(), server_default="0", nullable=False))
     op.add_column("label_queues", sa.Column("gold_every", sa.Integer(), server_default="0", nullable=False))
     op.add_column("label_queues", sa.Column("hidden_share", sa.Float(), server_default="0", nullable=False))
+    op.add_column("label_queues", sa.Column("model", sa.String(100), server_default="linear", nullable=False))
     op.add_column("label_queues", sa.Column("budget", sa.BigInteger(), nullable=True))
     op.add_column("label_tasks", sa.Column("gold", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.create_index(
@@ -117,6 +118,7 @@ def downgrade() -> None:
         ("label_entries", "kind"),
         ("label_tasks", "gold"),
         ("label_queues", "budget"),
+        ("label_queues", "model"),
         ("label_queues", "hidden_share"),
         ("label_queues", "gold_every"),
         ("label_queues", "random_share"),

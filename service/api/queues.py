@@ -78,6 +78,9 @@ class QueueRequest(BaseModel):
     gold_every: int = Field(0, ge=0, le=10_000, description="one task in so many is one whose answer is known; 0: none")
     hidden_share: float = Field(0.0, ge=0, le=1, description="tasks with a suggestion that are served without it")
     budget: int | None = Field(None, ge=1, lt=2**63, description="answers that may be spent; nothing stops at it")
+    model: str = Field(
+        "linear", max_length=100, description="linear, setfit, checkpoint or checkpoint:RUN: docs/labeling.md"
+    )
 
 
 class QueueOut(BaseModel):
@@ -284,6 +287,7 @@ def create(catalog: Catalogued, who: Curator, request: QueueRequest, response: R
         gold_every=request.gold_every,
         hidden_share=request.hidden_share,
         budget=request.budget,
+        model=request.model,
         requested_by=who.name,
     )
     with catalog.write() as session:

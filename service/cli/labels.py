@@ -13,6 +13,7 @@ from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.tables.labeling import LabelQueue
 from labeling import queue as queues
 from labeling.fitness import check_fit
+from labeling.model_choice import check_model
 from labeling.schema import parse_schema
 from labeling.strategies import STRATEGIES
 from labeling.strategies.label_errors import SECOND_OPINION
@@ -66,6 +67,12 @@ def create(
         int | None,
         typer.Option(min=1, max=10**9, help="Answers that may be spent: advice and a webhook, never an end."),
     ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Whose doubt decides: linear, setfit, the newest `winnow train` (checkpoint), or one (checkpoint:RUN)."
+        ),
+    ] = "linear",
     after: Annotated[
         str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")
     ] = None,
@@ -75,8 +82,9 @@ def create(
     catalog = workspace()
     document = read_schema(schema)
     check_fit(strategy, parse_schema(document))
+    check_model(model, parse_schema(document))
     if after is not None:
-        config = {"schema": document, "name": name, "strategy": strategy, "overlap": overlap}
+        config = {"schema": document, "name": name, "strategy": strategy, "overlap": overlap, "model": model}
         ask_after(catalog, after=after, kind="label", dataset=dataset, config=config, as_json=json)
         return
     queue_id, run_id, state = open_queue(
@@ -91,6 +99,7 @@ def create(
         random_share=0.0 if strategy == SECOND_OPINION else random_share,
         hidden_share=hidden_share,
         budget=budget,
+        model=model,
         requested_by="command line",
     )
     if state == "done":

@@ -127,6 +127,21 @@ def predict(model: nn.Module, encode: Callable[[list[str]], Encoded], texts: Seq
     return predictions
 
 
+def probabilities(
+    model: nn.Module, encode: Callable[[list[str]], Encoded], texts: Sequence[str]
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The probability of each class for each text, (n, n_classes) float64, rows summing to 1."""
+    by_length = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    found: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), BATCH_SIZE):
+            logits = model(*encode([texts[row] for row in by_length[start : start + BATCH_SIZE]]))
+            found.append(logits.double().softmax(-1).numpy())
+    back = np.empty(len(texts), dtype=np.int64)
+    back[by_length] = np.arange(len(texts))
+    return np.concatenate(found)[back]
+
+
 def latency_ms(model: nn.Module, encode: Callable[[list[str]], Encoded], texts: Sequence[str]) -> float:
     """Median milliseconds from one text to its label, warmed up."""
     timed = []

@@ -1,6 +1,7 @@
 """Query: refit the labeling model on the labels so far and publish what to ask next."""
 
 import time
+import zlib
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -21,10 +22,13 @@ from labeling.mixing import RANDOM_WHY, mixed
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
-from labeling.stopping import STOP_SET, model_figures
+from labeling.shortlist import by_chance
+from labeling.stopping import STOP_SET, compared, model_figures
 from labeling.strategies.label_errors import SECOND_OPINION
+from labeling.tagger import SpanModel
+from labeling.tasks import canonical
 from training.split import is_test
-from workers import curated, label_events, runs, suspects
+from workers import curated, label_events, model_scores, runs, suspects
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pairs import served_texts
@@ -34,6 +38,8 @@ NUM_ENTRIES = 200
 """New tasks in a generation at least: enough that no annotator waits for the model."""
 MEASURED_ROWS = 20_000
 """Of what nobody was asked about, so many are looked at for the model's mean uncertainty."""
+SCORED_TEXTS = 10_000
+"""Of what nobody was asked about, a span model reads so many texts, drawn by chance; a million tokens take 20 s."""
 MORE_LABELS = 1.1
 """How many times as many labels there must be before their worth is estimated anew."""
 MAX_ENTRIES = 5_000
@@ -119,6 +125,8 @@ def _choose(unit: UnitContext) -> UnitResult:
     records = curated.read_records(unit.store, version)
     records = records.with_columns(served=served_texts(unit.store, version, text_column, schema, records))
     vectors = curated.read_embeddings(unit.store, version)
+    with unit.catalog.read() as session:
+        scores = model_scores.newest_scores(session, unit.store, found, schema, records)
     unit.progress(0, records.height)
     began = time.perf_counter()
     held_out = is_test(records["id"], config["held_out_share"], seed).to_numpy()
@@ -128,6 +136,9 @@ def _choose(unit: UnitContext) -> UnitResult:
     labelled_ids = records["id"].filter(pl.Series(labelled)).to_list()
     classes = [labels.get(one) for one in labelled_ids]
     learner = _fit(vectors[labelled], classes, schema, seed)
+    spans = _fit_spans(
+        records["served"].filter(pl.Series(labelled)), [answers[one] for one in labelled_ids], schema, seed
+    )
     begun = records["id"].is_in([one.record_id for one in open_tasks] + sorted(taken)).to_numpy()
     # A rehearsal's program can answer only what was ingested with a label.
     askable = records["label"].is_in(list(schema.classes)).fill_null(value=False).to_numpy() | (not found.rehearsal)
@@ -137,7 +148,12 @@ def _choose(unit: UnitContext) -> UnitResult:
         # Whoever is asked for second opinions is asked about nothing else.
         askable &= ~np.isnan(suspicion)
     pool = np.flatnonzero(askable & ~labelled & ~held_out & ~begun)
-    new = _entries(
+    if scores is not None and (
+        learner is None or scores.known[pool].sum() < min(config["num_entries"], len(pool)) or not len(pool)
+    ):
+        # A first choice, or what was scored is used up: the queue's own head has looked at everything.
+        scores = None
+    new, doubts = _entries(
         records,
         vectors,
         pool,
@@ -145,6 +161,8 @@ def _choose(unit: UnitContext) -> UnitResult:
         [answers[one] for one in labelled_ids],
         classes,
         learner,
+        spans,
+        scores,
         schema,
         strategy,
         config["num_entries"],
@@ -153,6 +171,10 @@ def _choose(unit: UnitContext) -> UnitResult:
         config.get("random_share", 0.0),
     )
     figures = _measure(records, vectors, pool, labelled, classes, learner, schema, arrivals, figures_before, seed)
+    if spans is not None:
+        figures = _measure_spans(records, spans, doubts, figures_before)
+    if scores is not None:
+        figures = figures | {"model": scores.model}
     entries = _with_open_tasks(records, new, queues.carried_over(open_tasks, config["num_entries"]))
     unit.progress(records.height, records.height)
     measured = _evaluate(records, vectors, held_out, learner, schema)
@@ -167,7 +189,9 @@ def _choose(unit: UnitContext) -> UnitResult:
             num_left=len(pool) - len(new),
             made_by=queues.MadeBy(strategy=strategy, num_labels=len(answers), figures=figures),
         )
-        if learner is not None:
+        given = [label for label in classes if label is not None]
+        model_scores.submit_if_newer(session, now=now, queue_id=config["queue"], labels=given)
+        if learner is not None or spans is not None:
             told = {"generation": generation, "num_labels": len(answers)}
             label_events.refreshed(session, now=now, queue_id=config["queue"], **told)
         if measured is not None:
@@ -183,6 +207,16 @@ def _fit(vectors: np.ndarray[Any, Any], labels: list[str | None], schema: LabelS
     known = np.array([label is not None for label in labels], dtype=bool)
     given = [label for label in labels if label is not None]
     return Learner.fit(vectors[known], given, schema.classes, seed) if len(set(given)) > 1 else None
+
+
+def _fit_spans(
+    texts: pl.Series, answers: list[list[dict[str, Any]]], schema: LabelSchema, seed: int
+) -> SpanModel | None:
+    """None while nothing is marked anywhere: a model of that marks nothing, and is sure of it."""
+    if schema.task != "spans" or not any(answers):
+        return None
+    overlapping = bool(getattr(schema.kind, "overlapping", False))
+    return SpanModel.fit(texts.to_list(), answers, schema.names, seed, overlapping=overlapping)
 
 
 def _suspicion(unit: UnitContext, records: pl.DataFrame, strategy: str) -> np.ndarray[Any, Any] | None:
@@ -204,42 +238,64 @@ def _entries(
     values: list[Any],
     given: list[str | None],
     learner: Learner | None,
+    spans: SpanModel | None,
+    scores: model_scores.Scores | None,
     schema: LabelSchema,
     strategy: str,
     num_entries: int,
     seed: int,
     suspicion: np.ndarray[Any, Any] | None,
     random_share: float,
-) -> list[QueueEntry]:
+) -> tuple[list[QueueEntry], np.ndarray[Any, Any] | None]:
+    """The new tasks, best first, and how sure a span model is of what it has read, in nats a token."""
     if not len(pool):
-        return []
-    # One copy: a million vectors are 1.5 GB.
-    unlabelled, known = vectors[pool], vectors[labelled]
+        return [], None
+    size = min(num_entries, len(pool))
     codes = [schema.classes.index(one) for one in given if one is not None]
-    members = cache(lambda: fit_committee(known, [schema.classes[one] for one in codes], schema.classes, seed))
+    rows, known_rows = pool, np.flatnonzero(labelled)
+    members = cache(
+        lambda: fit_committee(vectors[labelled], [schema.classes[one] for one in codes], schema.classes, seed)
+    )
+    doubts = None
+    if spans is not None:
+        rows = pool[np.sort(by_chance(len(pool), size, np.random.default_rng([seed, 2]), SCORED_TEXTS))]
+        doubts = spans.mean_log_proba(records["served"][rows].to_list())
+    elif scores is not None:
+        rows = pool[scores.known[pool]]
+        told = scores.known[known_rows]
+        known_rows = known_rows[told]
+        values = [value for value, one in zip(values, told, strict=True) if one]
+        codes = [
+            schema.classes.index(label) for label, one in zip(given, told, strict=True) if one and label is not None
+        ]
+    # One copy: a million vectors are 1.5 GB.
+    unlabelled, known = vectors[rows], vectors[known_rows]
     label_sets = _label_sets(values, schema)
     heads = None if label_sets is None else LabelHeads.fit(known, label_sets, seed)
     candidates = Candidates(
         embeddings=unlabelled,
-        proba=learner.proba(unlabelled) if learner is not None else None,
+        proba=_proba(scores, learner, rows, unlabelled),
         labelled_embeddings=known,
         classes=schema.classes or schema.names,
-        suspicion=None if suspicion is None else suspicion[pool],
+        suspicion=None if suspicion is None else suspicion[rows],
         labelled_codes=np.array(codes, dtype=np.int64) if len(codes) == len(known) else None,
         label_proba=None if heads is None else heads.proba(unlabelled),
         labelled_label_sets=label_sets,
-        labelled_proba=learner.proba(known) if learner is not None else None,
+        labelled_proba=_proba(scores, learner, known_rows, known),
+        sequence_log_proba=doubts,
         # Fitted only if the strategy asks.
-        committee=(lambda rows: np.stack([one.proba(unlabelled[rows]) for one in members()])) if learner else None,
+        committee=(lambda some: np.stack([one.proba(unlabelled[some]) for one in members()])) if learner else None,
     )
-    size = min(num_entries, len(pool))
     chosen = choose(candidates, strategy, size, np.random.default_rng(seed))
     # Another stream of chance than the strategy's: its choice is the same with and without random tasks.
-    order = mixed(chosen.indices.tolist(), len(pool), size, random_share, np.random.default_rng([seed, 1]))
-    rows = records[pool[[row for row, _ in order]]]
+    others = np.random.default_rng([seed, 1])
+    where = np.searchsorted(pool, rows)
+    order = mixed(where[chosen.indices].tolist(), len(pool), size, random_share, others)
+    asked = records[pool[[row for row, _ in order]]]
+    looked_at = dict(zip(where.tolist(), range(len(rows)), strict=True))
     entries = []
-    for (row, place), record_id, text in zip(order, rows["id"], rows["served"], strict=True):
-        proba = None if candidates.proba is None else candidates.proba[row]
+    for (row, place), record_id, text in zip(order, asked["id"], asked["served"], strict=True):
+        proba = None if candidates.proba is None or row not in looked_at else candidates.proba[looked_at[row]]
         entries.append(
             QueueEntry(
                 record_id=record_id,
@@ -250,7 +306,18 @@ def _entries(
                 predicted=None if proba is None else (schema.classes[int(proba.argmax())], float(proba.max())),
             )
         )
-    return entries
+    return entries, doubts
+
+
+def _proba(
+    scores: model_scores.Scores | None,
+    learner: Learner | None,
+    rows: np.ndarray[Any, Any],
+    vectors: np.ndarray[Any, Any],
+) -> np.ndarray[Any, Any] | None:
+    if scores is not None:
+        return np.asarray(scores.proba[rows])
+    return None if learner is None else learner.proba(vectors)
 
 
 def _label_sets(values: list[Any], schema: LabelSchema) -> np.ndarray[Any, Any] | None:
@@ -297,6 +364,17 @@ def _measure(
     by_chance = np.array([arrivals[ids[int(row)]][1] for row in rows], dtype=bool)
     found = worth(vectors[rows], [label for _, label in known], by_chance, schema.classes, seed)
     return figures | {"worth": None if found is None else found.to_json()}
+
+
+def _measure_spans(
+    records: pl.DataFrame, spans: SpanModel, doubts: np.ndarray[Any, Any] | None, before: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """How unsure the model is of what nobody was asked about, and how much it changed since the one before."""
+    texts = records.sort("id").head(STOP_SET)["served"].fill_null("").to_list()
+    predicted = np.array([zlib.crc32(canonical(one).encode()) for one in spans.predict(texts)], dtype=np.int64)
+    earlier = next((one["stop_set"] for one in reversed(before) if one.get("stop_set")), None)
+    unsure = 0.0 if doubts is None or not len(doubts) else float(1.0 - np.exp(doubts).mean())
+    return compared(unsure, predicted, earlier)
 
 
 def _with_open_tasks(
