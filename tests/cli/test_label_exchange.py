@@ -99,7 +99,7 @@ def test_wrong_exchange_says_what_would_do(prepared: Prepared, tmp_path: Path) -
     export = ["label", "export", "tickets", "wrong", "--output"]
     spans = ["label", "create", "tickets", "--schema", _spans(tmp_path), "--name", "s", "--strategy", "margin"]
     cases = {
-        "1 label(s) of the file are none of the queue's: 'biling' (1, did you mean 'billing'?)": into,
+        "1 label(s) of the file are none of the queue's: 'biling' (1, first in line 2, did you mean 'billing'?)": into,
         "does not exist": ["label", "import", "tickets", tmp_path / "none.csv", "--queue", "wrong"],
         "--rename 'biling' must be OLD=NEW": [*into, "--rename", "biling"],
         "--option 'txt' is unknown here; did you mean 'text'": [*into, "--option", "txt=a"],
