@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import create_engine, make_url
+from xdist.remote import Producer
 
 from catalog.database import Catalog
 from catalog.settings import Settings
 from catalog.tables import metadata
+from tests.distribution import ByGroup, place_of
 from tests.servers import S3Server, administer, postgres_server
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -21,6 +23,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 hypothesis_settings.register_profile("winnow", deadline=None)
 hypothesis_settings.load_profile("winnow")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByGroup:
+    """Whatever ``--dist`` says."""
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first, and otherwise as they stand."""
+    items.sort(key=lambda item: place_of(item.nodeid))
 
 
 @pytest.fixture(scope="session")
