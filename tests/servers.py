@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +28,8 @@ from sqlalchemy.exc import OperationalError
 
 START_SECONDS = 60.0
 LISTEN_SECONDS = 90.0
+FIRST_PORT, MOST_PROCESSES = 10_000, 16
+_GIVEN: set[int] = set()
 SYSTEM_USER = "embedded_postgres"
 
 
@@ -292,10 +295,22 @@ class S3Server:
 
 
 def free_port() -> int:
-    """A port that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses, and that nobody gets by chance before a server that starts slowly has taken it.
+
+    So it lies below those that the kernel gives to connections, and each test process has ports of its own.
+    """
+    ours = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(FIRST_PORT + ours, lowest_of_kernel, MOST_PROCESSES)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 def wait_for_port(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:

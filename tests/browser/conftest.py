@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from catalog.tables.labeling import Annotation, LabelTask
 from labeling import queue
 from labeling.schema import LabelSchema, parse_schema
 from service.auth import create_user, issue_token
+from tests.servers import free_port
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -185,13 +185,6 @@ class Site:
         return found
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """The system's Chromium. Without one these tests fail on CI and are skipped elsewhere."""
@@ -214,7 +207,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, chromium: Browser) -> Iterato
     catalog = Catalog(Settings(home=home))
     with catalog.write() as session:
         metadata.create_all(session.connection())
-    made = Site(home, catalog, _free_port())
+    made = Site(home, catalog, free_port())
     made.add_user("mina", "curator")
     made.add_user("지훈", "annotator")
     made.start()

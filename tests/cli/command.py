@@ -5,7 +5,6 @@ Commands that run to their end are forked from one process that has imported the
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -85,10 +84,3 @@ class Winnow:
             stderr=subprocess.PIPE,
             text=True,
         )
-
-
-def free_port() -> int:
-    """A port that nobody used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
