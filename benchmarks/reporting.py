@@ -40,7 +40,7 @@ def report(name: str, options: argparse.Namespace, figures: dict[str, Any], pack
     sys.stdout.write(json.dumps(figures) + "\n")
 
 
-PLACES = {"--corpus": "FILE", "--hatecheck": "FILE", "--harmless": "FILE", "--data": "FOLDER"}
+PLACES = {"--corpus": "FILE", "--hatecheck": "FILE", "--harmless": "FILE", "--data": "FOLDER", "--curves": "FILE"}
 """Options that name a file of the machine, and what is said instead."""
 
 

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +21,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    String,
+    any_,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from catalog.errors import ConfigError, TransientError
 from catalog.settings import Settings
@@ -52,6 +66,13 @@ def database_now(session: Session) -> datetime:
         return datetime.now(UTC)
     moment: datetime = session.execute(_POSTGRES_NOW).scalar_one()
     return moment.astimezone(UTC)
+
+
+def among(session: Session, column: ColumnElement[str] | InstrumentedAttribute[str], values: Iterable[str]) -> Any:
+    """That a column has one of these values: one statement however many there are, so that PostgreSQL plans it once."""
+    if session.get_bind().dialect.name == "sqlite":
+        return column.in_(list(values))
+    return column == any_(bindparam(None, list(values), type_=postgresql.ARRAY(String)))
 
 
 def one_at_a_time(session: Session, name: str) -> None:

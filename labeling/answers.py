@@ -1,27 +1,38 @@
 """Taking answers in, exactly once, and taking them back."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from catalog.errors import ConflictError, DataError, GoneError
+from catalog.database import among
+from catalog.errors import ConflictError, DataError, GoneError, NotFoundError, ServiceError
 from catalog.faults import fault
+from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelQueue, LabelTask
 from labeling import gold
 from labeling.slots import (
     ANSWERED,
+    Move,
+    Slots,
+    TaskState,
+    assignments_of,
     checked_text,
     closed_message,
+    expiry,
     free_slot,
-    lock_lease,
     lock_task,
+    lock_tasks_of,
     move,
+    move_all,
+    no_lease,
     open_queue,
     retract,
     serialize_annotator,
+    serialize_annotators,
 )
 from labeling.tasks import canonical
 from labeling.versions import SchemaHistory
@@ -39,9 +50,31 @@ class Submitted:
     """
 
     annotation_id: str
+    queue_id: str
     late: bool
     repeated: bool
     judged: gold.Judged | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """An answer as it arrives.
+
+    Parameters
+    ----------
+    value : checked against the queue's schema, by the task's text where the task type needs it.
+    key : made by the client, once an answer; sending it again is safe.
+    seconds_spent : how long the annotator looked at the task, if known.
+    schema_version : of the schema that the annotator saw; by default the one by which the task was last served. An
+        answer by an earlier schema is kept as it was given, and seen through the versions since.
+    """
+
+    lease_id: str
+    annotator_id: str
+    value: object
+    key: str
+    seconds_spent: float | None = None
+    schema_version: int | None = None
 
 
 def submit(
@@ -62,11 +95,7 @@ def submit(
 
     Parameters
     ----------
-    value : checked against the queue's schema, by the task's text where the task type needs it.
-    key : made by the client, once an answer; sending it again is safe.
-    seconds_spent : how long the annotator looked at the task, if known.
-    schema_version : of the schema that the annotator saw; by default the one by which the task was last served. An
-        answer by an earlier schema is kept as it was given, and seen through the versions since.
+    value, key, seconds_spent, schema_version : as of ``Given``.
 
     Raises
     ------
@@ -75,51 +104,218 @@ def submit(
     DataError : the schema does not allow the value; the key or the seconds are out of range.
     GoneError : the queue is closed (an answer that had arrived before is still confirmed).
     """
-    checked_text("key", key, at_least=1, at_most=200)
-    if seconds_spent is not None and not 0 <= seconds_spent < 1e9:
-        raise DataError(f"seconds_spent={seconds_spent} must lie in [0, 1e9); leave it out if unknown")
-    queue, lease = lock_lease(session, lease_id, annotator_id, even_closed=True)
-    history = SchemaHistory.of(queue.schema)
-    # Where the text says nothing about the answer it is not read: it may be long.
-    reads_text = any(one.kind.reads_text for one in history.schemas)
-    text = session.get_one(LabelTask, lease.task_id).text if reads_text else ""
-    stored = _stored_answer(session, history, lease, value, text, key)
-    if stored is not None:
-        return Submitted(annotation_id=stored.id, late=stored.late, repeated=True)
-    if queue.state != "open":
-        raise GoneError(closed_message(queue))
-    asked = history.under(lease.schema_version if schema_version is None else schema_version)
-    answer = asked.validate(value, text)
-    seen = history.seen(answer, asked.version, text)
-    if seen.state == "invalid":
-        raise ConflictError(f"the label schema changed while this was being answered: {seen.reason}; answer again")
-    retract(session, lease, now, "superseded")
-    slot = lease.slot if lease.slot is not None else free_slot(session, lease.task_id, annotator_id, lease.overlap, now)
-    late = slot is None
-    annotation = Annotation(
-        queue_id=queue.id,
-        task_id=lease.task_id,
+    given = Given(
+        lease_id=lease_id,
         annotator_id=annotator_id,
-        lease_id=lease.id,
-        value=answer,
-        schema_version=asked.version,
+        value=value,
         key=key,
-        late=late,
         seconds_spent=seconds_spent,
-        created_at=now,
+        schema_version=schema_version,
     )
-    session.add(annotation)
-    session.flush()
-    state, kind = ("late", "late") if late else ("accepted", "submitted")
-    detail = {"annotation_id": annotation.id}
-    move(session, lease, now, state=state, slot=slot, kind=kind, detail=detail)
-    settle(session, queue, lease.task_id, lease.overlap)
-    fault("annotation.before_commit")
-    judged = None
-    if lease.kind == "gold":
-        record_id = session.get_one(LabelTask, lease.task_id).record_id
-        judged = gold.judge(session, queue_id=queue.id, record_id=record_id, value=answer)
-    return Submitted(annotation_id=annotation.id, late=late, repeated=False, judged=judged)
+    (stored,) = submit_all(session, now=now, answers=(given,))
+    if isinstance(stored, ServiceError):
+        raise stored
+    return stored
+
+
+def submit_all(session: Session, *, now: datetime, answers: Sequence[Given]) -> list[Submitted | ServiceError]:
+    """``submit`` for several annotators in one transaction, in about as many statements as for one.
+
+    Parameters
+    ----------
+    answers : one of each annotator at most.
+
+    Returns
+    -------
+    For each what ``submit`` returns, or the error that it would raise: then nothing of it is stored.
+    """
+    serialize_annotators(session, {one.annotator_id for one in answers})
+    # What no database could look for is not looked for.
+    batch = _Batch.of(session, [one for one in answers if _refused(one) is None], now)
+    found: list[Submitted | ServiceError | _Accepted] = []
+    for one in answers:
+        try:
+            found.append(_refused(one) or batch.decide(one))
+        except ServiceError as error:
+            found.append(error)
+    accepted = [one for one in found if isinstance(one, _Accepted)]
+    if accepted:
+        batch.store(accepted)
+        fault("annotation.before_commit")
+    return [batch.submitted(one) if isinstance(one, _Accepted) else one for one in found]
+
+
+def _refused(given: Given) -> ServiceError | None:
+    try:
+        checked_text("key", given.key, at_least=1, at_most=200)
+    except ServiceError as error:
+        return error
+    if given.seconds_spent is not None and not 0 <= given.seconds_spent < 1e9:
+        return DataError(f"seconds_spent={given.seconds_spent} must lie in [0, 1e9); leave it out if unknown")
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Accepted:
+    """An answer that will be stored."""
+
+    given: Given
+    lease: LabelAssignment
+    annotation_id: str
+    answer: Any
+    version: int
+    slot: int | None
+    expired: LabelAssignment | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """What the database says of the tasks that are answered together, while these are locked."""
+
+    session: Session
+    now: datetime
+    tasks: dict[str, TaskState]
+    leases: dict[str, LabelAssignment]
+    queues: dict[str, LabelQueue]
+    histories: dict[str, SchemaHistory]
+    texts: dict[str, str]
+    by_key: dict[tuple[str, str], Annotation]
+    current: dict[tuple[str, str], Annotation]
+    slots: dict[str, Slots]
+
+    @classmethod
+    def of(cls, session: Session, answers: Sequence[Given], now: datetime) -> "_Batch":
+        fresh = {"populate_existing": True}
+        lease_ids = {one.lease_id for one in answers}
+        who = {one.annotator_id for one in answers}
+        tasks = lock_tasks_of(session, lease_ids)
+        rows = session.execute(
+            select(LabelAssignment, LabelQueue)
+            .join(LabelQueue, LabelQueue.id == LabelAssignment.queue_id)
+            .where(among(session, LabelAssignment.id, lease_ids)),
+            execution_options=fresh,
+        ).all()
+        leases: dict[str, LabelAssignment] = {row[0].id: row[0] for row in rows}
+        queues: dict[str, LabelQueue] = {row[1].id: row[1] for row in rows}
+        histories = {queue.id: SchemaHistory.of(queue.schema) for queue in queues.values()}
+        # Where the text says nothing about the answer it is not read: it may be long.
+        reads = {queue_id for queue_id, one in histories.items() if any(kind.kind.reads_text for kind in one.schemas)}
+        read = {lease.task_id for lease in leases.values() if lease.queue_id in reads}
+        texts = (
+            session.execute(select(LabelTask.id, LabelTask.text).where(among(session, LabelTask.id, read)))
+            if read
+            else ()
+        )
+        theirs = among(session, Annotation.annotator_id, who)
+        same_key = and_(theirs, among(session, Annotation.key, {one.key for one in answers}))
+        current = and_(theirs, among(session, Annotation.task_id, tasks), Annotation.retracted.is_(None))
+        earlier = session.scalars(select(Annotation).where(or_(same_key, current)), execution_options=fresh).all()
+        homeless = {lease.task_id for lease in leases.values() if lease.slot is None}
+        assignments = assignments_of(session, homeless) if homeless else {}
+        return cls(
+            session=session,
+            now=now,
+            tasks=tasks,
+            leases=leases,
+            queues=queues,
+            histories=histories,
+            texts={row[0]: row[1] for row in texts},
+            by_key={(one.annotator_id, one.key): one for one in earlier},
+            current={(one.task_id, one.annotator_id): one for one in earlier if one.retracted is None},
+            slots={task_id: Slots(tasks[task_id].overlap, rows) for task_id, rows in assignments.items()},
+        )
+
+    def decide(self, given: Given) -> Submitted | _Accepted:
+        """What becomes of an answer; nothing is changed yet."""
+        lease = self.leases.get(given.lease_id)
+        if lease is None or lease.annotator_id != given.annotator_id:
+            raise NotFoundError(no_lease(given.lease_id))
+        queue, history = self.queues[lease.queue_id], self.histories[lease.queue_id]
+        text = self.texts.get(lease.task_id, "")
+        stored = self.by_key.get((given.annotator_id, given.key))
+        if stored is not None:
+            if stored.lease_id != lease.id or not _is_same(history, stored.value, given.value, text):
+                raise ConflictError(
+                    f"key {given.key!r} was already used for another answer; make a new key for every answer"
+                )
+            return Submitted(annotation_id=stored.id, queue_id=queue.id, late=stored.late, repeated=True)
+        if queue.state != "open":
+            raise GoneError(closed_message(queue))
+        asked = history.under(lease.schema_version if given.schema_version is None else given.schema_version)
+        answer = asked.validate(given.value, text)
+        seen = history.seen(answer, asked.version, text)
+        if seen.state == "invalid":
+            raise ConflictError(f"the label schema changed while this was being answered: {seen.reason}; answer again")
+        slot, expired = lease.slot, None
+        if lease.task_id in self.slots:
+            # Somebody before this one may have taken the slot.
+            slot = self.slots[lease.task_id].keep(lease)
+            if slot is None:
+                slot, expired = self.slots[lease.task_id].take(self.now)
+        return _Accepted(
+            given=given,
+            lease=lease,
+            annotation_id=new_id(),
+            answer=answer,
+            version=asked.version,
+            slot=slot,
+            expired=expired,
+        )
+
+    def store(self, accepted: Sequence[_Accepted]) -> None:
+        """Write down what was decided."""
+        for one in accepted:
+            current = self.current.get((one.lease.task_id, one.lease.annotator_id))
+            if current is not None:
+                current.retracted, current.retracted_at = "superseded", self.now
+        self.session.flush()
+        rows = [
+            {
+                "id": one.annotation_id,
+                "queue_id": one.lease.queue_id,
+                "task_id": one.lease.task_id,
+                "annotator_id": one.lease.annotator_id,
+                "lease_id": one.lease.id,
+                "value": one.answer,
+                "schema_version": one.version,
+                "origin": "annotator",
+                "key": one.given.key,
+                "late": one.slot is None,
+                "seconds_spent": one.given.seconds_spent,
+                "created_at": self.now,
+            }
+            for one in accepted
+        ]
+        self.session.execute(insert(Annotation), rows)
+        expiries = [expiry(one.expired, one.lease.annotator_id) for one in accepted if one.expired is not None]
+        moves = [
+            Move(
+                one.lease,
+                "late" if one.slot is None else "accepted",
+                one.slot,
+                "late" if one.slot is None else "submitted",
+                {"annotation_id": one.annotation_id},
+            )
+            for one in accepted
+        ]
+        move_all(self.session, self.now, expiries + moves)
+        for queue in self.queues.values():
+            task_ids = {one.lease.task_id for one in accepted if one.lease.queue_id == queue.id}
+            settle(self.session, queue, task_ids)
+
+    def submitted(self, one: _Accepted) -> Submitted:
+        """What whoever answered is told."""
+        judged = None
+        if one.lease.kind == "gold":
+            record_id = self.tasks[one.lease.task_id].record_id
+            judged = gold.judge(self.session, queue_id=one.lease.queue_id, record_id=record_id, value=one.answer)
+        return Submitted(
+            annotation_id=one.annotation_id,
+            queue_id=one.lease.queue_id,
+            late=one.slot is None,
+            repeated=False,
+            judged=judged,
+        )
 
 
 def undo(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -> str | None:
@@ -159,21 +355,8 @@ def undo(session: Session, *, now: datetime, queue_id: str, annotator_id: str) -
     lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
     detail = {"was": was, "annotation_id": annotation_id}
     move(session, lease, now, state="released" if slot is None else "leased", slot=slot, kind="undone", detail=detail)
-    settle(session, queue, lease.task_id, lease.overlap)
+    settle(session, queue, (lease.task_id,))
     return lease.task_id
-
-
-def _stored_answer(
-    session: Session, history: SchemaHistory, lease: LabelAssignment, value: object, text: str, key: str
-) -> Annotation | None:
-    stored = session.scalars(
-        select(Annotation).where(Annotation.annotator_id == lease.annotator_id, Annotation.key == key)
-    ).first()
-    if stored is None:
-        return None
-    if stored.lease_id != lease.id or not _is_same(history, stored.value, value, text):
-        raise ConflictError(f"key {key!r} was already used for another answer; make a new key for every answer")
-    return stored
 
 
 def _is_same(history: SchemaHistory, stored: Any, value: object, text: str) -> bool:
@@ -188,28 +371,31 @@ def _is_same(history: SchemaHistory, stored: Any, value: object, text: str) -> b
     return False
 
 
-def settle(session: Session, queue: LabelQueue, task_id: str, overlap: int) -> None:
-    """Bring the task's ``done`` in line with its accepted answers, and its entry with it."""
-    accepted = session.scalar(
-        select(func.count()).where(LabelAssignment.task_id == task_id, LabelAssignment.state == "accepted")
+def settle(session: Session, queue: LabelQueue, task_ids: Collection[str]) -> None:
+    """Bring ``done`` of tasks in line with their accepted answers, and their entries with it. All must be locked."""
+    accepted = (
+        select(func.count())
+        .where(LabelAssignment.task_id == LabelTask.id, LabelAssignment.state == "accepted")
+        .correlate(LabelTask)
+        .scalar_subquery()
     )
-    done = accepted == overlap
     changed = session.execute(
         update(LabelTask)
-        .where(LabelTask.id == task_id, LabelTask.done.is_not(done))
-        .values(done=done)
-        .returning(LabelTask.id),
+        .where(among(session, LabelTask.id, task_ids), LabelTask.done != (accepted == LabelTask.overlap))
+        .values(done=~LabelTask.done)
+        .returning(LabelTask.id, LabelTask.done),
         execution_options={"synchronize_session": False},
-    ).first()
-    if changed is None:
-        return
-    session.execute(
-        update(LabelEntry)
-        .where(
-            LabelEntry.queue_id == queue.id,
-            LabelEntry.generation == queue.generation,
-            LabelEntry.task_id == task_id,
-        )
-        .values(done=done),
-        execution_options={"synchronize_session": False},
-    )
+    ).all()
+    for done in (True, False):
+        turned = [row.id for row in changed if row.done == done]
+        if turned:
+            session.execute(
+                update(LabelEntry)
+                .where(
+                    LabelEntry.queue_id == queue.id,
+                    LabelEntry.generation == queue.generation,
+                    among(session, LabelEntry.task_id, turned),
+                )
+                .values(done=done),
+                execution_options={"synchronize_session": False},
+            )

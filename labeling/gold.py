@@ -116,23 +116,35 @@ def ask_every(session: Session, *, now: datetime, queue_id: str, every: int, by:
         record_event(session, now=now, queue_id=queue_id, kind="settings", detail={"gold_every": every, "by": by})
 
 
-def due_task(session: Session, queue: LabelQueue, annotator_id: str, now: datetime) -> LabelTask | None:
-    """The known task that this annotator is to be asked now, locked; None if none is due or left."""
-    if not queue.gold_every:
-        return None
+def due_tasks(session: Session, queue: LabelQueue, annotator_ids: Sequence[str], now: datetime) -> dict[str, LabelTask]:
+    """The known task that each annotator is to be asked now, locked; who is due none, or has met all, is missing.
+
+    One that somebody else is changing is passed over: another is there, or it comes with the next task.
+    """
     # What is in hand counts as well: it will be answered before what is asked for now.
     met = or_(
         LabelAssignment.state.in_(ANSWERED), and_(LabelAssignment.state == "leased", LabelAssignment.expires_at > now)
     )
     rows = session.execute(
-        select(LabelAssignment.kind, func.count())
-        .where(LabelAssignment.queue_id == queue.id, LabelAssignment.annotator_id == annotator_id, met)
-        .group_by(LabelAssignment.kind)
+        select(LabelAssignment.annotator_id, LabelAssignment.kind, func.count())
+        .where(LabelAssignment.queue_id == queue.id, LabelAssignment.annotator_id.in_(annotator_ids), met)
+        .group_by(LabelAssignment.annotator_id, LabelAssignment.kind)
     )
-    counts = {kind: count for kind, count in rows}  # noqa: C416 - a row is no pair to the type checker
-    num_known = counts.pop("gold", 0)
-    if num_known >= _num_due(sum(counts.values()), queue.gold_every, f"{queue.seed} {annotator_id}"):
-        return None
+    counts: dict[str, dict[str, int]] = {annotator_id: {} for annotator_id in annotator_ids}
+    for annotator_id, kind, count in rows:
+        counts[annotator_id][kind] = count
+    due = {}
+    for annotator_id, by_kind in counts.items():
+        num_known = by_kind.pop("gold", 0)
+        if num_known >= _num_due(sum(by_kind.values()), queue.gold_every, f"{queue.seed} {annotator_id}"):
+            continue
+        task = _unmet(session, queue, annotator_id, now)
+        if task is not None:
+            due[annotator_id] = task
+    return due
+
+
+def _unmet(session: Session, queue: LabelQueue, annotator_id: str, now: datetime) -> LabelTask | None:
     mine = aliased(LabelAssignment)
     dealt_with = exists().where(
         mine.task_id == LabelTask.id,
@@ -145,7 +157,7 @@ def due_task(session: Session, queue: LabelQueue, annotator_id: str, now: dateti
         .where(LabelTask.queue_id == queue.id, LabelTask.gold.is_(True), ~dealt_with)
         .order_by(LabelTask.id)
         .limit(1)
-        .with_for_update(of=LabelTask, key_share=True)
+        .with_for_update(of=LabelTask, key_share=True, skip_locked=True)
     ).first()
 
 

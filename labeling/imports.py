@@ -249,7 +249,7 @@ def _take(
         return
     state, kind = ("late", "late") if slot is None else ("accepted", "submitted")
     move(session, lease, now, state=state, slot=slot, kind=kind, detail=detail)
-    settle(session, queue, task_id, lease.overlap)
+    settle(session, queue, (task_id,))
     taken.num_new += 1
     taken.num_late += slot is None
 

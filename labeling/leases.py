@@ -1,7 +1,7 @@
 """Handing tasks out: the next one, signs of life, giving back, declining."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -10,19 +10,23 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from catalog.errors import ConflictError, DataError, GoneError
+from catalog.database import among
+from catalog.errors import ConflictError, DataError, GoneError, ServiceError
 from catalog.tables.base import Moment, new_id
 from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
 from labeling import gold
 from labeling.slots import (
     ANSWERED,
+    Move,
+    Slots,
+    assignments_of,
     checked_text,
-    free_slot,
+    expiry,
     lock_lease,
-    lock_task,
     move,
+    move_all,
     open_queue,
-    serialize_annotator,
+    serialize_annotators,
 )
 
 WAIT_SECONDS = 2.0
@@ -30,6 +34,8 @@ WAIT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
 """How soon to ask again when another annotator is just now taking or answering the last free task."""
 MAX_CLAIMS = 20
+NEVER = 2**30
+"""More slots than any task has."""
 MAX_IN_HAND = 4
 """Leases that one annotator holds at once: the one on the screen, and those fetched ahead."""
 
@@ -41,6 +47,22 @@ class Place(NamedTuple):
     utility: float
     why: str
     kind: str
+
+
+class Shown(NamedTuple):
+    """What of a task is needed to serve it."""
+
+    id: str
+    record_id: str
+    text: str
+    overlap: int
+
+
+class Offer(NamedTuple):
+    """A locked task that may be served, and why."""
+
+    place: Place
+    task: Shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +79,7 @@ class Served:
     generation: int
     expires_at: datetime
     schema_version: int | None
+    task_type: str
     suggestion: dict[str, Any] | None
     """Value, score and source of what a model says; None where none does, or it is kept from this annotator."""
 
@@ -73,6 +96,20 @@ class NoTask:
     retry_after_seconds: float | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asking:
+    """Somebody who asks for a task.
+
+    Parameters
+    ----------
+    beside : leases that the annotator has in hand and wants another one to, so that it is there when these are
+        answered; at most ``MAX_IN_HAND`` - 1.
+    """
+
+    annotator_id: str
+    beside: Collection[str] = ()
+
+
 def next_task(
     session: Session, *, now: datetime, queue_id: str, annotator_id: str, beside: Collection[str] = ()
 ) -> Served | NoTask:
@@ -83,8 +120,7 @@ def next_task(
 
     Parameters
     ----------
-    beside : leases that the annotator has in hand and wants another one to, so that it is there when these are
-        answered; at most ``MAX_IN_HAND`` - 1.
+    beside : as of ``Asking``.
 
     Raises
     ------
@@ -92,31 +128,47 @@ def next_task(
     GoneError : the queue is closed.
     DataError : more leases in hand than allowed.
     """
-    if len(beside) >= MAX_IN_HAND:
-        raise DataError(f"{len(beside)} leases in hand; at most {MAX_IN_HAND - 1} beside the one asked for")
+    asking = (Asking(annotator_id=annotator_id, beside=beside),)
+    (found,) = next_tasks(session, now=now, queue_id=queue_id, asking=asking)
+    if isinstance(found, ServiceError):
+        raise found
+    return found
+
+
+def next_tasks(
+    session: Session, *, now: datetime, queue_id: str, asking: Sequence[Asking]
+) -> list[Served | NoTask | ServiceError]:
+    """``next_task`` for several annotators of one queue in one transaction, in about as many statements as for one.
+
+    Parameters
+    ----------
+    asking : each annotator once; who comes first chooses first.
+
+    Returns
+    -------
+    For each what ``next_task`` returns, or the error that it would raise.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    GoneError : the queue is closed.
+    """
     queue = open_queue(session, queue_id)
-    serialize_annotator(session, annotator_id)
-    held = _held_lease(session, queue_id, annotator_id, now, beside)
-    if held is not None:
-        held.expires_at = now + timedelta(seconds=queue.lease_seconds)
-        held.schema_version = queue.schema["version"]
-        return _served(held, session.get_one(LabelTask, held.task_id))
-    known = gold.due_task(session, queue, annotator_id, now)
-    if known is not None:
-        lease = _lease(session, queue, known, annotator_id, now, Place(0, 0.0, gold.WHY, "gold"))
-        if lease is not None:
-            return _served(lease, known)
-    if queue.generation == 0:
-        return NoTask(reason="waiting_for_model", retry_after_seconds=WAIT_SECONDS)
-    parameters = _parameters(queue, annotator_id, now)
-    for _ in range(MAX_CLAIMS):
-        found = session.execute(_servable_locked(), parameters, execution_options={"populate_existing": True}).first()
-        if found is None:
-            break
-        lease = _lease(session, queue, found.LabelTask, annotator_id, now, Place(*found[:4]))
-        if lease is not None:
-            return _served(lease, found.LabelTask)
-    return _nothing(session, queue, annotator_id, now)
+    found: dict[str, Served | NoTask | ServiceError] = {}
+    for one in asking:
+        if len(one.beside) >= MAX_IN_HAND:
+            found[one.annotator_id] = DataError(
+                f"{len(one.beside)} leases in hand; at most {MAX_IN_HAND - 1} beside the one asked for"
+            )
+    serialize_annotators(session, {one.annotator_id for one in asking})
+    for give in (_held, _known, _chosen):
+        waiting = [one for one in asking if one.annotator_id not in found]
+        if waiting:
+            found |= give(session, queue, waiting, now)
+    for one in asking:
+        if one.annotator_id not in found:
+            found[one.annotator_id] = _nothing(session, queue, one.annotator_id, now)
+    return [found[one.annotator_id] for one in asking]
 
 
 def heartbeat(session: Session, *, now: datetime, lease_id: str, annotator_id: str) -> datetime:
@@ -167,23 +219,39 @@ def skip(session: Session, *, now: datetime, lease_id: str, annotator_id: str, r
 
 
 @cache
-def _servable() -> Select[int, float, str, str, LabelTask]:
+def _servable() -> Select[int, float, str, str, str, str, str, int]:
     """The best task of the current generation with a free slot that this annotator has not dealt with.
 
     Built once: putting the statement together costs more than running it. It stops at the first row of the index of
     open entries that fits.
     """
+    return _in_order().where(_is_free(LabelEntry.task_id, to_annotator=True)).limit(1)
+
+
+@cache
+def _servable_locked() -> Select[int, float, str, str, str, str, str, int]:
+    """The same, passing over tasks that somebody else is changing and locking the one it finds."""
+    return _servable().with_for_update(of=LabelTask, skip_locked=True, key_share=True)
+
+
+@cache
+def _servable_by_anybody() -> Select[int, float, str, str, str, str, str, int]:
+    """The best tasks of the current generation with a free slot, locked as well."""
+    best = _in_order().where(_is_free(LabelEntry.task_id)).limit(bindparam("num_tasks"))
+    return best.with_for_update(of=LabelTask, skip_locked=True, key_share=True)
+
+
+def _in_order() -> Select[int, float, str, str, str, str, str, int]:
+    task = (LabelTask.id, LabelTask.record_id, LabelTask.text, LabelTask.overlap)
     return (
-        select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelEntry.kind, LabelTask)
+        select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelEntry.kind, *task)
         .join(LabelTask, LabelTask.id == LabelEntry.task_id)
         .where(
             LabelEntry.queue_id == bindparam("queue_id"),
             LabelEntry.generation == bindparam("generation"),
             LabelEntry.done.is_(False),
-            *_answerable(LabelEntry.task_id),
         )
         .order_by(LabelEntry.rank)
-        .limit(1)
     )
 
 
@@ -196,28 +264,31 @@ def _left_over() -> Select[str]:
             LabelTask.queue_id == bindparam("queue_id"),
             LabelTask.done.is_(False),
             LabelTask.gold.is_(False),
-            *_answerable(LabelTask.id),
+            _is_free(LabelTask.id, to_annotator=True),
         )
         .limit(1)
     )
 
 
-def _answerable(task_id: InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """This annotator has not dealt with the task and has it not in hand, and one of its slots is free."""
+def _is_free(task_id: InstrumentedAttribute[str], *, to_annotator: bool = False) -> ColumnElement[bool]:
+    """One of the task's slots is free, and this annotator has not dealt with the task and has it not in hand.
+
+    Both are read in one look at the task's assignments. Two, one of them "not exists", a planner may turn into a join
+    with everything that the annotator ever did.
+    """
     taken = aliased(LabelAssignment)
+    is_live = and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment))
+    weights = [(or_(taken.state == "accepted", is_live), 1)]
+    if to_annotator:
+        dealt_with = and_(taken.annotator_id == bindparam("annotator_id"), or_(taken.state.in_(ANSWERED), is_live))
+        weights.insert(0, (dealt_with, NEVER))
     num_taken = (
-        select(func.count())
-        .where(
-            taken.task_id == task_id,
-            or_(
-                taken.state == "accepted",
-                and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment)),
-            ),
-        )
+        select(func.coalesce(func.sum(case(*weights, else_=0)), 0))
+        .where(taken.task_id == task_id)
         .correlate_except(taken)
         .scalar_subquery()
     )
-    return ~_met(task_id), num_taken < LabelTask.overlap
+    return num_taken < LabelTask.overlap
 
 
 def _met(task_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
@@ -230,87 +301,170 @@ def _met(task_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
     )
 
 
-@cache
-def _servable_locked() -> Select[int, float, str, str, LabelTask]:
-    """The same, passing over tasks that somebody else is changing and locking the one it finds."""
-    return _servable().with_for_update(of=LabelTask, skip_locked=True, key_share=True)
-
-
 def _parameters(queue: LabelQueue, annotator_id: str, now: datetime) -> dict[str, Any]:
     return {"queue_id": queue.id, "generation": queue.generation, "annotator_id": annotator_id, "now": now}
 
 
-def _held_lease(
-    session: Session, queue_id: str, annotator_id: str, now: datetime, beside: Collection[str]
-) -> LabelAssignment | None:
-    """The live lease that comes first, with its task locked so that nobody takes it over meanwhile.
+def _held(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: datetime) -> dict[str, Served]:
+    """Live leases that are on nobody's screen, renewed; their tasks are locked, so that nobody takes them over.
 
     What was just undone, or given by a reviewer, the latest of it first; else the one that has been in hand longest.
     """
     urgent = case((LabelEvent.kind.in_(("undone", "reassigned")), LabelAssignment.event_id), else_=0)
-    lease = session.scalars(
+    rows = session.scalars(
         select(LabelAssignment)
         .join(LabelEvent, LabelEvent.id == LabelAssignment.event_id)
         .where(
-            LabelAssignment.queue_id == queue_id,
-            LabelAssignment.annotator_id == annotator_id,
+            LabelAssignment.queue_id == queue.id,
+            among(session, LabelAssignment.annotator_id, [one.annotator_id for one in asking]),
             LabelAssignment.state == "leased",
             LabelAssignment.expires_at > now,
-            *([LabelAssignment.id.not_in(beside)] if beside else []),
         )
         .order_by(urgent.desc(), LabelAssignment.event_id)
-        .limit(1)
-    ).first()
-    if lease is None:
-        return None
-    lock_task(session, lease.task_id)
-    session.refresh(lease)
-    return lease if lease.state == "leased" else None
+    )
+    beside = {one.annotator_id: one.beside for one in asking}
+    first: dict[str, LabelAssignment] = {}
+    for lease in rows:
+        if lease.id not in beside[lease.annotator_id]:
+            first.setdefault(lease.annotator_id, lease)
+    if not first:
+        return {}
+    locked = (
+        select(LabelTask)
+        .where(among(session, LabelTask.id, {lease.task_id for lease in first.values()}))
+        .order_by(LabelTask.id)
+        .with_for_update(key_share=True)
+    )
+    tasks = {task.id: task for task in session.scalars(locked, execution_options={"populate_existing": True})}
+    again = select(LabelAssignment).where(among(session, LabelAssignment.id, [lease.id for lease in first.values()]))
+    leases = session.scalars(again, execution_options={"populate_existing": True}).all()
+    held = {lease.annotator_id: lease for lease in leases if lease.state == "leased"}
+    for lease in held.values():
+        lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
+        lease.schema_version = queue.schema["version"]
+    session.flush()
+    return {annotator_id: _served(queue, lease, _shown(tasks[lease.task_id])) for annotator_id, lease in held.items()}
+
+
+def _known(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: datetime) -> dict[str, Served]:
+    """Tasks whose answer is known, for those who are due one."""
+    if not queue.gold_every:
+        return {}
+    due = gold.due_tasks(session, queue, [one.annotator_id for one in asking], now)
+    offers = {task.id: Offer(Place(0, 0.0, gold.WHY, "gold"), _shown(task)) for task in due.values()}
+    wanted = [(annotator_id, [offers[task.id]]) for annotator_id, task in due.items()]
+    return _lease(session, queue, wanted, now)
+
+
+def _chosen(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: datetime) -> dict[str, Served]:
+    """The best tasks of the current generation."""
+    if queue.generation == 0:
+        return {}
+    found: dict[str, Served] = {}
+    if len(asking) > 1:
+        # As many tasks as people: whoever finds none among the best that they may answer looks further alone.
+        given = {"queue_id": queue.id, "generation": queue.generation, "now": now, "num_tasks": len(asking)}
+        offers = _offers(session, _servable_by_anybody(), given)
+        found = _lease(session, queue, [(one.annotator_id, offers) for one in asking], now)
+    for one in asking:
+        for _ in range(MAX_CLAIMS):
+            if one.annotator_id in found:
+                break
+            offers = _offers(session, _servable_locked(), _parameters(queue, one.annotator_id, now))
+            if not offers:
+                break
+            found |= _lease(session, queue, [(one.annotator_id, offers)], now)
+    return found
+
+
+def _offers(session: Session, statement: Select[*tuple[Any, ...]], given: dict[str, Any]) -> list[Offer]:
+    return [Offer(Place(*row[:4]), Shown(*row[4:])) for row in session.execute(statement, given)]
 
 
 def _lease(
-    session: Session, queue: LabelQueue, task: LabelTask, annotator_id: str, now: datetime, place: Place
-) -> LabelAssignment | None:
-    """Give one of the task's slots to the annotator; None when none is free. The task must be locked."""
-    lease = session.scalars(
-        select(LabelAssignment).where(LabelAssignment.task_id == task.id, LabelAssignment.annotator_id == annotator_id),
-        execution_options={"populate_existing": True},
-    ).first()
-    mine = lease.slot if lease is not None else None
-    slot = mine if mine is not None else free_slot(session, task.id, annotator_id, task.overlap, now)
-    if slot is None:
-        return None
-    suggestion = None if place.kind == "gold" else _suggestion(session, queue, task, annotator_id)
-    if lease is None:
-        lease = LabelAssignment(
-            id=new_id(), queue_id=queue.id, task_id=task.id, annotator_id=annotator_id, overlap=task.overlap, event_id=0
+    session: Session, queue: LabelQueue, wanted: Sequence[tuple[str, Sequence[Offer]]], now: datetime
+) -> dict[str, Served]:
+    """Give each annotator a slot of the first of these tasks that has one free and was not dealt with by them.
+
+    The tasks must be locked. Annotators for whom there is none are missing in what is returned.
+    """
+    offered = {offer.task.id: offer.task for _, offers in wanted for offer in offers}
+    if not offered:
+        return {}
+    assignments = assignments_of(session, offered)
+    slots = {task_id: Slots(task.overlap, assignments[task_id]) for task_id, task in offered.items()}
+    mine = {(row.task_id, row.annotator_id): row for rows in assignments.values() for row in rows}
+    given: list[tuple[Offer, LabelAssignment, int]] = []
+    expiries: list[Move] = []
+    for annotator_id, offers in wanted:
+        for offer in offers:
+            lease = mine.get((offer.task.id, annotator_id))
+            if lease is not None and (lease.state in ANSWERED or (lease.state == "leased" and lease.expires_at > now)):
+                continue
+            slot, expired = (None if lease is None else slots[offer.task.id].keep(lease)), None
+            if slot is None:
+                slot, expired = slots[offer.task.id].take(now)
+            if slot is None:
+                continue
+            if expired is not None:
+                expiries.append(expiry(expired, annotator_id))
+            if lease is None:
+                lease = LabelAssignment(
+                    id=new_id(),
+                    queue_id=queue.id,
+                    task_id=offer.task.id,
+                    annotator_id=annotator_id,
+                    overlap=offer.task.overlap,
+                )
+            given.append((offer, lease, slot))
+            break
+    suggestions = _suggestions(session, queue, [offer.task for offer, _, _ in given if offer.place.kind != "gold"])
+    moves = []
+    for offer, lease, slot in given:
+        lease.generation, lease.rank, lease.utility, lease.why, lease.kind = queue.generation, *offer.place
+        lease.schema_version = queue.schema["version"]
+        lease.suggestion = _suggested(queue, offer.task, lease.annotator_id, suggestions)
+        lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
+        detail = {"generation": queue.generation, **offer.place._asdict(), "suggestion": lease.suggestion}
+        moves.append(Move(lease, "leased", slot, "served", detail))
+    move_all(session, now, expiries + moves)
+    return {lease.annotator_id: _served(queue, lease, offer.task) for offer, lease, _ in given}
+
+
+def _suggestions(session: Session, queue: LabelQueue, tasks: Sequence[Shown]) -> dict[str, dict[str, Any]]:
+    """The newest suggestion of each record that has one."""
+    if not tasks:
+        return {}
+    rows = session.execute(
+        select(LabelSuggestion.record_id, LabelSuggestion.value, LabelSuggestion.score, LabelSuggestion.source)
+        .where(
+            LabelSuggestion.queue_id == queue.id,
+            among(session, LabelSuggestion.record_id, [task.record_id for task in tasks]),
         )
-        session.add(lease)
-    lease.generation, lease.rank, lease.utility, lease.why, lease.kind = queue.generation, *place
-    lease.schema_version = queue.schema["version"]
-    lease.suggestion = suggestion
-    lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
-    detail = {"generation": queue.generation, **place._asdict(), "suggestion": lease.suggestion}
-    move(session, lease, now, state="leased", slot=slot, kind="served", detail=detail)
-    return lease
-
-
-def _suggestion(session: Session, queue: LabelQueue, task: LabelTask, annotator_id: str) -> dict[str, Any] | None:
-    """The newest suggestion for a task, and whether this annotator may see it: always the same for the two."""
-    found = session.execute(
-        select(LabelSuggestion.value, LabelSuggestion.score, LabelSuggestion.source)
-        .where(LabelSuggestion.queue_id == queue.id, LabelSuggestion.record_id == task.record_id)
         .order_by(LabelSuggestion.created_at.desc(), LabelSuggestion.source)
-        .limit(1)
-    ).first()
+    )
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        newest.setdefault(row.record_id, {"value": row.value, "score": row.score, "source": row.source})
+    return newest
+
+
+def _suggested(
+    queue: LabelQueue, task: Shown, annotator_id: str, suggestions: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What is suggested for a task, and whether this annotator may see it: always the same for the two."""
+    found = suggestions.get(task.record_id)
     if found is None:
         return None
     digest = hashlib.blake2b(f"{queue.seed} {task.id} {annotator_id}".encode(), digest_size=8).digest()
-    is_shown = int.from_bytes(digest, "big") / 2**64 >= queue.hidden_share
-    return {"value": found.value, "score": found.score, "source": found.source, "shown": is_shown}
+    return found | {"shown": int.from_bytes(digest, "big") / 2**64 >= queue.hidden_share}
 
 
-def _served(lease: LabelAssignment, task: LabelTask) -> Served:
+def _shown(task: LabelTask) -> Shown:
+    return Shown(task.id, task.record_id, task.text, task.overlap)
+
+
+def _served(queue: LabelQueue, lease: LabelAssignment, task: Shown) -> Served:
     suggestion = lease.suggestion
     return Served(
         lease_id=lease.id,
@@ -323,6 +477,7 @@ def _served(lease: LabelAssignment, task: LabelTask) -> Served:
         generation=lease.generation,
         expires_at=lease.expires_at,
         schema_version=lease.schema_version,
+        task_type=queue.schema["task"],
         suggestion=suggestion if suggestion is not None and suggestion["shown"] else None,
     )
 

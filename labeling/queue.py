@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError, nearest
 from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelGeneration, LabelQueue, LabelTask
-from labeling.answers import Submitted, settle, submit, undo
+from labeling.answers import Given, Submitted, settle, submit, submit_all, undo
 from labeling.fitness import check_fit
-from labeling.leases import NoTask, Served, heartbeat, next_task, release, skip
+from labeling.leases import Asking, NoTask, Served, heartbeat, next_task, next_tasks, release, skip
 from labeling.results import (
     Answer,
     CurrentLabel,
@@ -41,7 +41,9 @@ from labeling.versions import SchemaChange, appended, changes
 
 __all__ = [
     "Answer",
+    "Asking",
     "CurrentLabel",
+    "Given",
     "LabelHistory",
     "MadeBy",
     "NoTask",
@@ -64,6 +66,7 @@ __all__ = [
     "invalid_answers",
     "labels_of_record",
     "next_task",
+    "next_tasks",
     "offer_tasks",
     "open_queue",
     "progress",
@@ -72,6 +75,7 @@ __all__ = [
     "reopen_queue",
     "skip",
     "submit",
+    "submit_all",
     "taken_records",
     "undo",
     "unfinished",
@@ -368,7 +372,7 @@ def _ask_again(session: Session, queue: LabelQueue, one: Answer, now: datetime) 
     if lease.state in ("accepted", "late"):
         detail = {"annotation_id": one.annotation_id, "reason": one.reason}
         move(session, lease, now, state="released", slot=None, kind="invalidated", detail=detail)
-        settle(session, queue, one.task_id, lease.overlap)
+        settle(session, queue, (one.task_id,))
 
 
 def find_queue(session: Session, *, dataset_id: str, name: str | None = None) -> LabelQueue:

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.database import Catalog
 from catalog.errors import AuthError, ForbiddenError
-from service.auth import REFUSAL, Identity, TooManyRequestsError, identify
+from service.auth import REFUSAL, Claim, Identity, TooManyRequestsError, identify, identities
 from service.errors import error_response
+from service.together import Together
 
 PUBLIC = frozenset({"/health", "/login", "/ready"})
 STATIC = "/static/"
@@ -65,6 +66,9 @@ class Gate:
         self._catalog = catalog
         self._allowed_hosts = allowed_hosts
         self._open_to_loopback = open_to_loopback
+        self._identities: Together[Claim, Identity | None] = Together(
+            "gate", lambda _, claims: identities(catalog, claims), num_threads=1
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request in, or answer it here."""
@@ -79,7 +83,7 @@ class Gate:
         try:
             self._check_host(request)
             counted = _limited(request, receive)
-            refusal = await run_in_threadpool(self._let_in, request)
+            refusal = await self._let_in(request)
             if refusal is None:
                 await self._app(scope, counted, guarded)
             else:
@@ -96,7 +100,7 @@ class Gate:
         if host not in self._allowed_hosts:
             raise HTTPException(400, "this host name is not answered; add it to WINNOW_ALLOWED_HOSTS")
 
-    def _let_in(self, request: Request) -> Response | None:
+    async def _let_in(self, request: Request) -> Response | None:
         path = request.url.path
         if path in PUBLIC or path.startswith(STATIC):
             if request.method not in SAFE_METHODS:
@@ -105,7 +109,7 @@ class Gate:
         if path in self._open_to_loopback and client_address(request) in LOOPBACK and request.method in SAFE_METHODS:
             return None
         try:
-            identity = self._identify(request)
+            identity = await self._identify(request)
         except (AuthError, TooManyRequestsError):
             if path.startswith(FOR_PROGRAMS) or request.method not in SAFE_METHODS:
                 raise
@@ -116,13 +120,18 @@ class Gate:
         request.scope.setdefault("state", {})["identity"] = identity
         return None
 
-    def _identify(self, request: Request) -> Identity:
+    async def _identify(self, request: Request) -> Identity:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         by_cookie = not (scheme.lower() == "bearer" and bearer)
         token = request.cookies.get(SESSION_COOKIE, "") if by_cookie else bearer.strip()
         if not token:
             raise AuthError(REFUSAL)
-        return identify(self._catalog, token=token, address=client_address(request), by_cookie=by_cookie)
+        identity = await self._identities.ask(Claim(token, by_cookie))
+        if identity is not None:
+            return identity
+        # What is wrong with it is found out apart: writing a wrong guess down may have to wait for the database.
+        address = client_address(request)
+        return await run_in_threadpool(identify, self._catalog, token=token, address=address, by_cookie=by_cookie)
 
 
 def client_address(request: HTTPConnection) -> str:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import gc
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from service.processes import bind
 from workers.stopping import watch_parent
 
 SWITCH_SECONDS = 0.0005
+KEEP_ALIVE_SECONDS = 75
 
 
 def main() -> None:
@@ -48,6 +50,8 @@ def main() -> None:
         server_header=False,
         # Without a proxy of ours in front, a caller could name any address in X-Forwarded-For.
         proxy_headers=settings.behind_proxy,
+        # Longer than somebody looks at a text: each answer would otherwise open a connection anew.
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     # Not uvicorn's own fd option: it takes the socket for a Unix one, so TCP_NODELAY stays off and every answer waits
     # 40 ms for the client's delayed acknowledgement.
@@ -56,6 +60,9 @@ def main() -> None:
     # Requests are many short turns in threads: a thread that has just its statement's answer would wait for 5 ms by
     # default until another one lets go of the interpreter, and may hold the database's write lock meanwhile.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # What is there now stays: looking through all of it for garbage, again and again, would hold every request up.
+    gc.collect()
+    gc.freeze()
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

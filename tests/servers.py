@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 import pwd
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -28,8 +28,7 @@ from sqlalchemy.exc import OperationalError
 
 START_SECONDS = 60.0
 LISTEN_SECONDS = 90.0
-FIRST_PORT, MOST_PROCESSES = 10_000, 16
-_GIVEN: set[int] = set()
+LOWEST_PORT = 10_000
 SYSTEM_USER = "embedded_postgres"
 
 
@@ -295,21 +294,15 @@ class S3Server:
 
 
 def free_port() -> int:
-    """A port that nobody uses, and that nobody gets by chance before a server that starts slowly has taken it.
-
-    So it lies below those that the kernel gives to connections, and each test process has ports of its own.
-    """
-    ours = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    lowest_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    """A port that nobody used a moment ago, below those that the kernel gives to whoever connects anywhere."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        port = random.SystemRandom().randrange(FIRST_PORT + ours, lowest_of_kernel, MOST_PROCESSES)
+        port = secrets.randbelow(first - LOWEST_PORT) + LOWEST_PORT
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in _GIVEN:
-            _GIVEN.add(port)
             return port
 
 

@@ -1,5 +1,6 @@
 """What happens in labeling queues, written down for webhooks in the transaction that makes it true."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -10,10 +11,14 @@ from labeling.queue import Submitted
 from workers import webhooks
 
 
-def answered(session: Session, *, now: datetime, lease_id: str, submitted: Submitted) -> None:
-    """An answer was stored: ``annotation.created``, and perhaps ``item.completed`` and ``budget.reached``."""
-    wanted = webhooks.wanted(session)
-    if submitted.repeated or not wanted & {"annotation.created", "item.completed", "budget.reached"}:
+def answered(session: Session, *, now: datetime, lease_id: str, submitted: Submitted, wanted: Collection[str]) -> None:
+    """An answer was stored: ``annotation.created``, and perhaps ``item.completed`` and ``budget.reached``.
+
+    Parameters
+    ----------
+    wanted : events that somebody wants to be told of.
+    """
+    if submitted.repeated or not {"annotation.created", "item.completed", "budget.reached"} & set(wanted):
         return
     annotation = session.get_one(Annotation, submitted.annotation_id)
     task = session.get_one(LabelTask, annotation.task_id, populate_existing=True)

@@ -5,17 +5,17 @@ import numpy.typing as npt
 
 from labeling.candidates import Candidates, Selection
 from labeling.clustering import k_means
+from labeling.coverage import NUM_STOOD_FOR, shares, stand_for_most
 from labeling.distances import squared_distances
 from labeling.second_opinions import active_lab_scores
 from labeling.shortlist import by_chance
 from labeling.strategies import STRATEGIES, AnyTask
 from labeling.strategies.active_lab import opinions_so_far
-from labeling.strategies.typiclust import typical
 from labeling.uncertainty import best_first, hesitations, measure
 
 ROUND = 25
-"""Records that are spread over the pool, or over what is uncertain, together. The first of a large batch are chosen as
-if they were all of it: a queue is refilled before it is empty."""
+"""Records that are spread over what is uncertain together. The first of a large batch are chosen as if they were all of
+it: a queue is refilled before it is empty."""
 SPREAD = 3
 """Of so many times ``ROUND`` uncertain records those that represent the others are taken: with 5 and 10 the curves of
 four sets were no better (docs/strategies.md)."""
@@ -25,10 +25,12 @@ MOST_SECOND_OPINIONS = 0.5
 
 @STRATEGIES.register("auto", AnyTask)
 def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> Selection:
-    """Typical records first; with a model, middles of clusters of uncertain ones; with answers, second opinions too.
+    """Records that stand for most; with a model, middles of clusters of uncertain ones; with answers, second opinions.
 
-    While there is no model: TypiClust. Then, 25 at a time, the 75 records of the smallest margins are clustered by
-    k-means, weighted by uncertainty, and the record in the middle of each cluster is taken, heavier clusters first.
+    While there is no model that record is next by which the pool's likeness to its nearest labelled or taken record
+    rises most (``labeling.coverage``), in a sample of a large pool. Then, 25 at a time, the 75 records of the smallest
+    margins are clustered by k-means, weighted by uncertainty, and the record in the middle of each cluster is taken,
+    heavier clusters first.
     Where candidates have ``answers``, those among the batch's least trusted by ActiveLab get another answer,
     at most half of the batch, evenly among the new ones.
 
@@ -38,11 +40,11 @@ def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> S
 
     References
     ----------
-    Hacohen, Dekel and Weinshall (2022), Active Learning on a Budget; Zhdanov (2019), Diverse mini-batch Active
-    Learning, algorithm 1; Goh and Mueller (2023), ActiveLab.
+    Bae, Oliveira and Sutherland (2024), Generalized Coverage for More Robust Low-Budget Active Learning (MaxHerding);
+    Zhdanov (2019), Diverse mini-batch Active Learning, algorithm 1; Goh and Mueller (2023), ActiveLab.
     """
     if candidates.proba is None:
-        indices, why = _typical_first(candidates, batch_size, rng)
+        indices, why = _standing_for_most(candidates, batch_size, rng)
     else:
         again, reasons = _second_opinions(candidates, candidates.proba, batch_size, rng)
         new, new_reasons = _spread_uncertain(candidates, candidates.proba, batch_size - len(again), rng)
@@ -50,18 +52,15 @@ def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> S
     return Selection(indices=indices, utility=1.0 - np.arange(batch_size) / batch_size, why=why)
 
 
-def _typical_first(
+def _standing_for_most(
     candidates: Candidates, batch_size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
+    points, labelled = candidates.embeddings, candidates.labelled_embeddings
     rows = by_chance(len(candidates), batch_size, rng)
-    points, labelled = candidates.embeddings[rows], candidates.labelled_embeddings
-    picks, sizes, _ = typical(points, labelled, min(batch_size, ROUND), rng)
-    if batch_size > ROUND:
-        left = np.setdiff1d(np.arange(len(rows)), picks)
-        known = np.concatenate([labelled, points[picks]])
-        more, others, _ = typical(points[left], known, batch_size - ROUND, rng)
-        picks, sizes = np.concatenate([picks, left[more]]), np.concatenate([sizes, others])
-    return rows[picks], [f"no model yet; typical of {size} records" for size in sizes]
+    others = points[by_chance(len(candidates), 1, rng, NUM_STOOD_FOR)]
+    picks = rows[stand_for_most(points[rows], others, labelled, batch_size)]
+    sizes = np.maximum(1, np.rint(shares(points[picks], others, labelled) * len(candidates))).astype(int)
+    return picks, [f"no model yet; stands for {size} records" for size in sizes]
 
 
 def _second_opinions(

@@ -11,7 +11,7 @@ from catalog.database import Catalog
 from catalog.errors import ConfigError, ForbiddenError, nearest
 from catalog.tables.access import ROLES
 from service.auth import Identity
-from service.refresher import Refresher
+from service.counting import Counting
 
 MAX_PAGE = 200
 
@@ -31,10 +31,10 @@ async def get_identity(request: Request) -> Identity:
     return identity
 
 
-async def get_refresher(request: Request) -> Refresher:
+async def get_counting(request: Request) -> Counting:
     """The one of the application."""
-    refresher: Refresher = request.app.state.refresher
-    return refresher
+    counting: Counting = request.app.state.counting
+    return counting
 
 
 async def known_parameters(request: Request) -> None:
@@ -74,7 +74,7 @@ def needs(*roles: str) -> Callable[[Request], Awaitable[Identity]]:
 
 
 Catalogued = Annotated[Catalog, Depends(get_catalog)]
-Refreshing = Annotated[Refresher, Depends(get_refresher)]
+Counted = Annotated[Counting, Depends(get_counting)]
 Anyone = Annotated[Identity, Depends(get_identity)]
 Reviewer = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("reviewer") + 1]))]
 Curator = Annotated[Identity, Depends(needs(*ROLES[: ROLES.index("curator") + 1]))]

@@ -1,19 +1,18 @@
 """Leases: keep one, give it back, skip its task, or answer it."""
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from catalog.faults import fault
-from catalog.tables.labeling import LabelAssignment
 from labeling import queue
-from service.api.access import Anyone, Catalogued, Refreshing
-from workers import label_events
+from service.api.access import Anyone, Catalogued
+from service.api.direct import Direct, as_json
 
 router = APIRouter(prefix="/leases", tags=["leases"])
+direct = APIRouter(prefix="/leases", tags=["leases"], route_class=Direct)
 
 
 class LeaseOut(BaseModel):
@@ -52,6 +51,8 @@ class AnswerRequest(BaseModel):
 class JudgedOut(BaseModel):
     """The answer beside the one that was known."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     is_right: bool
     expected: Any
     note: str
@@ -59,6 +60,8 @@ class JudgedOut(BaseModel):
 
 class AnswerOut(BaseModel):
     """What became of the answer."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     annotation_id: str
     late: bool = Field(description="others had filled the overlap by then: kept, beyond the overlap")
@@ -92,24 +95,19 @@ def skip(catalog: Catalogued, who: Anyone, lease_id: str, request: SkipRequest) 
     return Response(status_code=204)
 
 
-@router.put("/{lease_id}/annotation", summary="Answer a task")
-def answer(catalog: Catalogued, who: Anyone, refresher: Refreshing, lease_id: str, request: AnswerRequest) -> AnswerOut:
+@direct.put("/{lease_id}/annotation", summary="Answer a task", response_model=AnswerOut)
+async def answer(lease_id: str, answered: AnswerRequest, request: Request) -> Response:
     """Store an answer: durably before the reply, once however often it is sent. A late one is kept, and says so."""
-    with catalog.write() as session:
-        now = catalog.now(session)
-        submitted = queue.submit(
-            session,
-            now=now,
-            lease_id=lease_id,
-            annotator_id=who.user_id,
-            value=request.value,
-            key=request.key,
-            seconds_spent=request.seconds_spent,
-            schema_version=request.schema_version,
-        )
-        queue_id = session.get_one(LabelAssignment, lease_id).queue_id
-        label_events.answered(session, now=now, lease_id=lease_id, submitted=submitted)
+    given = queue.Given(
+        lease_id=lease_id,
+        annotator_id=request.state.identity.user_id,
+        value=answered.value,
+        key=answered.key,
+        seconds_spent=answered.seconds_spent,
+        schema_version=answered.schema_version,
+    )
+    submitted = await request.app.state.desk.answer(given)
     fault("annotation.after_commit")
     if not submitted.repeated:
-        refresher.look_after(queue_id)
-    return AnswerOut.model_validate(asdict(submitted))
+        request.app.state.refresher.look_after(submitted.queue_id)
+    return as_json(AnswerOut.model_validate(submitted))

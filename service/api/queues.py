@@ -5,10 +5,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from catalog.errors import NotFoundError
 from catalog.tables.datasets import Dataset
@@ -17,11 +18,13 @@ from labeling import queue
 from labeling.mixing import DEFAULT_RANDOM_SHARE, share_for
 from labeling.schema import LabelSchema
 from labeling.tasks.pairwise import split_pair
-from service.api.access import Anyone, Catalogued, Curator, PageSize, Reviewer
-from service.auth import Identity, audit
+from service.api.access import Anyone, Catalogued, Counted, Curator, PageSize, Reviewer
+from service.api.direct import Direct, as_json
+from service.auth import audit
 from workers import label_events
 
 router = APIRouter(prefix="/queues", tags=["queues"])
+direct = APIRouter(prefix="/queues", tags=["queues"], route_class=Direct)
 
 RETRY_SPREAD_SECONDS = 0.5
 """Everybody who waits is told the same moment, when the earliest lease ends: a hundred at once would queue up behind
@@ -120,6 +123,8 @@ class SuggestionOut(BaseModel):
 
 class TaskOut(BaseModel):
     """A task leased to the caller: answer with ``PUT /api/v1/leases/{lease_id}/annotation``."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     lease_id: str
     task_id: str
@@ -299,27 +304,27 @@ def read_queue(catalog: Catalogued, _who: Anyone, queue_id: str) -> QueueOut:
         return _queue_out(found, dataset.name)
 
 
-@router.post("/{queue_id}/next", summary="Lease the next task")
-def lease_next(catalog: Catalogued, who: Anyone, queue_id: str, request: NextRequest | None = None) -> NextOut:
+@direct.post("/{queue_id}/next", summary="Lease the next task", response_model=NextOut)
+async def lease_next(queue_id: str, request: Request, wanted: NextRequest | None = None) -> Response:
     """Always 200: ``task`` is the most useful one, leased to the caller, or null with a reason and when to retry.
 
     Without a body a caller who holds a lease gets that one again; with ``beside`` one that is none of those.
     """
-    beside = request.beside if request else []
-    with catalog.write() as session:
-        now = catalog.now(session)
-        served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=who.user_id, beside=beside)
-        is_pairwise = session.get_one(LabelQueue, queue_id).schema["task"] == "pairwise"
+    beside = wanted.beside if wanted else []
+    served = await request.app.state.desk.next_task(queue_id, request.state.identity.user_id, beside)
     if isinstance(served, queue.NoTask):
         from workers.labeling import refill
 
-        problem = refill(catalog, queue_id) if served.reason == "waiting_for_model" else None
+        waits = served.reason == "waiting_for_model"
+        problem = await run_in_threadpool(refill, request.app.state.catalog, queue_id) if waits else None
         told = asdict(served)
         if told["retry_after_seconds"] is not None:
             told["retry_after_seconds"] += random.uniform(0, RETRY_SPREAD_SECONDS)
-        return NextOut.model_validate({"task": None, **told, "problem": problem})
-    pair = PairOut.model_validate(split_pair(served.text)) if is_pairwise else None
-    return NextOut(task=TaskOut(**asdict(served), pair=pair))
+        return as_json(NextOut.model_validate({"task": None, **told, "problem": problem}))
+    task = TaskOut.model_validate(served)
+    if served.task_type == "pairwise":
+        task.pair = PairOut.model_validate(split_pair(served.text))
+    return as_json(NextOut(task=task))
 
 
 @router.post("/{queue_id}/undo", summary="Take back the caller's last answer")
@@ -335,10 +340,25 @@ def undo(catalog: Catalogued, who: Anyone, queue_id: str) -> UndoOut:
 
 
 @router.get("/{queue_id}/progress", summary="Read a queue's progress")
-def read_progress(catalog: Catalogued, who: Anyone, queue_id: str) -> ProgressOut:
-    """How far the queue is. Annotators see their own part only, curators everyone's."""
+def read_progress(catalog: Catalogued, counting: Counted, who: Anyone, queue_id: str) -> ProgressOut:
+    """How far the queue is. Annotators see their own part only, curators everyone's.
+
+    Of a queue that takes long to count the figures may be some seconds old.
+    """
     with catalog.read() as session:
-        return progress_for(session, who, now=catalog.now(session), queue_id=queue_id)
+        found = counting.progress(session, now=catalog.now(session), queue_id=queue_id)
+    everyone = who.role != "annotator"
+    return ProgressOut(
+        num_tasks=found.num_tasks,
+        num_done=found.num_done,
+        num_leased=found.num_leased,
+        num_skipped=found.num_skipped,
+        num_annotations=found.num_annotations,
+        num_mine=found.annotators.get(who.user_id, 0),
+        # Never what others said, while one is labeling.
+        annotators=found.annotators if everyone else None,
+        labels=found.labels if everyone else None,
+    )
 
 
 @router.get("/{queue_id}/agreement", summary="Measure a queue's agreement")
@@ -359,22 +379,6 @@ def read_agreement(
     with catalog.read() as session:
         found = queue_quality(session, queue_id=queue_id, rng=np.random.default_rng(seed), method=method)
     return QualityOut.model_validate(asdict(found))
-
-
-def progress_for(session: Session, who: Identity, *, now: datetime, queue_id: str) -> ProgressOut:
-    """``labeling.queue.progress``, cut to what this user may see: never what others said, while one is labeling."""
-    found = queue.progress(session, now=now, queue_id=queue_id)
-    everyone = who.role != "annotator"
-    return ProgressOut(
-        num_tasks=found.num_tasks,
-        num_done=found.num_done,
-        num_leased=found.num_leased,
-        num_skipped=found.num_skipped,
-        num_annotations=found.num_annotations,
-        num_mine=found.annotators.get(who.user_id, 0),
-        annotators=found.annotators if everyone else None,
-        labels=found.labels if everyone else None,
-    )
 
 
 def queue_with_dataset(session: Session, queue_id: str) -> tuple[LabelQueue, Dataset]:

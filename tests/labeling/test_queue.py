@@ -426,6 +426,46 @@ def test_majority_wins_ties_go_to_the_smallest_and_agreement_is_told(new_desk: A
     assert desk.labels() == {"x": ("부정", 3, 2 / 3), "y": ("긍정", 3, 1 / 3), "z": ("긍정", 3, 1.0)}
 
 
+@pytest.mark.parametrize("first", ["ana", "bo"])
+def test_of_two_stale_answers_that_come_together_the_first_has_the_slot(desk: Any, first: str) -> None:
+    desk.publish("x")
+    served = {"bo": desk.next("bo")}
+    desk.wait(LEASE_SECONDS + 1)
+    served["ana"] = desk.next("ana")
+    desk.wait(LEASE_SECONDS + 1)
+    order = [first, *({"ana", "bo"} - {first})]
+    answers = [
+        queue.Given(lease_id=served[who].lease_id, annotator_id=who, value="긍정", key=f"key of {who}") for who in order
+    ]
+    stored = desk.call(queue.submit_all, answers=answers)
+    assert [one.late for one in stored] == [False, True]
+
+
+@pytest.mark.parametrize("first", ["ana", "bo"])
+def test_of_two_who_ask_together_the_first_has_the_lease_that_ran_out(desk: Any, first: str) -> None:
+    desk.publish("x")
+    desk.next("bo")
+    desk.wait(LEASE_SECONDS + 1)
+    order = [first, *({"ana", "bo"} - {first})]
+    asking = [queue.Asking(annotator_id=who) for who in order]
+    served, none = desk.call(queue.next_tasks, queue_id=desk.queue_id, asking=asking)
+    assert (served.record_id, none.reason) == ("x", "all_leased")
+
+
+def test_wrong_answer_among_others_is_refused_alone(pair_desk: Any) -> None:
+    pair_desk.publish("x")
+    served = {who: pair_desk.next(who) for who in ("ana", "bo")}
+    answers = [
+        queue.Given(lease_id=served["ana"].lease_id, annotator_id="ana", value="기쁨", key="1"),
+        queue.Given(lease_id=served["bo"].lease_id, annotator_id="bo", value="긍정", key="2"),
+        queue.Given(lease_id=served["bo"].lease_id, annotator_id="cy", value="긍정", key="3"),
+        queue.Given(lease_id=served["bo"].lease_id, annotator_id="di", value="긍정", key="\x00"),
+    ]
+    stored = pair_desk.call(queue.submit_all, answers=answers)
+    assert [type(one) for one in stored] == [DataError, queue.Submitted, NotFoundError, DataError]
+    assert pair_desk.labels() == {"x": ("긍정", 1, 1.0)}
+
+
 def test_progress_counts_what_there_is(pair_desk: Any) -> None:
     desk = pair_desk
     desk.publish("x", "y", "z")

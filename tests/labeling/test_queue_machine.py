@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -208,6 +208,39 @@ class QueueMachine(RuleBasedStateMachine):
             assert got.lease_id == expected.served.lease_id
         expected.served = got
 
+    @rule(asking=st.lists(annotators, min_size=2, unique=True))
+    def next_together(self, asking: list[str]) -> None:
+        """Several in one transaction get what they would have got one after the other."""
+        expected = [self.model.next(annotator, ahead=False) for annotator in asking]
+        given = [queue.Asking(annotator_id=annotator) for annotator in asking]
+        got = self.desk.call(queue.next_tasks, queue_id=self.desk.queue_id, asking=given)
+        for lease, served in zip(expected, got, strict=True):
+            if isinstance(lease, str):
+                assert served.reason == lease
+                continue
+            assert (served.record_id, served.expires_at) == (lease.record, lease.expires_at)
+            lease.served = served
+
+    @rule(data=st.data(), values=st.lists(st.sampled_from(LABELS), min_size=len(ANNOTATORS)))
+    def submit_together(self, data: st.DataObject, values: list[str]) -> None:
+        leases = [one for one in self.model.leases.values() if one.served is not None]
+        shuffled = data.draw(st.permutations(leases))
+        one_each = {one.annotator: one for one in shuffled}.values()
+        expected = [
+            (lease, value, f"{self.desk.queue_id} {len(self.sent) + place}")
+            for place, (lease, value) in enumerate(zip(one_each, values, strict=False))
+        ]
+        lateness = [self.model.submit(lease, value) for lease, value, _ in expected]
+        given = [
+            queue.Given(lease_id=lease.served.lease_id, annotator_id=lease.annotator, value=value, key=key)
+            for lease, value, key in expected
+        ]
+        got = self.desk.call(queue.submit_all, answers=given)
+        for (lease, value, key), late, stored in zip(expected, lateness, got, strict=True):
+            assert (stored.late, stored.repeated) == (late, False)
+            self.sent.append((lease, value, key, stored))
+            self.given.setdefault((lease.record, lease.annotator), set()).add(value)
+
     @rule(data=st.data(), value=st.sampled_from(LABELS))
     def submit(self, data: st.DataObject, value: str) -> None:
         lease = self._draw(data)
@@ -264,7 +297,7 @@ class QueueMachine(RuleBasedStateMachine):
             return
         lease, value, key, first = data.draw(st.sampled_from(self.sent))
         again = self.desk.submit(lease.served, lease.annotator, value, key=key)
-        assert again == queue.Submitted(annotation_id=first.annotation_id, late=first.late, repeated=True)
+        assert again == replace(first, repeated=True)
 
     @rule(data=st.data())
     def heartbeat(self, data: st.DataObject) -> None:

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from catalog.errors import DataError
 from labeling.candidates import Answers, Candidates, ColdStartError
+from labeling.coverage import WIDTH, shares, stand_for_most
 from labeling.learner import Learner, fit_committee
 from labeling.second_opinions import active_lab_scores, best_temperature
 from labeling.selection import choose
@@ -402,12 +403,39 @@ def test_mnlp_asks_about_the_least_likely_spans() -> None:
     assert chosen.why[0] == "unsure of its spans: 0.50 a token"
 
 
-def test_auto_begins_with_typical_records_and_goes_on_round_by_round() -> None:
-    pool = made(seed=20, size=300)
+@pytest.mark.parametrize("num_labelled", [0, 25])
+def test_what_stands_for_most_is_what_scikit_activeml_herds(num_labelled: int) -> None:
+    from skactiveml.pool import MaxHerding
+
+    pool = made(seed=20, size=300, num_labelled=40)
+    points, labelled = pool.embeddings, pool.labelled_embeddings[:num_labelled]
+    # Theirs compares directions, ours what it is given.
+    unit = [(one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float32) for one in (points, labelled)]
+    codes = np.concatenate([np.zeros(num_labelled), np.full(300, np.nan)])
+    herding = MaxHerding(metric="rbf", metric_dict={"gamma": 0.5 / WIDTH**2}, random_state=0)
+    theirs = herding.query(np.concatenate([unit[1], unit[0]]).astype(np.float64), codes, batch_size=30)
+    # Of many more picks float32 and float64 rank two the other way round.
+    picks = stand_for_most(unit[0], unit[0], unit[1], 30)
+    assert (picks + num_labelled).tolist() == theirs.tolist()
+    # A scale is no matter.
+    assert stand_for_most(7 * unit[0], 7 * unit[0], 7 * unit[1], 30).tolist() == picks.tolist()
+
+
+def test_shares_are_of_what_is_nearest() -> None:
+    points = np.array([[0.0], [1.0], [10.0], [11.0], [12.0]], dtype=np.float32)
+    assert shares(points[[1, 3]], points, points[:0]).tolist() == [0.4, 0.6]
+    assert shares(points[[1, 3]], points, points[[4]]).tolist() == [0.4, 0.4]
+
+
+def test_auto_begins_with_records_that_stand_for_most_and_a_larger_batch_begins_alike() -> None:
+    pool = made(seed=20, size=300, spread=0.2)
     cold = Candidates(embeddings=pool.embeddings, proba=None, labelled_embeddings=pool.embeddings[:0], classes=CLASSES)
-    chosen = ask(cold, "auto", 20)
-    assert chosen.indices.tolist() == ask(cold, "typiclust", 20).indices.tolist()
-    assert chosen.why[0].startswith("no model yet; typical of ")
+    chosen = ask(cold, "auto", 4)
+    # One of each of the four clouds.
+    nearest = np.linalg.norm(pool.embeddings[:, None] - pool.embeddings[chosen.indices], axis=2).min(axis=1)
+    assert nearest.max() < 2
+    counts = [int(line.removeprefix("no model yet; stands for ").removesuffix(" records")) for line in chosen.why]
+    assert sum(counts) == pytest.approx(300, abs=3)
     for before in (cold, pool):
         assert ask(before, "auto", 80).indices[:25].tolist() == ask(before, "auto", 25).indices.tolist()
 

@@ -42,6 +42,11 @@ class World:
     def __post_init__(self) -> None:
         self.app = create_app(self.catalog.settings)
 
+    def close(self) -> None:
+        """Once the application's threads have ended, give its connections back."""
+        self.app.state.refresher.close()
+        self.app.state.catalog.close()
+
     def client(self, role: str | None = None, **headers: str) -> TestClient:
         """A client that sends this role's token, or none."""
         bearer = {"Authorization": f"Bearer {self.tokens[role]}"} if role else {}
@@ -186,7 +191,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         metadata.create_all(session.connection())
     made = _world(catalog)
     yield made
-    made.app.state.catalog.close()
+    made.close()
     catalog.close()
 
 
@@ -195,4 +200,4 @@ def worlds(database: Catalog) -> Iterator[World]:
     """The world on each database."""
     made = _world(database)
     yield made
-    made.app.state.catalog.close()
+    made.close()
