@@ -35,8 +35,8 @@ OTHERS := --ignore=tests/catalog --ignore=tests/workers tests curation labeling 
 
 test: setup check ## Every check: style, types, layers, tests
 	failed=0; \
-	$(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term-missing:skip-covered $(MEASURED) || failed=1; \
-	$(BIN)/pytest -n 2 --dist loadgroup $(OTHERS) || failed=1; \
+	$(BIN)/pytest -n 2 --cov --cov-report=term-missing:skip-covered $(MEASURED) || failed=1; \
+	$(BIN)/pytest -n 2 $(OTHERS) || failed=1; \
 	exit $$failed
 
 check: setup ## Style, types, layers; no tests. Pre-commit runs the same

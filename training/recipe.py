@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -18,6 +17,7 @@ from training.backbones import BACKBONES
 from training.compression import COMPRESSION
 from training.objectives import OBJECTIVES
 from training.pacing import PACING
+from training.presets import PRESETS, preset_names
 from training.schedules import SCHEDULES
 
 LabelSource = Literal["merged", "given", "annotated"]
@@ -26,7 +26,6 @@ Control = Literal["random", "none"]
 _SHARED = ("seed", "max_tokens", "objective")
 """Arm settings that the recipe may set once for all arms."""
 _COMPRESSIONS = ("int8",)
-_PRESETS = files("training") / "recipes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,11 +160,6 @@ class TrainRecipe:
         return recipe
 
 
-def preset_names() -> list[str]:
-    """Names of the recipes that come with Winnow."""
-    return sorted(one.name.removesuffix(".yaml") for one in _PRESETS.iterdir() if one.name.endswith(".yaml"))
-
-
 def load_recipe(name_or_path: str) -> TrainRecipe:
     """Read a preset by name, or a YAML file by path.
 
@@ -175,7 +169,7 @@ def load_recipe(name_or_path: str) -> TrainRecipe:
     ConfigError : the recipe is refused.
     """
     if name_or_path in preset_names():
-        text = (_PRESETS / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        text = (PRESETS / f"{name_or_path}.yaml").read_text(encoding="utf-8")
         return TrainRecipe.from_yaml(text, name=name_or_path)
     path = Path(name_or_path)
     if not path.is_file():

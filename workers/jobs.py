@@ -122,7 +122,7 @@ def _preset_names(kind: str) -> list[str]:
         from curation.recipe import preset_names
 
         return preset_names()
-    from training.recipe import preset_names as training_presets
+    from training.presets import preset_names as training_presets
 
     return training_presets()
 

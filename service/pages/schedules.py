@@ -11,7 +11,7 @@ from catalog.tables.schedules import Firing, Request, Schedule
 from curation.recipe import preset_names
 from service.api.access import Catalogued, Curator
 from service.pages.rendering import render
-from training.recipe import preset_names as training_presets
+from training.presets import preset_names as training_presets
 from workers.outcomes import Outcome, came_of
 from workers.requests import waits_for
 from workers.schedules import when

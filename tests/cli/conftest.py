@@ -1,6 +1,7 @@
 """One home folder with everything in it, made once by the commands themselves, with ``winnow up`` running on it."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ class Prepared:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     """``tickets`` ingested and cleaned, and ``winnow up`` still running."""
     folder = tmp_path_factory.mktemp("cli")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # One for all processes: they are not to prepare one each (tests.distribution).
+        tmp_path_factory.getbasetemp().with_name("prepared").touch(exist_ok=False)
     winnow = Winnow(folder / "home", port=free_port(), num_workers=1)
     winnow.ok("init")
     # By the file rather than the environment, so that the workers have it whoever starts them.

@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.cli import corpus
 from tests.cli.command import Winnow
 from tests.servers import RedisServer
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 def test_work_asked_for_while_the_broker_is_away_is_recorded_and_done_once_it_is_back(tmp_path: Path) -> None:

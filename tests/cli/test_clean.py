@@ -8,8 +8,6 @@ from tests.cli import corpus
 from tests.cli.command import Winnow
 from tests.cli.conftest import Prepared
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 FIRST_SHORT = corpus.NUM_PLAIN + 1
 LAST_EXACT = corpus.NUM_PLAIN + corpus.NUM_SHORT + corpus.NUM_EXACT
 FIRST_NEAR = LAST_EXACT + 1

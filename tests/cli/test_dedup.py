@@ -14,8 +14,6 @@ from tests.cli.command import Winnow
 from tests.cli.conftest import Prepared
 from tests.cli.test_misuse import refusals
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 NUM_KEPT = corpus.NUM_PLAIN + corpus.NUM_SHORT
 NUM_REMOVED = corpus.NUM_EXACT + corpus.NUM_NEAR
 

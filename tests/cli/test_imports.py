@@ -28,6 +28,12 @@ def test_the_command_and_its_rules_import_no_compiler_and_no_model() -> None:
     assert imported() & (MODELS | {"numba", "scipy"}) == set()
 
 
+def test_the_web_service_imports_no_model_before_it_answers() -> None:
+    found = imported("import service.serve, service.app")
+    assert found & MODELS == set()
+    assert "fastapi" in found, "the check sees nothing"
+
+
 def test_a_worker_imports_models_only_for_the_work_that_needs_them() -> None:
     found = imported("PIPELINES.load()")
     assert found & MODELS == set()

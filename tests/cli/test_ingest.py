@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import polars as pl
-import pytest
 import zstandard
 
 from catalog.database import Catalog
@@ -22,8 +21,6 @@ from tests.cli.command import TIMEOUT_SECONDS, Winnow
 from tests.cli.conftest import Prepared
 from tests.cli.test_misuse import refusals
 from workers.pipelines.ingest import submit_ingest
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 def lines(prefix: str) -> bytes:

@@ -3,12 +3,9 @@
 import stat
 
 import httpx
-import pytest
 
 from tests.cli.command import Winnow
 from tests.cli.conftest import Prepared
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 def test_token_is_shown_once_kept_for_the_owner_alone_and_differs_between_homes(fresh: Winnow) -> None:

@@ -27,8 +27,6 @@ from tests.cli import corpus
 from tests.cli.command import TIMEOUT_SECONDS, Done, Winnow
 from tests.cli.conftest import Prepared
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 @pytest.fixture
 def schema(tmp_path: Path) -> Path:

@@ -4,12 +4,8 @@ import csv
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.cli import corpus
 from tests.cli.conftest import Prepared
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 RENAMED = """
 question: 무엇에 관한 글인가요?

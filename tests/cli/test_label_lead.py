@@ -4,12 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.cli import corpus
 from tests.cli.conftest import Prepared
 
-pytestmark = pytest.mark.xdist_group("cli")
 NUM_ANSWERS = 60
 
 

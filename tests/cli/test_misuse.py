@@ -11,8 +11,6 @@ from tests.cli import corpus
 from tests.cli.command import Winnow
 from tests.cli.conftest import Prepared
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 def refusals(winnow: Winnow, told: dict[tuple[str, ...], str]) -> list[tuple[tuple[str, ...], str]]:
     """Which of the commands did not exit with 2, say what they must, and leave stdout empty."""

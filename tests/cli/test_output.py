@@ -17,8 +17,6 @@ from tests.cli import corpus
 from tests.cli.command import Winnow
 from tests.cli.conftest import Prepared
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 COMMANDS = [
     "init",
     "user",

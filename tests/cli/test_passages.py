@@ -11,8 +11,6 @@ from tests.cli import corpus
 from tests.cli.conftest import Prepared
 from tests.cli.test_misuse import refusals
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 GRANT = "free of charge, to any person obtaining a copy"
 
 

@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.cli import corpus
 from tests.cli.command import Winnow
 from tests.cli.conftest import Prepared
 from tests.cli.test_misuse import refusals
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 def test_a_recipe_is_shown_checked_and_compared_with_that_of_a_run(prepared: Prepared, tmp_path: Path) -> None:

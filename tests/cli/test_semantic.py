@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.cli import corpus
 from tests.cli.conftest import Prepared
 from tests.cli.test_misuse import refusals
 from tests.workers.test_semantic import english
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 NUM_LINES = 120
 
@@ -20,7 +16,6 @@ def test_command_prints_funnel_and_sweep_and_says_where_to_look(
     winnow = prepared.winnow
     models = winnow.home / "models"
     if not models.exists():
-        encoder_cache.mkdir(exist_ok=True)
         models.symlink_to(encoder_cache)
     lines = english(NUM_LINES)
     path = corpus.write_jsonl(tmp_path / "docs.jsonl", [{"text": line} for line in lines])

@@ -13,8 +13,6 @@ from tests.cli import corpus
 from tests.cli.command import Done
 from tests.cli.conftest import Prepared
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 @pytest.fixture(scope="module")
 def trained(prepared: Prepared) -> dict[str, Any]:

@@ -15,8 +15,6 @@ import pytest
 
 from tests.cli.command import TIMEOUT_SECONDS, Winnow
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 PROXIED = {"host": "0.0.0.0", "behind_proxy": "true"}
 
 

@@ -13,8 +13,6 @@ from tests.cli import corpus
 from tests.cli.command import TIMEOUT_SECONDS, Winnow
 from workers import engine
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 @pytest.mark.slow
 def test_command_whose_workers_left_goes_on_with_its_own(fresh: Winnow, tmp_path: Path) -> None:

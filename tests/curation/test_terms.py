@@ -84,3 +84,14 @@ def test_toxicity_is_that_of_the_worst_sentence_and_knows_only_english() -> None
 def test_listed_words_are_counted_in_any_language() -> None:
     texts = pl.Series(["Fuck this shit", "이 개새끼들아 꺼져", "Scunthorpe", "你去死吧", "안녕"])
     assert measure(texts, ["toxic_term_count"])["toxic_term_count"].to_list() == [2.0, 2.0, 0.0, 1.0, 0.0]
+
+
+def test_patterns_are_made_once_for_the_same_groups_and_anew_for_others() -> None:
+    one, same, other, swapped = (
+        TermIndex(groups)
+        for groups in ({"a": ["men"], "b": ["여성"]}, {"a": ["men"], "b": ["여성"]}, {"a": ["men"]}, {"b": ["men"]})
+    )
+    assert one.patterns is same.patterns
+    assert one.patterns["group"].unique().sort().to_list() == ["a", "b"]
+    assert other.patterns.rows() == [("\x1fmen\x1f", "a")]
+    assert swapped.patterns.rows() == [("\x1fmen\x1f", "b")]

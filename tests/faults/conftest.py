@@ -28,13 +28,6 @@ BROKERS = (*PLACES, "postgresql+rabbitmq")
 """Where the broker itself is at fault."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All in one test process: they share servers and the imported process."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("faults"))
-
-
 def purge(url: str) -> int:
     """Delete what waits in RabbitMQ's queue; how many messages there were."""
     with Connection(url) as connection:

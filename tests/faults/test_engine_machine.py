@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import get_state_machine_test, run_state_machine_as_test
 from sqlalchemy.exc import IntegrityError
 
 from catalog.database import Catalog
@@ -16,6 +16,8 @@ from workers import engine
 from workers.pipelines import PIPELINES
 
 EXAMPLES = {"sqlite": 40, "postgresql": 15}
+NUM_SEEDS, EXAMPLES_OF_SEED = 20, 15
+"""How long a mutant may go unnoticed. Many short searches: a long one spends its first tenth on tiny examples."""
 MUTANTS = {
     "a commit that does not name its epoch": ("_DONE", "_UNITS.epoch == bindparam", "_UNITS.epoch >= bindparam"),
     "a commit of a unit that nobody runs": ("_DONE", ', _UNITS.state == "running"', ""),
@@ -72,15 +74,16 @@ def test_model_notices_an_engine_that_is_wrong(database: Catalog, monkeypatch: p
     monkeypatch.setattr(engine, name, mutated)
     # A unit committed twice plans the next stage twice, which the database refuses by itself.
     with pytest.raises((AssertionError, ExceptionGroup, IntegrityError)):
-        run_state_machine_as_test(
-            lambda: EngineMachine(database),
-            settings=settings(
-                max_examples=300,
-                stateful_step_count=40,
-                deadline=None,
-                derandomize=True,
-                database=None,
-                phases=[Phase.generate],
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        for number in range(NUM_SEEDS):
+            search = get_state_machine_test(
+                lambda: EngineMachine(database),
+                settings=settings(
+                    max_examples=EXAMPLES_OF_SEED,
+                    stateful_step_count=40,
+                    deadline=None,
+                    database=None,
+                    phases=[Phase.generate],
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+            seed(number)(search)()

@@ -1,10 +1,10 @@
 """Rehearsals: what they spend, where they stop, how they are gone on with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
@@ -39,9 +39,14 @@ def sparse(database: Catalog, tmp_path: Path) -> Catalog:
     return database
 
 
-def client_of(catalog: Catalog) -> httpx.Client:
+@contextmanager
+def client_of(catalog: Catalog) -> Iterator[TestClient]:
     token = simulate.oracle_token(catalog)
-    return TestClient(create_app(catalog.settings), base_url=BASE, headers={"Authorization": f"Bearer {token}"})
+    app = create_app(catalog.settings)
+    try:
+        yield TestClient(app, base_url=BASE, headers={"Authorization": f"Bearer {token}"})
+    finally:
+        app.state.catalog.close()
 
 
 def rehearse(
@@ -70,9 +75,8 @@ def rehearse(
 
     told: list[Stage] = [] if stages is None else stages
     try:
-        simulate.rehearse(
-            catalog, client_of(catalog), arms, gold, spent, finish=finish, tell=told.append, on_answer=on_answer
-        )
+        with client_of(catalog) as client:
+            simulate.rehearse(catalog, client, arms, gold, spent, finish=finish, tell=told.append, on_answer=on_answer)
     finally:
         simulate.close(catalog, arms)
     return arms
@@ -239,5 +243,5 @@ def test_rehearsal_is_kept_from_a_second_process_and_from_people(sparse: Catalog
         raise AssertionError
     with simulate.alone(sparse, PLAN):
         arms = rehearse(sparse, Plan(dataset="tickets", strategy="random", oracle="queue", rounds=1, per_round=6))
-    with pytest.raises(ConflictError, match="closed"):
-        simulate.answer_round(client_of(sparse), arms[0], {}, 1, lambda: None)
+    with client_of(sparse) as client, pytest.raises(ConflictError, match="closed"):
+        simulate.answer_round(client, arms[0], {}, 1, lambda: None)

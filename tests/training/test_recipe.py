@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import ConfigError, NotFoundError
-from training.recipe import TrainRecipe, load_recipe, preset_names
+from training.presets import preset_names
+from training.recipe import TrainRecipe, load_recipe
 
 MINIMAL = "arms:\n  - name: one\n"
 

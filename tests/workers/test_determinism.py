@@ -31,7 +31,7 @@ from workers.app import make_app, queue_of, relay
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
 
-NUM_FILES, NUM_RECORDS = 3, 80
+NUM_FILES, NUM_RECORDS = 3, 40
 FINISH_SECONDS = 200.0
 
 
@@ -115,7 +115,7 @@ def undisturbed(paths: list[str], tmp_path_factory: pytest.TempPathFactory) -> d
     return found
 
 
-@pytest.mark.parametrize("dedup_rows", [4, 100])
+@pytest.mark.parametrize("dedup_rows", [9, 100])
 def test_size_of_the_units_changes_nothing(
     paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, dedup_rows: int
 ) -> None:

@@ -64,7 +64,6 @@ def home(tmp_path: Path, encoder_cache: Path) -> Callable[..., Catalog]:
 
     def make(name: str = "home", **options: int) -> Catalog:
         catalog = make_catalog(tmp_path / name, **options)
-        encoder_cache.mkdir(exist_ok=True)
         (tmp_path / name / "models").symlink_to(encoder_cache)
         return catalog
 
@@ -148,7 +147,6 @@ def test_cleaning_tells_the_kind_everywhere_and_keeps_vectors_beside_their_recor
     database: Catalog, encoder_cache: Path
 ) -> None:
     Store.of(database.settings).create()
-    encoder_cache.mkdir(exist_ok=True)
     (database.settings.home / "models").symlink_to(encoder_cache)
     line = "Return the value that stands in the middle of all the sorted data of the sample"
     turned = " ".join(reversed(line.split()))
