@@ -36,8 +36,6 @@ from service.processes import Supervisor, bind, wait_until_healthy
 SEED = 20_261_129
 NUM_ANNOTATORS = 100
 THINK_SECONDS = 2.0
-NUM_GREEDY = 32
-"""Annotators without thought, who take all that the service gives."""
 GOALS = {"next_p99_ms": 50.0, "submit_p99_ms": 75.0, "leases_per_second": 500.0}
 
 
@@ -210,7 +208,7 @@ def measure(place: Place, plan: Plan, *, saturate: bool) -> dict[str, Any]:
             }
             if saturate:
                 before = len(seen.leases)
-                asyncio.run(_all(url, queue_id, tokens[:NUM_GREEDY], 0.0, plan.saturated_seconds, seen))
+                asyncio.run(_all(url, queue_id, tokens, 0.0, plan.saturated_seconds, seen))
                 figures["leases_per_second"] = round((len(seen.leases) - before) / plan.saturated_seconds, 1)
         finally:
             supervisor.stop()
