@@ -40,12 +40,14 @@ class QueueState:
     is_open : whether it took answers.
     held : by task and annotator.
     answers : ids of the answers that counted, by task and annotator.
+    overlaps : how many answers a task was to have, of those that were ever asked about again.
     """
 
     generation: int = 0
     is_open: bool = True
     held: dict[tuple[str, str], Held] = field(default_factory=dict)
     answers: dict[tuple[str, str], str] = field(default_factory=dict)
+    overlaps: dict[str, int] = field(default_factory=dict)
 
 
 def state_at(session: Session, *, queue_id: str, until: datetime | None = None) -> QueueState:
@@ -71,6 +73,11 @@ def _apply(state: QueueState, event: LabelEvent) -> None:
         state.generation = detail["generation"]
     elif event.kind in ("closed", "reopened"):
         state.is_open = event.kind == "reopened"
+    elif event.kind in ("asked_again", "withdrawn") and event.task_id is not None:
+        state.overlaps[event.task_id] = detail["overlap"]
+    elif event.kind == "gold" and event.task_id is not None:
+        # A known task has as many slots as there are people.
+        state.overlaps.pop(event.task_id, None)
     if event.task_id is None or event.annotator_id is None or "state" not in detail:
         return
     key = (event.task_id, event.annotator_id)

@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.labeling import LabelGeneration, LabelQueue, LabelRound
 from labeling import queue as queues
+from labeling import relabels
 from labeling.candidates import Candidates
 from labeling.honesty import worth
 from labeling.label_heads import LabelHeads
 from labeling.learner import Learner, fit_committee
-from labeling.mixing import RANDOM_WHY, mixed
+from labeling.mixing import RANDOM_WHY
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
@@ -29,6 +30,7 @@ from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pairs import served_texts
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
+from workers.second_opinions import Again, in_order, opinions_of
 
 NUM_ENTRIES = 200
 """New tasks in a generation at least: enough that no annotator waits for the model."""
@@ -113,7 +115,11 @@ def _choose(unit: UnitContext) -> UnitResult:
         arrivals = queues.arrivals(session, queue_id=found.id)
         figures_before = _figures(session, found.id)
         now = unit.catalog.now(session)
-        open_tasks = queues.unfinished(session, now=now, queue_id=found.id)
+        asked_again = relabels.requested(session, queue_id=found.id)
+        # Those are chosen anew, or finished as they are.
+        unfinished = queues.unfinished(session, now=now, queue_id=found.id)
+        open_tasks = [one for one in unfinished if one.record_id not in asked_again]
+        opinions = opinions_of(session, found, schema, now)
         taken = queues.taken_records(session, now=now, queue_id=found.id)
         seed, strategy, generation = found.seed, found.strategy, found.generation
     records = curated.read_records(unit.store, version)
@@ -137,6 +143,16 @@ def _choose(unit: UnitContext) -> UnitResult:
         # Whoever is asked for second opinions is asked about nothing else.
         askable &= ~np.isnan(suspicion)
     pool = np.flatnonzero(askable & ~labelled & ~held_out & ~begun)
+    again = Again.of(
+        records["id"],
+        askable & ~held_out,
+        np.flatnonzero(labelled),
+        vectors,
+        classes,
+        schema.classes,
+        opinions,
+        seed,
+    )
     new = _entries(
         records,
         vectors,
@@ -151,7 +167,10 @@ def _choose(unit: UnitContext) -> UnitResult:
         seed + generation,
         suspicion,
         config.get("random_share", 0.0),
+        again,
+        found.refresh_every,
     )
+    num_new = sum(one.kind != relabels.KIND for one in new)
     figures = _measure(records, vectors, pool, labelled, classes, learner, schema, arrivals, figures_before, seed)
     entries = _with_open_tasks(records, new, queues.carried_over(open_tasks, config["num_entries"]))
     unit.progress(records.height, records.height)
@@ -164,7 +183,7 @@ def _choose(unit: UnitContext) -> UnitResult:
             now=now,
             queue_id=config["queue"],
             entries=entries,
-            num_left=len(pool) - len(new),
+            num_left=len(pool) - num_new,
             made_by=queues.MadeBy(strategy=strategy, num_labels=len(answers), figures=figures),
         )
         if learner is not None:
@@ -174,7 +193,13 @@ def _choose(unit: UnitContext) -> UnitResult:
             _record_round(session, config["queue"], strategy, len(answers), measured, seconds, now)
 
     return UnitResult(
-        result={"num_labels": len(answers), "num_entries": len(entries), "pool": len(pool), "measured": measured},
+        result={
+            "num_labels": len(answers),
+            "num_entries": len(entries),
+            "num_again": len(new) - num_new,
+            "pool": len(pool),
+            "measured": measured,
+        },
         apply=apply,
     )
 
@@ -210,44 +235,54 @@ def _entries(
     seed: int,
     suspicion: np.ndarray[Any, Any] | None,
     random_share: float,
+    again: Again,
+    most_again: int,
 ) -> list[QueueEntry]:
-    if not len(pool):
+    rows = np.concatenate([pool, again.rows])
+    # Answered records are candidates only where one of them is to be asked about.
+    if not len(rows):
         return []
     # One copy: a million vectors are 1.5 GB.
-    unlabelled, known = vectors[pool], vectors[labelled]
+    asked, known = vectors[rows], vectors[labelled]
+    proba = learner.proba(asked) if learner is not None else None
+    if proba is not None:
+        # A model that was fitted on an answer says the same.
+        proba[len(pool) :] = again.proba
     codes = [schema.classes.index(one) for one in given if one is not None]
     members = cache(lambda: fit_committee(known, [schema.classes[one] for one in codes], schema.classes, seed))
     label_sets = _label_sets(values, schema)
     heads = None if label_sets is None else LabelHeads.fit(known, label_sets, seed)
     candidates = Candidates(
-        embeddings=unlabelled,
-        proba=learner.proba(unlabelled) if learner is not None else None,
+        embeddings=asked,
+        proba=proba,
         labelled_embeddings=known,
         classes=schema.classes or schema.names,
-        suspicion=None if suspicion is None else suspicion[pool],
+        suspicion=None if suspicion is None else suspicion[rows],
         labelled_codes=np.array(codes, dtype=np.int64) if len(codes) == len(known) else None,
-        label_proba=None if heads is None else heads.proba(unlabelled),
+        label_proba=None if heads is None else heads.proba(asked),
         labelled_label_sets=label_sets,
         labelled_proba=learner.proba(known) if learner is not None else None,
         # Fitted only if the strategy asks.
-        committee=(lambda rows: np.stack([one.proba(unlabelled[rows]) for one in members()])) if learner else None,
+        committee=(lambda some: np.stack([one.proba(asked[some]) for one in members()])) if learner else None,
+        answers=again.answers(len(pool)),
     )
-    size = min(num_entries, len(pool))
+    size = min(num_entries, len(pool) + int(again.is_open.sum()))
     chosen = choose(candidates, strategy, size, np.random.default_rng(seed))
     # Another stream of chance than the strategy's: its choice is the same with and without random tasks.
-    order = mixed(chosen.indices.tolist(), len(pool), size, random_share, np.random.default_rng([seed, 1]))
-    rows = records[pool[[row for row, _ in order]]]
+    chance = np.random.default_rng([seed, 1])
+    order = in_order(chosen.indices.tolist(), len(pool), most_again, random_share, chance)
+    asked_about = records[rows[[row for row, _ in order]]]
     entries = []
-    for (row, place), record_id, text in zip(order, rows["id"], rows["served"], strict=True):
-        proba = None if candidates.proba is None else candidates.proba[row]
+    for (row, place), record_id, text in zip(order, asked_about["id"], asked_about["served"], strict=True):
+        told = None if proba is None or row >= len(pool) else proba[row]
         entries.append(
             QueueEntry(
                 record_id=record_id,
                 text=text,
                 utility=0.0 if place is None else float(chosen.utility[place]),
                 why=RANDOM_WHY if place is None else chosen.why[place],
-                kind="random" if place is None else "chosen",
-                predicted=None if proba is None else (schema.classes[int(proba.argmax())], float(proba.max())),
+                kind="random" if place is None else "chosen" if row < len(pool) else relabels.KIND,
+                predicted=None if told is None else (schema.classes[int(told.argmax())], float(told.max())),
             )
         )
     return entries
