@@ -6,25 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from sqlalchemy import select
 
+from benchmarks.second_opinions import spend
 from catalog.database import Catalog
 from catalog.tables.base import new_id
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelEntry, LabelEvent, LabelQueue, LabelTask
 from labeling import queue as queues
 from labeling import relabels
-from labeling.candidates import Candidates
-from labeling.learner import Learner
 from labeling.schema import parse_schema
-from labeling.selection import choose
 from labeling.strategies.active_lab import DISAGREE, DOUBTED
 from tests.workers.building import clean_dataset, drain
 from tests.workers.corpus import WORDS
 from workers.labeling import open_queue, refill, refresh_if_due
-from workers.second_opinions import Again, Opinions, in_order
 
 SCHEMA = parse_schema("question: About what?\nlabels: [machines, money]")
 TOPICS = {"machines": WORDS[::2], "money": WORDS[1::2]}
@@ -161,69 +157,18 @@ def test_only_second_people_are_asked_for_second_opinions(cleaned: Catalog) -> N
     assert {one.why for one in again} == {DOUBTED}
 
 
-def crowd_of(
-    points: Any, truth: Any, *, asks_again: bool, seed: int, num_answers: int, num_people: int = 5
-) -> tuple[float, int]:
-    """Accuracy of the final labels, and on how many records, after spending answers of people with noise."""
-    classes = ("a", "b", "c")
-    rng = np.random.default_rng(seed)
-    said: dict[int, dict[int, str]] = {}
-    ids = pl.Series([f"{row:04}" for row in range(len(points))])
-
-    def label(row: int) -> str:
-        votes = Counter(said[row].values())
-        return min(votes, key=lambda name: (-votes[name], name))
-
-    spent = 0
-    while spent < num_answers:
-        rows = np.array(sorted(said), dtype=np.int64)
-        given = [label(int(row)) for row in rows]
-        learner = Learner.fit(points[rows], given, classes, 0) if len(set(given)) > 1 else None
-        opinions = Opinions()
-        if asks_again and learner is not None:
-            opinions = Opinions(
-                given=sorted(
-                    (ids[row], str(who), value) for row, votes in said.items() for who, value in votes.items()
-                ),
-                askable={ids[row] for row, votes in said.items() if len(votes) < num_people},
-            )
-        again = Again.of(ids, np.ones(len(points), dtype=bool), rows, points, given, classes, opinions, seed)
-        pool = np.setdiff1d(np.arange(len(points)), rows)
-        asked = np.concatenate([pool, again.rows])
-        proba = None if learner is None else learner.proba(points[asked])
-        if proba is not None:
-            proba[len(pool) :] = again.proba
-        candidates = Candidates(
-            embeddings=points[asked],
-            proba=proba,
-            labelled_embeddings=points[rows],
-            classes=classes,
-            answers=again.answers(len(pool)),
-        )
-        chosen = choose(
-            candidates, "auto", min(60, len(pool) + int(again.is_open.sum())), np.random.default_rng([seed, spent])
-        )
-        order = in_order(chosen.indices.tolist(), len(pool), 30, 0.0, rng)
-        for place, _ in order[:30]:
-            row = int(asked[place])
-            who = int(rng.choice([one for one in range(num_people) if one not in said.get(row, {})]))
-            right = classes[truth[row]]
-            wrong = [one for one in classes if one != right]
-            said.setdefault(row, {})[who] = str(rng.choice(wrong)) if rng.random() < NOISE else right
-            spent += 1
-    return float(np.mean([label(row) == classes[truth[row]] for row in said])), len(said)
-
-
 def test_with_noisy_annotators_labels_asked_again_are_right_more_often_than_as_many_new_ones() -> None:
     rng = np.random.default_rng(0)
     truth = np.arange(600) % 3
     points = (2.0 * np.eye(6)[truth] + rng.normal(size=(600, 6))).astype(np.float32)
-    arms = {
-        asks: [crowd_of(points, truth, asks_again=asks, seed=seed, num_answers=360) for seed in (1, 2, 3)]
-        for asks in (False, True)
-    }
-    plain, mended = (np.mean([accuracy for accuracy, _ in arms[asks]]) for asks in (False, True))
-    assert {count for _, count in arms[False]} == {360}
-    assert all(150 < count < 330 for _, count in arms[True])
+    classes, arms = ("a", "b", "c"), {}
+    for asks in (False, True):
+        for seed in (1, 2, 3):
+            labels = spend(points, truth, classes, asks_again=asks, seed=seed, num_answers=500)
+            right = np.mean([label == classes[truth[row]] for row, label in labels.items()])
+            arms.setdefault(asks, []).append((right, len(labels)))
+    plain, mended = (np.mean([right for right, _ in arms[asks]]) for asks in (False, True))
+    assert {count for _, count in arms[False]} == {500}
+    assert all(200 < count < 400 for _, count in arms[True])
     assert plain == pytest.approx(1 - NOISE, abs=0.03)
     assert mended > plain + 0.05
