@@ -1,4 +1,4 @@
-"""What asking again is worth under noise: `auto` with and without asking about doubted labels again, as many answers each.
+"""What asking again is worth under noise: `auto` with and without it, as many answers each.
 
     python -m benchmarks.second_opinions [--quick] [--keep] [--data FILE:TEXT:LABEL …]
 

