@@ -89,7 +89,8 @@ function showAgreement(found) {
   if (worst && found.pairs.length > 1) {
     told.push(`${nameOf(worst.annotator_id)} and ${nameOf(worst.other_id)} agree least: ${worst.kappa.toFixed(2)} over ${count(worst.num_items)} texts.`);
   }
-  if (found.method !== null && found.mean_confidence !== null) {
+  // A majority's share of the votes is no probability.
+  if (found.method !== null && found.method !== "majority" && found.mean_confidence !== null) {
     told.push(`The consensus, by ${found.method.replaceAll("_", " ")}, is right with a probability of ${(100 * found.mean_confidence).toFixed(1)}\u00a0% on average.`);
   }
   byId("pairs").textContent = told.join(" ");
