@@ -1,7 +1,7 @@
 """What a query strategy is given, and what it gives back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,14 @@ class Answers:
     rows : (num_answers,) int64, rows of the candidates.
     annotators : (num_answers,) int64 from 0 up, who gave it; nobody answers a row twice.
     codes : (num_answers,) int64, columns of ``proba``.
+    closed : distinct rows that are not to be chosen: they say what their annotators are worth. None in a batch of at
+        most the other candidates.
     """
 
     rows: npt.NDArray[np.int64]
     annotators: npt.NDArray[np.int64]
     codes: npt.NDArray[np.int64]
+    closed: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -102,6 +105,7 @@ class Candidates:
             _check_codes("answers.rows", self.answers.rows, len(self.answers.rows), len(self))
             _check_codes("answers.annotators", self.answers.annotators, len(self.answers.rows), 2**31)
             _check_codes("answers.codes", self.answers.codes, len(self.answers.rows), num_classes)
+            _check_codes("answers.closed", self.answers.closed, len(self.answers.closed), len(self))
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -117,8 +121,12 @@ class Candidates:
         answers, committee = self.answers, self.committee
         if answers is not None:
             kept = place[answers.rows] >= 0
+            closed = place[answers.closed]
             answers = Answers(
-                rows=place[answers.rows[kept]], annotators=answers.annotators[kept], codes=answers.codes[kept]
+                rows=place[answers.rows[kept]],
+                annotators=answers.annotators[kept],
+                codes=answers.codes[kept],
+                closed=closed[closed >= 0],
             )
         return replace(
             self,

@@ -13,6 +13,8 @@ from labeling.determinism import one_thread
 
 NUM_MEMBERS = 8
 """Heads of a committee."""
+NUM_FOLDS = 5
+"""Each labelled record is judged by a model fitted on the four fifths that it is not in."""
 NORMAL_QUANTILE_95 = 1.959963984540054
 CHUNK_ROWS = 65_536
 """Rows scored at a time, so that a large pool is never copied as a whole."""
@@ -103,6 +105,35 @@ class Learner:
             "low": low,
             "high": high,
         }
+
+
+def out_of_sample(
+    embeddings: npt.NDArray[np.float32],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    seed: int,
+    num_folds: int = NUM_FOLDS,
+) -> npt.NDArray[np.float64] | None:
+    """What models make of labelled records that were fitted without them, each record held out in one fold.
+
+    Parameters
+    ----------
+    embeddings, labels, classes, seed : as for ``Learner.fit``.
+
+    Returns
+    -------
+    (n, num_classes) float64, rows summing to 1; None where a fold leaves a single class to learn from.
+    """
+    codes = _codes(embeddings, labels, classes)
+    fold = np.random.default_rng(seed).permutation(len(codes)) % num_folds
+    proba = np.zeros((len(codes), len(classes)))
+    for number in range(num_folds):
+        left = fold != number
+        if len(np.unique(codes[left])) < 2:
+            return None
+        learner = Learner.fit(embeddings[left], [classes[code] for code in codes[left]], classes, seed)
+        proba[~left] = learner.proba(embeddings[~left])
+    return proba
 
 
 def fit_committee(

@@ -23,6 +23,7 @@ from labeling.agreement.spans import span_f1
 from labeling.annotations import Annotations
 from labeling.consensus import Consensus, Evidence
 from labeling.learner import wilson_interval
+from labeling.relabels import num_asked_again
 from labeling.results import CurrentLabel, current_answers, current_labels
 from labeling.slots import open_queue
 from labeling.truth import TRUTH
@@ -157,7 +158,7 @@ def queue_quality(
     told: dict[str, Any] = {"task": task, "num_items": answers["item"].n_unique(), "num_answers": answers.height}
     if task in CLASS_TASKS and answers.height:
         given = Annotations.from_frame(answers, _labels(queue, answers))
-        name = method or default_method(given)
+        name = method or _usual_method(session, queue, given)
         found = decide(given, name, classifier)
         pairs = pairwise_kappa(given, "quadratic" if task == "rating" else "none")
         return QueueQuality(
@@ -197,7 +198,7 @@ def consensus_labels(
         return majority
     answers = heard_answers(session, queue)
     given = Annotations.from_frame(answers, _labels(queue, answers))
-    name = method or default_method(given)
+    name = method or _usual_method(session, queue, given)
     if name == "majority":
         return majority
     found = decide(given, name, classifier)
@@ -212,6 +213,17 @@ def consensus_labels(
         value = values.get(given.labels[label], given.labels[label])
         consensus.append(replace(one, value=value, agreement=confidence))
     return consensus
+
+
+def _usual_method(session: Session, queue: LabelQueue, annotations: Annotations) -> str:
+    """Who decides when nobody says.
+
+    Where one answer was the rule and doubted labels got more, those with several are the hard ones: a model of
+    annotators takes them for worse than they are, and the majority was right more often (docs/agreement.md).
+    """
+    if queue.overlap == 1 and num_asked_again(session, queue.id):
+        return "majority"
+    return default_method(annotations)
 
 
 def default_method(annotations: Annotations) -> str:

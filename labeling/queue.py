@@ -23,6 +23,7 @@ from labeling.answers import Given, Submitted, submit, submit_all, undo
 from labeling.fitness import check_fit
 from labeling.leases import Asking, NoTask, Served, heartbeat, next_task, next_tasks, release, skip
 from labeling.model_choice import LINEAR, check_model
+from labeling.relabels import KIND, ask_again, num_asked_again
 from labeling.results import (
     Answer,
     CurrentLabel,
@@ -95,7 +96,7 @@ class QueueEntry:
     text : shown to the annotator.
     utility : higher was queried first; finite.
     why : one line for the annotator.
-    kind : ``chosen`` by the strategy, or drawn at ``random``.
+    kind : ``chosen`` by the strategy, drawn at ``random``, or finished and asked about ``again``.
     predicted : label and probability by the model as it then was, or None.
     """
 
@@ -223,7 +224,8 @@ def publish_generation(
 ) -> int:
     """Replace the order of serving by a new one: add rows, then flip one pointer.
 
-    Leases and answers stay as they are. Tasks already finished keep their place but are not served.
+    Leases and answers stay as they are. Tasks already finished keep their place but are not served, unless they are
+    asked about again. Those that were, and are not in this one, are finished as they are (``labeling.relabels``).
 
     Parameters
     ----------
@@ -246,6 +248,10 @@ def publish_generation(
     queue = open_queue(session, queue_id)
     generation = queue.generation + 1
     ids = offer_tasks(session, queue, entries, now=now)
+    again = {task_id for task_id, entry in zip(ids, entries, strict=True) if entry.kind == KIND}
+    num_again = num_asked_again(session, queue_id)
+    if again or num_again or made_by is None:
+        num_again += ask_again(session, now=now, queue=queue, again=again, listed=ids)
     done = set(session.scalars(select(LabelTask.id).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))))
     rows = (
         {
@@ -271,7 +277,10 @@ def publish_generation(
     detail = {"generation": generation, "num_entries": len(entries), "num_left": num_left}
     record_event(session, now=now, queue_id=queue_id, kind="published", detail=detail)
     if made_by is not None:
-        session.add(LabelGeneration(queue_id=queue_id, generation=generation, at=now, **asdict(made_by)))
+        made = LabelGeneration(queue_id=queue_id, generation=generation, at=now, **asdict(made_by))
+        if num_again:
+            made.figures = {**made.figures, "num_again": num_again}
+        session.add(made)
     session.flush()
     return generation
 

@@ -42,6 +42,7 @@ class QueueState:
     answers : ids of the answers that counted, by task and annotator.
     known : answers that were known, by task.
     sources : whose suggestions there were.
+    overlaps : how many answers a task was to have, of those that were ever asked about again.
     """
 
     generation: int = 0
@@ -50,6 +51,7 @@ class QueueState:
     answers: dict[tuple[str, str], str] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
     sources: set[str] = field(default_factory=set)
+    overlaps: dict[str, int] = field(default_factory=dict)
 
 
 def state_at(session: Session, *, queue_id: str, until: datetime | None = None) -> QueueState:
@@ -77,12 +79,16 @@ def _apply(state: QueueState, event: LabelEvent) -> None:
         state.is_open = event.kind == "reopened"
     elif event.kind == "gold" and event.task_id is not None:
         state.known[event.task_id] = detail["value"]
+        # A known task has as many slots as there are people.
+        state.overlaps.pop(event.task_id, None)
     elif event.kind == "gold_removed" and event.task_id is not None:
         state.known.pop(event.task_id, None)
     elif event.kind == "suggested":
         state.sources.update(detail["sources"])
     elif event.kind == "unsuggested":
         state.sources.discard(detail["source"])
+    elif event.kind in ("asked_again", "withdrawn") and event.task_id is not None:
+        state.overlaps[event.task_id] = detail["overlap"]
     if event.task_id is None or event.annotator_id is None or "state" not in detail:
         return
     key = (event.task_id, event.annotator_id)

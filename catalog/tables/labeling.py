@@ -31,9 +31,9 @@ from catalog.tables.curation import RecordId
 QUEUE_STATES = ("open", "closed")
 ASSIGNMENT_STATES = ("leased", "accepted", "released", "skipped", "expired", "late")
 RETRACTIONS = ("undone", "superseded")
-KINDS = ("chosen", "random", "gold", "assigned")
-"""Why somebody is asked: the strategy chose it, chance did, the answer is known and measures the annotator, or a
-reviewer gave it to this person."""
+KINDS = ("chosen", "random", "gold", "assigned", "again")
+"""Why somebody is asked: the strategy chose it, chance did, the answer is known and measures the annotator, a reviewer
+gave it to this person, or the strategy wants one more answer to what was answered."""
 ORIGINS = ("annotator", "adjudicator", "import")
 
 AnnotatorId = String(200)
@@ -117,6 +117,8 @@ class LabelTask(Base):
     text: Mapped[str] = mapped_column(Text)
     """A copy for serving; the record itself stays in its shard."""
     overlap: Mapped[int]
+    """The queue's, or more where it was asked about again (``labeling.relabels``), or all that could ever be needed
+    where its answer is known."""
     done: Mapped[bool] = mapped_column(Boolean, default=False)
     """True when every slot holds an accepted answer."""
     gold: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
@@ -247,7 +249,8 @@ class LabelEvent(Base):
     ``moved`` (to another slot, or out of one, because the answer is known no more), ``suggested``, ``unsuggested``
     (suggestions of a source came, went), ``settings``,
     ``schema`` (it changed), ``invalidated`` (the answer is none any more), ``imported`` (as history; one that counts is
-    ``submitted`` or ``late``)."""
+    ``submitted`` or ``late``), ``asked_again`` (a finished task is to have one more answer), ``withdrawn`` (it is not,
+    after all)."""
     detail: Mapped[dict[str, Any]] = mapped_column(Json)
 
 

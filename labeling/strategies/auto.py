@@ -7,10 +7,10 @@ from labeling.candidates import Candidates, Selection
 from labeling.clustering import k_means
 from labeling.coverage import NUM_STOOD_FOR, shares, stand_for_most
 from labeling.distances import squared_distances
-from labeling.second_opinions import active_lab_scores
+from labeling.second_opinions import doubted
 from labeling.shortlist import by_chance
 from labeling.strategies import STRATEGIES, AnyTask
-from labeling.strategies.active_lab import opinions_so_far
+from labeling.strategies.active_lab import open_scores, opinions_so_far
 from labeling.strategies.mnlp import unsure_of_spans
 from labeling.uncertainty import best_first, hesitations, measure
 
@@ -32,8 +32,9 @@ def auto(candidates: Candidates, batch_size: int, rng: np.random.Generator) -> S
     rises most (``labeling.coverage``), in a sample of a large pool. Then, 25 at a time, the 75 records of the smallest
     margins are clustered by k-means, weighted by uncertainty, and the record in the middle of each cluster is taken,
     heavier clusters first. In span tasks, whose model has no margins, MNLP says what is uncertain.
-    Where candidates have ``answers``, those among the batch's least trusted by ActiveLab get another answer,
-    at most half of the batch, evenly among the new ones.
+    Where candidates have ``answers``, those whose label is doubted get another one, the least trusted by ActiveLab
+    first, at most half of the batch, evenly among the new ones. ActiveLab's own comparison with new records asked
+    hardly any of them in measurements, and the labels were no better for it (docs/strategies.md).
 
     Returns
     -------
@@ -69,18 +70,17 @@ def _standing_for_most(
 def _second_opinions(
     candidates: Candidates, proba: npt.NDArray[np.float64], batch_size: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], list[str]]:
-    told = opinions_so_far(candidates)
-    if not told:
+    told, answers = opinions_so_far(candidates), candidates.answers
+    if not told or answers is None:
         return np.empty(0, dtype=np.int64), []
-    least_trusted = best_first(-active_lab_scores(proba, candidates.answers), batch_size, rng)
-    again = [int(row) for row in least_trusted if int(row) in told]
+    rows = np.array(sorted(told), dtype=np.int64)
+    least_trusted = rows[best_first(-open_scores(candidates, proba)[rows], len(rows), rng)]
+    is_doubted = doubted(proba, answers)[least_trusted]
     # New records may be too few to fill the rest.
-    at_least = batch_size - (len(candidates) - len(told))
-    again = again[: max(int(MOST_SECOND_OPINIONS * batch_size), at_least)]
-    missing = at_least - len(again)
-    if missing > 0:
-        again += [row for row in told if row not in set(again)][:missing]
-    return np.array(again, dtype=np.int64), [told[row] for row in again]
+    at_least = batch_size - (len(candidates) - len(rows) - len(answers.closed))
+    size = max(min(int(MOST_SECOND_OPINIONS * batch_size), int(is_doubted.sum())), at_least)
+    again = np.concatenate([least_trusted[is_doubted], least_trusted[~is_doubted]])[:size]
+    return again, [told[int(row)] for row in again]
 
 
 def _spread_uncertain(

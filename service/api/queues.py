@@ -15,7 +15,6 @@ from catalog.errors import NotFoundError
 from catalog.tables.datasets import Dataset
 from catalog.tables.labeling import LabelQueue
 from labeling import queue
-from labeling.mixing import DEFAULT_RANDOM_SHARE, share_for
 from labeling.schema import LabelSchema
 from labeling.tasks.pairwise import split_pair
 from service.api.access import Anyone, Catalogued, Counted, Curator, PageSize, Reviewer
@@ -59,27 +58,40 @@ class SchemaModel(BaseModel):
 
 
 class QueueRequest(BaseModel):
-    """A queue to create over the newest cleaned version of a dataset."""
+    """A queue to create over the newest cleaned version of a dataset.
+
+    What is null was not given: a new queue has the default, and one that exists is the same whatever it has there.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=200)
     dataset: str = Field(min_length=1, max_length=200)
     label_schema: SchemaModel = Field(alias="schema")
-    strategy: str = Field("auto", max_length=100, description="query strategy")
-    overlap: int = Field(1, ge=1, le=100, description="different annotators a task")
+    strategy: str | None = Field(None, max_length=100, description="query strategy; auto when left out")
+    overlap: int | None = Field(None, ge=1, le=100, description="different annotators a task; 1 when left out")
     lease_seconds: float | None = Field(None, ge=1, le=86_400, description="WINNOW_LABEL_LEASE_SECONDS when left out")
-    seed: int = Field(0, ge=0, lt=2**63)
-    held_out_share: float = Field(0.0, ge=0, le=0.9, description="records never asked about, for measuring the model")
-    refresh_every: int = Field(20, ge=1, le=10**9, description="finished tasks between two fits of the model")
-    random_share: float = Field(
-        DEFAULT_RANDOM_SHARE, ge=0, le=1, description="tasks that chance draws, to know what the labels are worth"
+    seed: int | None = Field(None, ge=0, lt=2**63, description="0 when left out")
+    held_out_share: float | None = Field(
+        None, ge=0, le=0.9, description="records never asked about, for measuring the model; none when left out"
     )
-    gold_every: int = Field(0, ge=0, le=10_000, description="one task in so many is one whose answer is known; 0: none")
-    hidden_share: float = Field(0.0, ge=0, le=1, description="tasks with a suggestion that are served without it")
+    refresh_every: int | None = Field(
+        None, ge=1, le=10**9, description="finished tasks between two fits of the model; 20 when left out"
+    )
+    random_share: float | None = Field(
+        None, ge=0, le=1, description="tasks that chance draws, to know what the labels are worth; 0.1 when left out"
+    )
+    gold_every: int | None = Field(
+        None, ge=0, le=10_000, description="one task in so many is one whose answer is known; 0, or left out: none"
+    )
+    hidden_share: float | None = Field(
+        None, ge=0, le=1, description="tasks with a suggestion that are served without it; none when left out"
+    )
     budget: int | None = Field(None, ge=1, lt=2**63, description="answers that may be spent; nothing stops at it")
-    model: str = Field(
-        "linear", max_length=100, description="linear, setfit, checkpoint or checkpoint:RUN: docs/labeling.md"
+    model: str | None = Field(
+        None,
+        max_length=100,
+        description="linear (when left out), setfit, checkpoint or checkpoint:RUN: docs/labeling_models.md",
     )
 
 
@@ -283,7 +295,7 @@ def create(catalog: Catalogued, who: Curator, request: QueueRequest, response: R
         seed=request.seed,
         held_out_share=request.held_out_share,
         refresh_every=request.refresh_every,
-        random_share=share_for(request.strategy, request.random_share),
+        random_share=request.random_share,
         gold_every=request.gold_every,
         hidden_share=request.hidden_share,
         budget=request.budget,

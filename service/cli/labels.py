@@ -13,7 +13,7 @@ from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.tables.labeling import LabelQueue
 from labeling import queue as queues
 from labeling.fitness import check_fit
-from labeling.model_choice import check_model
+from labeling.model_choice import LINEAR, check_model
 from labeling.schema import parse_schema
 from labeling.strategies import STRATEGIES
 from labeling.strategies.label_errors import SECOND_OPINION
@@ -24,7 +24,7 @@ from service.cli.agreement import agreement
 from service.cli.output import AsJson, emit_json, emit_table, progress_bar, run_to_end, say, show, workspace
 from service.cli.schedules import ask_after
 from workers import manifests, suspects
-from workers.labeling import label_counts, open_queue
+from workers.labeling import DEFAULT_STRATEGY, label_counts, open_queue
 
 SEED_HELP = "Seed of everything random: the same seed gives the same choices."
 STRATEGY_HELP = (
@@ -44,47 +44,59 @@ def create(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
     schema: Annotated[Path, typer.Option(help="YAML: question, guidelines, labels.")],
-    strategy: Annotated[str, typer.Option(help=STRATEGY_HELP)] = "auto",
-    overlap: Annotated[int, typer.Option(min=1, max=100, help="Annotators who answer each item.")] = 1,
+    strategy: Annotated[str | None, typer.Option(help=f"{STRATEGY_HELP} Default {DEFAULT_STRATEGY}.")] = None,
+    overlap: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Annotators who answer each item; default 1.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the queue, unique in the dataset.")] = "labels",
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help=SEED_HELP)] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help=f"{SEED_HELP} Default 0.")] = None,
     refresh_every: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
             max=1_000_000,
-            help="Finished items between two fits of the model; it is refitted sooner when none is left.",
+            help="Finished items between two fits of the model, default 20; it is refitted sooner when none is left.",
         ),
-    ] = 20,
+    ] = None,
     random_share: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of the tasks that chance draws: what the labels are worth shows there."),
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the tasks that chance draws, default 0.1: it shows what the labels are worth."
+        ),
+    ] = None,
     hidden_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the tasks with a suggestion that are served without it.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the tasks with a suggestion that are served without it; default none."
+        ),
+    ] = None,
     budget: Annotated[
         int | None,
         typer.Option(min=1, max=10**9, help="Answers that may be spent: advice and a webhook, never an end."),
     ] = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Whose doubt decides: linear, setfit, the newest `winnow train` (checkpoint), or one (checkpoint:RUN)."
+            help="Whose doubt decides: linear, the default, setfit, the newest `winnow train` (checkpoint), or one "
+            "(checkpoint:RUN)."
         ),
-    ] = "linear",
+    ] = None,
     after: Annotated[
         str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Open a queue over the curated records and print the page where annotators answer."""
+    """Open a queue over the curated records and print the page where annotators answer.
+
+    For a queue that exists only what is given must be as it was made.
+    """
     catalog = workspace()
     document = read_schema(schema)
-    check_fit(strategy, parse_schema(document))
-    check_model(model, parse_schema(document))
+    check_fit(strategy or DEFAULT_STRATEGY, parse_schema(document))
+    check_model(model or LINEAR, parse_schema(document))
     if after is not None:
         config = {"schema": document, "name": name, "strategy": strategy, "overlap": overlap, "model": model}
+        config = {option: value for option, value in config.items() if value is not None}
         ask_after(catalog, after=after, kind="label", dataset=dataset, config=config, as_json=json)
         return
     queue_id, run_id, state = open_queue(
@@ -96,7 +108,7 @@ def create(
         overlap=overlap,
         seed=seed,
         refresh_every=refresh_every,
-        random_share=0.0 if strategy == SECOND_OPINION else random_share,
+        random_share=random_share,
         hidden_share=hidden_share,
         budget=budget,
         model=model,
@@ -111,6 +123,8 @@ def create(
     if json:
         emit_json({"queue": queue_id, "page": page} | result)
         return
+    with catalog.read() as session:
+        strategy = session.get_one(LabelQueue, queue_id).strategy
     say(f"queue {name!r}: {result['num_entries']:,} items chosen out of {result['pool']:,} by {strategy}")
     say("annotators log in with a token (`winnow user NAME --role annotator`) while `winnow up` runs, at:")
     show(page)

@@ -1,4 +1,4 @@
-"""A queue for its curator: the learning curve and who answered what."""
+"""A queue for its curator: the learning curve, how far annotators agree, and how good each of them is."""
 
 from fastapi import APIRouter
 from sqlalchemy import select
@@ -54,6 +54,8 @@ def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: 
             )
         )
         progress = queue.progress(session, now=catalog.now(session), queue_id=queue_id)
+        gold = {one.annotator_id: one for one in gold_scores(session, queue_id=queue_id)}
+        names = _names(session)
         return render(
             request,
             "queue.html",
@@ -63,8 +65,8 @@ def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: 
             chart=learning_curve(rounds),
             progress=progress,
             strategy=strategy_of(session, queue_id),
-            gold=gold_scores(session, queue_id=queue_id),
-            names=_names(session),
+            gold=gold,
+            people={one: names.get(one, one) for one in sorted({*progress.annotators, *gold})},
         )
 
 

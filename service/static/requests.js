@@ -2,14 +2,14 @@
 
 export const TIMEOUT_MS = 15000;
 
-export async function call(method, path, body) {
+export async function call(method, path, body, timeoutMs = TIMEOUT_MS) {
   let answer;
   try {
     answer = await fetch(`/api/v1${path}`, {
       method,
       headers: body === undefined ? {} : { "Content-Type": "application/json" },
       body: body === undefined ? undefined : JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      signal: AbortSignal.timeout(timeoutMs),
     });
   } catch {
     return { retry: true, why: "offline" };

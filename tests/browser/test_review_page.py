@@ -1,5 +1,7 @@
 """A reviewer settles disagreements by keyboard, and the lead's page says what the labels are worth."""
 
+import re
+
 from sqlalchemy import update
 
 from catalog.tables.base import new_id
@@ -97,4 +99,60 @@ def test_the_leads_page_says_what_the_labels_are_worth_and_who_answers_well(visi
     assert "About as many as 320 labels drawn at random would have been needed for that" in told
     assert "10 to any number labels saved" in told
     assert "0.0 to 2.0 points of accuracy" in told
-    assert "mina" in visitor.page.inner_text("section:has(h2:text-is('Known texts'))")
+    mina = visitor.page.locator("#annotators tr", has_text="mina")
+    assert mina.locator("[data-name='known texts right']").inner_text() == "100.0 % of 1"
+
+
+def measured(visitor, state="measured"):
+    visitor.page.wait_for_selector(f"#quality[data-state={state}]")
+    return visitor.page.inner_text("#quality")
+
+
+def row_of(visitor, name):
+    found = visitor.page.locator("#annotators tr", has_text=name)
+    return {one.get_attribute("data-name"): one.inner_text().replace("\xa0", " ") for one in found.locator("td").all()}
+
+
+def test_the_lead_sees_how_far_annotators_agree_and_how_good_each_is(visitor, site):
+    texts = [f"text {number}" for number in range(40)]
+    said = ["긍정", "부정"] * 20
+    queue_id = answered(site, texts, said, [*said[:30], *said[:10:-1][:10]])
+    held = []
+    visitor.page.route("**/agreement", lambda route: held.append(route))
+    visitor.log_in(site, "mina", f"/queues/{queue_id}")
+    visitor.page.wait_for_function("() => document.getElementById('measuring').textContent === 'Measuring…'")
+    assert row_of(visitor, "mina")["answers"].startswith("40")
+    assert row_of(visitor, "mina")["agrees with others"] == "…"
+    while not held:
+        visitor.page.wait_for_timeout(20)
+    held.pop().abort()
+    assert "Not measured: the service did not answer." in measured(visitor, "failed")
+    visitor.page.unroute("**/agreement")
+    visitor.page.get_by_role("button", name="Measure again").click()
+    told = measured(visitor)
+    assert "Measuring" not in told
+    alpha = visitor.page.locator("#agreement tr", has_text="Krippendorff's alpha")
+    assert re.match(r"0\.51 \(0\.\d\d to 0\.\d\d\)$", alpha.locator("td").first.inner_text().strip())
+    assert "Cohen's kappa is 0.50 in the mean of all pairs of annotators." in told
+    # An even share, the interval and its two ends.
+    assert alpha.locator("svg.share > *").count() == 5
+    row = row_of(visitor, "지훈")
+    assert row["agrees with others"] == "75 %"
+    assert row["median seconds"] == "2.5"
+    assert re.match(r"\d+ % \(\d+ % to \d+ %\)", row["as the consensus has it"])
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= visitor.page.viewport_size["width"]
+    assert visitor.troubles == []
+    assert visitor.violations() == []
+
+
+def test_where_nothing_can_be_measured_the_lead_reads_why(visitor, site):
+    queue_id = site.add_queue(["one", "two"])
+    with site.catalog.write() as session:
+        now, mina = site.catalog.now(session), site.users["mina"]
+        served = queue.next_task(session, now=now, queue_id=queue_id, annotator_id=mina)
+        queue.submit(session, now=now, key=new_id(), lease_id=served.lease_id, annotator_id=mina, value="긍정")
+    visitor.log_in(site, "mina", f"/queues/{queue_id}")
+    assert "none: " in measured(visitor)
+    row = row_of(visitor, "mina")
+    assert row["as the consensus has it"] == "not known: nobody else answered the same texts"
+    assert (row["agrees with others"], row["median seconds"], row["change"]) == ("–", "–", "–")

@@ -1,6 +1,6 @@
 """Queues to test on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,9 +36,15 @@ class Desk:
         with self.catalog.write() as session:
             return function(session, now=self.now, **given)
 
-    def publish(self, *records: str, num_left: int = 0) -> int:
+    def publish(self, *records: str, num_left: int = 0, again: Collection[str] = ()) -> int:
         entries = [
-            queue.QueueEntry(record_id=name, text=f"글 {name}", utility=1.0 / (1 + rank), why=f"because {name}")
+            queue.QueueEntry(
+                record_id=name,
+                text=f"글 {name}",
+                utility=1.0 / (1 + rank),
+                why=f"because {name}",
+                kind="again" if name in again else "chosen",
+            )
             for rank, name in enumerate(records)
         ]
         return self.call(queue.publish_generation, queue_id=self.queue_id, entries=entries, num_left=num_left)

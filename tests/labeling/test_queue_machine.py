@@ -13,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import select
 
 from catalog.errors import ConflictError, DataError, GoneError
-from catalog.tables.labeling import Annotation, LabelAssignment
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelTask
 from labeling import queue
 from labeling.imports import Imported, Taken, import_answers
 from labeling.leases import MAX_IN_HAND
+from labeling.relabels import MOST_ANSWERS
 from labeling.replay import state_at
 from labeling.slots import TASK_NAMESPACE
 
@@ -54,7 +55,32 @@ class Model:
     leases: dict[tuple[str, str], Lease] = field(default_factory=dict)
     answers: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
     decided: dict[str, str] = field(default_factory=dict)
+    raised: dict[str, int] = field(default_factory=dict)
     acts: int = 0
+
+    def slots(self, record: str) -> int:
+        return self.overlap + self.raised.get(record, 0)
+
+    def answered_slots(self, record: str) -> set[int | None]:
+        return {one.slot for one in self.leases.values() if one.record == record and one.state == "accepted"}
+
+    def publish(self, order: list[str], again: set[str], num_left: int) -> None:
+        for record in [one for one, count in self.raised.items() if count and one not in order]:
+            last = self.slots(record) - 1
+            if self.answered_slots(record) != set(range(last)):
+                continue
+            holder = next((one for one in self.leases.values() if one.record == record and one.slot == last), None)
+            if holder is not None and self.live(holder):
+                continue
+            if holder is not None:
+                self.set(holder, "expired", None)
+            self.raised[record] -= 1
+        for record in again:
+            is_done = len(self.answered_slots(record)) == self.slots(record)
+            if is_done and record not in self.decided and self.slots(record) < MOST_ANSWERS:
+                self.raised[record] = self.raised.get(record, 0) + 1
+        self.order, self.published, self.num_left = order, True, num_left
+        self.offered.update(order)
 
     def live(self, lease: Lease) -> bool:
         return lease.state == "accepted" or (lease.state == "leased" and lease.expires_at > self.now)
@@ -66,10 +92,10 @@ class Model:
 
     def take_slot(self, record: str) -> int | None:
         holders = {one.slot: one for one in self.leases.values() if one.record == record and one.slot is not None}
-        for slot in range(self.overlap):
+        for slot in range(self.slots(record)):
             if slot not in holders:
                 return slot
-        for slot in range(self.overlap):
+        for slot in range(self.slots(record)):
             if not self.live(holders[slot]):
                 self.set(holders[slot], "expired", None)
                 return slot
@@ -94,7 +120,7 @@ class Model:
         for record in self.order:
             num_live = sum(self.live(one) for one in self.leases.values() if one.record == record)
             mine = self.leases.get((record, annotator))
-            if self.dealt_with(record, annotator) or num_live >= self.overlap or (mine and self.live(mine)):
+            if self.dealt_with(record, annotator) or num_live >= self.slots(record) or (mine and self.live(mine)):
                 continue
             new = Lease(record, annotator, "", None, self.now, 0)
             lease = self.leases.setdefault((record, annotator), new)
@@ -104,7 +130,7 @@ class Model:
         in_hand = {one.record for one in self.in_hand(annotator)}
         mine = [record for record in self.offered - in_hand if not self.dealt_with(record, annotator)]
         leases = [one for one in self.leases.values() if one.record in mine and self.live(one)]
-        left_out = [record for record in mine if sum(one.record == record for one in leases) < self.overlap]
+        left_out = [record for record in mine if sum(one.record == record for one in leases) < self.slots(record)]
         if self.num_left or left_out:
             return "waiting_for_model"
         return "all_leased" if any(one.state == "leased" for one in leases) else "done"
@@ -171,11 +197,15 @@ class QueueMachine(RuleBasedStateMachine):
         self.desk = self.new_desk(overlap=overlap)
         self.model = Model(overlap, self.desk.now)
 
-    @rule(order=st.lists(st.sampled_from(RECORDS), unique=True), num_left=st.sampled_from([0, 0, 1]))
-    def publish(self, order: list[str], num_left: int) -> None:
-        self.desk.publish(*order, num_left=num_left)
-        self.model.order, self.model.published, self.model.num_left = order, True, num_left
-        self.model.offered.update(order)
+    @rule(
+        order=st.lists(st.sampled_from(RECORDS), unique=True),
+        again=st.sets(st.sampled_from(RECORDS)),
+        num_left=st.sampled_from([0, 0, 1]),
+    )
+    def publish(self, order: list[str], again: set[str], num_left: int) -> None:
+        """A new order; what of it is finished may be asked about again."""
+        self.desk.publish(*order, num_left=num_left, again=again)
+        self.model.publish(order, again & set(order), num_left)
 
     @rule(seconds=st.sampled_from([1, 30, 60, 120]))
     def wait(self, seconds: int) -> None:
@@ -374,6 +404,8 @@ class QueueMachine(RuleBasedStateMachine):
             rebuilt = state_at(session, queue_id=self.desk.queue_id)
             held = session.execute(select(LabelAssignment).where(LabelAssignment.queue_id == self.desk.queue_id))
             there = {(one.task_id, one.annotator_id): one for one in held.scalars()}
+            tasks = select(LabelTask.id, LabelTask.overlap).where(LabelTask.queue_id == self.desk.queue_id)
+            overlaps = {row.id: row.overlap for row in session.execute(tasks)}
             current = session.scalars(
                 select(Annotation).where(Annotation.queue_id == self.desk.queue_id, Annotation.retracted.is_(None))
             ).all()
@@ -383,6 +415,7 @@ class QueueMachine(RuleBasedStateMachine):
         for key, one in rebuilt.held.items():
             if one.state == "leased":
                 assert (one.why, one.generation) == (there[key].why, there[key].generation)
+        assert overlaps == dict.fromkeys(overlaps, self.model.overlap) | rebuilt.overlaps
         assert rebuilt.answers == {(one.task_id, one.annotator_id): one.id for one in current}
 
     @invariant()
@@ -393,7 +426,7 @@ class QueueMachine(RuleBasedStateMachine):
         progress, leases = self.desk.progress(), self.model.leases.values()
         accepted = [one.record for one in leases if one.state == "accepted"]
         assert progress.num_tasks == len(self.model.offered)
-        assert progress.num_done == sum(accepted.count(record) == self.model.overlap for record in set(accepted))
+        assert progress.num_done == sum(accepted.count(record) == self.model.slots(record) for record in set(accepted))
         assert progress.num_leased == sum(one.state == "leased" and self.model.live(one) for one in leases)
         assert progress.num_skipped == sum(one.state == "skipped" for one in leases)
         assert progress.num_annotations == len(self.model.answers)

@@ -13,7 +13,7 @@ from catalog.errors import DataError
 from labeling.candidates import Answers, Candidates, ColdStartError
 from labeling.coverage import WIDTH, shares, stand_for_most
 from labeling.learner import Learner, fit_committee
-from labeling.second_opinions import active_lab_scores, best_temperature
+from labeling.second_opinions import active_lab_scores, best_temperature, doubted
 from labeling.selection import choose
 from labeling.strategies import STRATEGIES
 from labeling.strategies.badge import gradient_plus_plus
@@ -466,13 +466,28 @@ def test_auto_mixes_second_opinions_among_new_records_but_no_more_than_half() ->
     pool = replace(made(size=300), proba=np.concatenate([proba, new]), answers=answers)
     chosen = ask(pool, "auto", 40)
     again = chosen.indices < 200
-    least_trusted = np.argsort(active_lab_scores(pool.probabilities(), answers))[:40]
-    wanted = [row for row in least_trusted if row < 200]
+    is_doubted = doubted(pool.probabilities(), answers)
+    least_trusted = np.argsort(active_lab_scores(pool.probabilities(), answers))
+    wanted = [row for row in least_trusted if row < 200 and is_doubted[row]]
     assert chosen.indices[again].tolist() == wanted[:20]
     assert 5 <= again[:20].sum() <= 15
     assert all(line.startswith("second opinion: ") == bool(one) for line, one in zip(chosen.why, again, strict=True))
-    # With too few new records the rest is asked again.
+    # With too few new records the rest is asked again, doubted ones first.
     assert (ask(pool, "auto", 250).indices < 200).sum() == 150
+    assert set(wanted) <= set(ask(pool, "auto", 250).indices.tolist())
+
+
+@pytest.mark.parametrize("strategy", ["auto", "active_lab"])
+def test_answered_records_that_are_closed_weigh_their_annotators_and_are_not_asked_again(strategy: str) -> None:
+    answers, _, proba = answered(22, 200, 5, 3)
+    new = np.random.default_rng(23).dirichlet([0.1] * 4, 30)
+    closed = np.setdiff1d(np.arange(200), [7, 30, 111])
+    pool = replace(made(size=230), proba=np.concatenate([proba, new]), answers=replace(answers, closed=closed))
+    assert set(ask(pool, strategy, 33).indices.tolist()) == {7, 30, 111, *range(200, 230)}
+    if strategy == "active_lab":
+        scores = active_lab_scores(pool.probabilities(), answers)
+        chosen = ask(pool, strategy, 33)
+        assert chosen.utility.tolist() == (1 - scores[chosen.indices]).tolist()
 
 
 @pytest.mark.parametrize(

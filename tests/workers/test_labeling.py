@@ -41,7 +41,11 @@ def many(database: Catalog, tmp_path: Path) -> Catalog:
 
 
 def ask(catalog: Catalog, **options: Any) -> tuple[str, str, str]:
-    return open_queue(catalog, dataset="tickets", **{"name": "q", "schema": SCHEMA, "strategy": "margin"} | options)
+    return open_queue(
+        catalog,
+        dataset="tickets",
+        **{"name": "q", "schema": SCHEMA, "strategy": "margin", "random_share": 0.0} | options,
+    )
 
 
 def kept(catalog: Catalog) -> set[str]:
@@ -139,6 +143,40 @@ def test_create_under_a_taken_name_is_refused_with_what_differs(cleaned: Catalog
     clean_dataset(cleaned, tmp_path, sentences(60, seed=3), recipe=RECIPE.replace("minimum: 3", "minimum: 4"))
     with pytest.raises(ConflictError, match=r"version 2 of the dataset \(the newest curated one: 3\)"):
         ask(cleaned)
+
+
+def test_what_is_not_given_is_whatever_the_queue_has(cleaned: Catalog) -> None:
+    queue_id, run_id, _ = ask(cleaned, overlap=2, strategy="entropy", seed=3, refresh_every=50, budget=99)
+    with cleaned.write() as session:
+        # As a release before these options existed left it, and as `winnow label gold --every` does.
+        made = session.get_one(LabelQueue, queue_id)
+        made.random_share, made.hidden_share, made.gold_every = 0.0, 0.25, 10
+    bare = {"dataset": "tickets", "name": "q", "schema": SCHEMA}
+    assert open_queue(cleaned, **bare) == (queue_id, run_id, "running")
+    given = {"hidden_share": 0.25, "gold_every": 10, "budget": 99, "random_share": 0.0}
+    assert open_queue(cleaned, **bare, **given) == (queue_id, run_id, "running")
+    for option, told in (
+        ({"random_share": 0.1}, "random_share=0.0 (asked for: 0.1)"),
+        ({"hidden_share": 0.0}, "hidden_share=0.25 (asked for: 0.0)"),
+        ({"gold_every": 0}, "gold_every=10 (asked for: 0)"),
+        ({"budget": 100}, "budget=99 (asked for: 100)"),
+        ({"strategy": "auto", "overlap": 1}, "strategy='entropy' (asked for: 'auto'), overlap=2 (asked for: 1)"),
+    ):
+        with pytest.raises(ConflictError) as refused:
+            open_queue(cleaned, **bare, **option)
+        assert told in str(refused.value)
+
+
+def test_new_queue_has_the_defaults(cleaned: Catalog) -> None:
+    queue_id, _, _ = open_queue(cleaned, dataset="tickets", name="q", schema=SCHEMA)
+    suspected = {"rehearsal": True, "strategy": "label_errors"}
+    rehearsed, _, _ = open_queue(cleaned, dataset="tickets", name="r", schema=SCHEMA, **suspected)
+    with cleaned.read() as session:
+        made, other = session.get_one(LabelQueue, queue_id), session.get_one(LabelQueue, rehearsed)
+    assert (made.strategy, made.overlap, made.seed, made.refresh_every) == ("auto", 1, 0, 20)
+    assert (made.random_share, made.gold_every, made.hidden_share, made.budget) == (0.1, 0, 0.0, None)
+    assert (made.lease_seconds, made.held_out_share) == (cleaned.settings.label_lease_seconds, 0.0)
+    assert other.random_share == 0.0
 
 
 def test_refit_that_was_cancelled_or_failed_is_asked_for_again(cleaned: Catalog) -> None:

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.labeling import LabelGeneration, LabelQueue, LabelRound
 from labeling import queue as queues
+from labeling import relabels
 from labeling.candidates import Candidates
 from labeling.honesty import worth
 from labeling.label_heads import LabelHeads
 from labeling.learner import Learner, fit_committee
-from labeling.mixing import RANDOM_WHY, mixed
+from labeling.mixing import RANDOM_WHY
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
@@ -33,6 +34,7 @@ from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pairs import served_texts
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
+from workers.second_opinions import Again, in_order, opinions_of
 
 NUM_ENTRIES = 200
 """New tasks in a generation at least: enough that no annotator waits for the model."""
@@ -119,7 +121,11 @@ def _choose(unit: UnitContext) -> UnitResult:
         arrivals = queues.arrivals(session, queue_id=found.id)
         figures_before = _figures(session, found.id)
         now = unit.catalog.now(session)
-        open_tasks = queues.unfinished(session, now=now, queue_id=found.id)
+        asked_again = relabels.requested(session, queue_id=found.id)
+        # Those are chosen anew, or finished as they are.
+        unfinished = queues.unfinished(session, now=now, queue_id=found.id)
+        open_tasks = [one for one in unfinished if one.record_id not in asked_again]
+        opinions = opinions_of(session, found, schema, now)
         taken = queues.taken_records(session, now=now, queue_id=found.id)
         seed, strategy, generation = found.seed, found.strategy, found.generation
     records = curated.read_records(unit.store, version)
@@ -153,6 +159,16 @@ def _choose(unit: UnitContext) -> UnitResult:
     ):
         # A first choice, or what was scored is used up: the queue's own head has looked at everything.
         scores = None
+    again = Again.of(
+        records["id"],
+        askable & ~held_out,
+        np.flatnonzero(labelled),
+        vectors,
+        classes,
+        schema.classes,
+        opinions,
+        seed,
+    )
     new, doubts = _entries(
         records,
         vectors,
@@ -169,7 +185,10 @@ def _choose(unit: UnitContext) -> UnitResult:
         seed + generation,
         suspicion,
         config.get("random_share", 0.0),
+        again,
+        found.refresh_every,
     )
+    num_new = sum(one.kind != relabels.KIND for one in new)
     figures = _measure(records, vectors, pool, labelled, classes, learner, schema, arrivals, figures_before, seed)
     if spans is not None:
         figures = _measure_spans(records, spans, doubts, figures_before)
@@ -186,7 +205,7 @@ def _choose(unit: UnitContext) -> UnitResult:
             now=now,
             queue_id=config["queue"],
             entries=entries,
-            num_left=len(pool) - len(new),
+            num_left=len(pool) - num_new,
             made_by=queues.MadeBy(strategy=strategy, num_labels=len(answers), figures=figures),
         )
         given = [label for label in classes if label is not None]
@@ -198,7 +217,13 @@ def _choose(unit: UnitContext) -> UnitResult:
             _record_round(session, config["queue"], strategy, len(answers), measured, seconds, now)
 
     return UnitResult(
-        result={"num_labels": len(answers), "num_entries": len(entries), "pool": len(pool), "measured": measured},
+        result={
+            "num_labels": len(answers),
+            "num_entries": len(entries),
+            "num_again": len(new) - num_new,
+            "pool": len(pool),
+            "measured": measured,
+        },
         apply=apply,
     )
 
@@ -246,64 +271,76 @@ def _entries(
     seed: int,
     suspicion: np.ndarray[Any, Any] | None,
     random_share: float,
+    again: Again,
+    most_again: int,
 ) -> tuple[list[QueueEntry], np.ndarray[Any, Any] | None]:
-    """The new tasks, best first, and how sure a span model is of what it has read, in nats a token."""
-    if not len(pool):
+    """The tasks to ask, best first, and how sure a span model is of what it has read, in nats a token."""
+    # Answered records are candidates only where one of them is to be asked about.
+    if not len(pool) and not len(again.rows):
         return [], None
-    size = min(num_entries, len(pool))
     codes = [schema.classes.index(one) for one in given if one is not None]
-    rows, known_rows = pool, np.flatnonzero(labelled)
+    looked, known_rows = pool, np.flatnonzero(labelled)
     members = cache(
         lambda: fit_committee(vectors[labelled], [schema.classes[one] for one in codes], schema.classes, seed)
     )
     doubts = None
     if spans is not None:
-        rows = pool[np.sort(by_chance(len(pool), size, np.random.default_rng([seed, 2]), SCORED_TEXTS))]
-        doubts = spans.mean_log_proba(records["served"][rows].to_list())
+        size = min(num_entries, len(pool))
+        looked = pool[np.sort(by_chance(len(pool), size, np.random.default_rng([seed, 2]), SCORED_TEXTS))]
+        doubts = spans.mean_log_proba(records["served"][looked].to_list())
     elif scores is not None:
-        rows = pool[scores.known[pool]]
-        told = scores.known[known_rows]
-        known_rows = known_rows[told]
-        values = [value for value, one in zip(values, told, strict=True) if one]
+        looked = pool[scores.known[pool]]
+        has_score = scores.known[known_rows]
+        known_rows = known_rows[has_score]
+        values = [value for value, one in zip(values, has_score, strict=True) if one]
         codes = [
-            schema.classes.index(label) for label, one in zip(given, told, strict=True) if one and label is not None
+            schema.classes.index(label)
+            for label, one in zip(given, has_score, strict=True)
+            if one and label is not None
         ]
     # One copy: a million vectors are 1.5 GB.
-    unlabelled, known = vectors[rows], vectors[known_rows]
+    rows = np.concatenate([looked, again.rows])
+    asked, known = vectors[rows], vectors[known_rows]
+    proba = _proba(scores, learner, looked, asked[: len(looked)])
+    if proba is not None and len(again.rows):
+        # A model that was fitted on an answer says the same.
+        proba = np.concatenate([proba, again.proba])
     label_sets = _label_sets(values, schema)
     heads = None if label_sets is None else LabelHeads.fit(known, label_sets, seed)
     candidates = Candidates(
-        embeddings=unlabelled,
-        proba=_proba(scores, learner, rows, unlabelled),
+        embeddings=asked,
+        proba=proba,
         labelled_embeddings=known,
         classes=schema.classes or schema.names,
         suspicion=None if suspicion is None else suspicion[rows],
         labelled_codes=np.array(codes, dtype=np.int64) if len(codes) == len(known) else None,
-        label_proba=None if heads is None else heads.proba(unlabelled),
+        label_proba=None if heads is None else heads.proba(asked),
         labelled_label_sets=label_sets,
         labelled_proba=_proba(scores, learner, known_rows, known),
         sequence_log_proba=doubts,
         # Fitted only if the strategy asks.
-        committee=(lambda some: np.stack([one.proba(unlabelled[some]) for one in members()])) if learner else None,
+        committee=(lambda some: np.stack([one.proba(asked[some]) for one in members()])) if learner else None,
+        answers=again.answers(len(looked)),
     )
+    size = min(num_entries, len(pool) + int(again.is_open.sum()))
     chosen = choose(candidates, strategy, size, np.random.default_rng(seed))
     # Another stream of chance than the strategy's: its choice is the same with and without random tasks.
-    others = np.random.default_rng([seed, 1])
-    where = np.searchsorted(pool, rows)
-    order = mixed(where[chosen.indices].tolist(), len(pool), size, random_share, others)
-    asked = records[pool[[row for row, _ in order]]]
-    looked_at = dict(zip(where.tolist(), range(len(rows)), strict=True))
+    chance = np.random.default_rng([seed, 1])
+    places = np.concatenate([np.searchsorted(pool, looked), len(pool) + np.arange(len(again.rows))])
+    order = in_order(places[chosen.indices].tolist(), len(pool), most_again, random_share, chance)
+    asked_about = records[np.concatenate([pool, again.rows])[[row for row, _ in order]]]
+    looked_at = {place: index for index, place in enumerate(places.tolist())}
     entries = []
-    for (row, place), record_id, text in zip(order, asked["id"], asked["served"], strict=True):
-        proba = None if candidates.proba is None or row not in looked_at else candidates.proba[looked_at[row]]
+    for (row, place), record_id, text in zip(order, asked_about["id"], asked_about["served"], strict=True):
+        told = None if proba is None or row >= len(pool) or row not in looked_at else proba[looked_at[row]]
         entries.append(
             QueueEntry(
                 record_id=record_id,
                 text=text,
                 utility=0.0 if place is None else float(chosen.utility[place]),
                 why=RANDOM_WHY if place is None else chosen.why[place],
-                kind="random" if place is None else "chosen",
-                predicted=None if proba is None else (schema.classes[int(proba.argmax())], float(proba.max())),
+                kind="random" if place is None else "chosen" if row < len(pool) else relabels.KIND,
+                predicted=None if told is None else (schema.classes[int(told.argmax())], float(told.max())),
             )
         )
     return entries, doubts
