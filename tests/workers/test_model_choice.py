@@ -50,7 +50,7 @@ arms:
 
 
 def ask(catalog: Catalog, model: str, *, name: str = "labels", schema: Any = SCHEMA) -> str:
-    given = {"strategy": "margin", "refresh_every": 8, "num_entries": 8}
+    given: dict[str, Any] = {"strategy": "margin", "refresh_every": 8, "num_entries": 8, "random_share": 0.0}
     queue_id, _, _ = open_queue(catalog, dataset="tickets", name=name, schema=schema, model=model, **given)
     drain(catalog)
     return queue_id

@@ -58,7 +58,7 @@ def cleaned(database: Catalog, tmp_path: Path) -> Catalog:
 
 
 def ask(catalog: Catalog, name: str, *, schema: str = SCHEMA, **options: Any) -> str:
-    given = {"strategy": "mnlp", "refresh_every": 8, "num_entries": 10} | options
+    given = {"strategy": "mnlp", "refresh_every": 8, "num_entries": 10, "random_share": 0.0} | options
     queue_id, _, _ = open_queue(catalog, dataset="tickets", name=name, schema=parse_schema(schema), **given)
     drain(catalog)
     return queue_id
