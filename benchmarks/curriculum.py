@@ -210,6 +210,8 @@ def compared(sets: list[Noisy], options: Namespace) -> dict[str, Any]:
                 found, wait = curve(one, data, noisy, Path(folder))
                 accuracies[NAMES[one.name]].append(found)
                 waits.append(wait)
+        best = "  ".join(f"{name} {max(curves[-1]):.3f}" for name, curves in accuracies.items() if curves)
+        print(f"  seed {seed}, {noisy.name}, best accuracy: {best}", flush=True)
     targets = [target_of(one) for one in accuracies[RANDOM]]
     steps = {
         name: [steps_to(one, target) for one, target in zip(curves, targets, strict=True)]

@@ -37,7 +37,7 @@ class ArmConfig:
     length_window : steps whose records are sorted by length and cut into batches of alike ones, so that less is padded;
         1 sorts nothing.
     packing : ``rows`` puts several short texts into one row of up to ``max_tokens``, each seeing itself alone; ``none``
-        gives each a row of its own. It changes memory and time, not the result.
+        gives each a row of its own. It changes memory and time, and of the result only what dropout draws.
     """
 
     name: str

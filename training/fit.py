@@ -271,7 +271,7 @@ class _Run:
         self.arm, self.data, self.stream, self.source = arm, data, stream, source
         self.model, self.device = model.train(), device
         self.precision = precision
-        self.packed = _seeing_documents(arm, model) if arm.packing == "rows" else None
+        self.packed = seeing_documents(arm, model) if arm.packing == "rows" else None
         self.objective = OBJECTIVES[arm.objective].member
         schedule = SCHEDULES[arm.schedule]
         self.schedule, self.schedule_config = schedule.member, schedule.configured(arm.schedule_options)
@@ -388,7 +388,13 @@ def resolved_precision(precision: Precision, device: torch.device) -> str:
     return "bfloat16" if native else "float32"
 
 
-def _seeing_documents(arm: ArmConfig, model: nn.Module) -> SeesDocuments:
+def seeing_documents(arm: ArmConfig, model: nn.Module) -> SeesDocuments:
+    """The model, if it can be given packed rows.
+
+    Raises
+    ------
+    ConfigError : it takes one text a row.
+    """
     if not isinstance(model, SeesDocuments):
         raise ConfigError(
             f"packing='rows' of arm {arm.name!r}: backbone {arm.backbone!r} takes one text a row; set packing to none"

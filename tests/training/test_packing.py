@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from catalog.errors import DataError
+from catalog.errors import ConfigError, DataError
+from training.arm import ArmConfig
+from training.backbones.minilm_lora import MeanPooledClassifier
+from training.data import TrainingData
+from training.fit import fit, seeing_documents
+from training.model import ModelConfig, Transformer
 from training.objectives import OBJECTIVES
 from training.packing import Packed, pack, packed_logits
 from training.tokenizer import padded
@@ -99,3 +104,36 @@ def test_without_document_numbers_packed_losses_are_others() -> None:
     hidden = model.hidden(packed.input_ids, packed.attention_mask, documents=blind)
     mean = torch.stack([hidden[packed.documents == number].mean(0) for number in range(3)])
     assert (each(model.head(mean), labels) - losses(model, rows, labels, None)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("positions", ["learned", "rope", "alibi"])
+@pytest.mark.parametrize("attention", ["full", "local_global"])
+@pytest.mark.parametrize("order", ["encoder", "causal"])
+def test_a_transformer_gives_packed_texts_the_logits_that_they_have_alone(
+    order: str, attention: str, positions: str
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 51, "num_classes": 3, "max_tokens": 32, "dim": 16, "num_layers": 2, "num_heads": 2}
+    model = Transformer(ModelConfig(**sizes, order=order, attention=attention, positions=positions)).eval()  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1, 51, size).tolist() for size in (3, 20, 7, 1, 12, 5)]
+    packed = pack(rows, 32, PAD)
+    assert len(packed.input_ids) == 2
+    alone = model(*padded(rows, PAD))
+    assert torch.allclose(packed_logits(model, packed), alone, atol=1e-5)
+    # Padding in front of nothing: a text in a batch of its own is still the same.
+    assert torch.allclose(model(*padded(rows[:1], PAD)), alone[:1], atol=1e-5)
+
+
+def test_training_on_packed_rows_has_the_losses_of_one_text_a_row(data: TrainingData) -> None:
+    backbone = {"vocab_size": 300, "dim": 16, "dropout": 0.0, "feedforward_options": {"hidden": 16}}
+    settings = {"name": "packed", "backbone_options": backbone, "steps": 6, "batch_size": 12, "max_tokens": 64}
+    alone, packed = (fit(ArmConfig(**settings, packing=one), data) for one in ("none", "rows"))  # type: ignore[arg-type]
+    assert [loss for _, loss in packed.losses] == pytest.approx([loss for _, loss in alone.losses], abs=1e-4)
+    assert packed.flops != alone.flops
+
+
+def test_a_backbone_that_takes_one_text_a_row_is_refused() -> None:
+    arm = ArmConfig(name="lora", backbone="minilm-lora", packing="rows")
+    with pytest.raises(ConfigError, match="packing='rows' of arm 'lora': backbone 'minilm-lora' takes one text a row"):
+        seeing_documents(arm, MeanPooledClassifier(nn.Identity(), 4, 2))

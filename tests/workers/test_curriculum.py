@@ -14,7 +14,8 @@ from workers.pipelines.train import conclusions, short_names
         (("did worse than random order", "no gain shown", "paid"), "did worse than random order"),
         (
             ("paid", "paid", "no gain shown"),
-            "paid against random order, but not shown against the same pacing in random order: the order may not be why",
+            "paid against random order, but not shown against the same pacing in random order: "
+            "the order may not be why",
         ),
     ],
 )
