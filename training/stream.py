@@ -21,6 +21,7 @@ seeded order. So a window draws the same records as without, some of them a few 
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -195,7 +196,8 @@ class Stream:
             before = start
         for progress in (0.0, 1.0):
             if (shares := self._pool(progress).shares) is not None:
-                _check_sources(self.manifest, shares)
+                for manifest in (self.manifest, *(one.manifest for one in self.revisions)):
+                    _check_sources(manifest, shares, self.global_batch_size)
 
     def _check_revision(self, before: int, start: int, manifest: StreamManifest) -> None:
         if not before < start < self.total_steps:
@@ -348,15 +350,21 @@ def _covering(rows: Rows, cumulated: npt.NDArray[np.float64], size: int, point: 
     return covering
 
 
-def _check_sources(manifest: StreamManifest, shares: Mapping[str, float]) -> None:
+def _check_sources(manifest: StreamManifest, shares: Mapping[str, float], global_batch_size: int) -> None:
     if "source" not in manifest.frame.columns:
         raise DataError(
             "a mixture of sources needs the column 'source' in the manifest; add it, or take another pacing"
         )
-    known = set(manifest.frame["source"].gather(manifest.eligible).to_list())
+    known = Counter(manifest.frame["source"].gather(manifest.eligible).to_list())
     for name in shares:
         if name not in known:
             raise DataError(f"the mixture names source {name!r}, which has no record to draw; {nearest(name, known)}")
+    drawn = sum(number for name, number in known.items() if not shares or shares.get(name, 0) > 0)
+    if drawn < global_batch_size:
+        raise DataError(
+            f"the mixture's sources have {drawn} records, fewer than one batch of {global_batch_size}; lower the batch "
+            "size or name more sources"
+        )
 
 
 def order(

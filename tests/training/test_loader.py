@@ -59,21 +59,27 @@ def test_batches_fetched_ahead_of_a_revision_are_fetched_again() -> None:
 
 
 def test_slow_batches_are_waited_for_and_ready_ones_are_not() -> None:
+    made: list[int] = []
+
     def slow(rows: list[int]) -> list[int]:
-        time.sleep(0.02)
+        time.sleep(0.1)
+        made.append(len(rows))
         return rows
 
     with Loader(STREAMS["linear"], slow, num_workers=0) as loader:
-        for _ in range(5):
+        for _ in range(3):
             loader.take()
-        assert loader.wait_seconds >= 0.1
-    with Loader(STREAMS["linear"], slow, num_workers=1) as loader:
+        assert loader.wait_seconds >= 0.3
+    made.clear()
+    with Loader(STREAMS["linear"], slow, num_workers=1, depth=4) as loader:
         loader.take()
         waited = loader.wait_seconds
-        for _ in range(5):
-            time.sleep(0.05)  # the step
+        while len(made) < 5:  # the step
+            time.sleep(0.01)
+        for _ in range(4):
             loader.take()
-        assert loader.wait_seconds - waited < 0.05
+        # Four batches that had to be made would have been waited for four times as long, on any machine.
+        assert loader.wait_seconds - waited < 0.2
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

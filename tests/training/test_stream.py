@@ -260,6 +260,10 @@ def test_a_mixture_of_what_is_not_there_is_refused() -> None:
         stream("mixture")
     with pytest.raises(DataError, match="names source 'd', which has no record to draw; Known: a, b, c"):
         stream("mixture", manifest=StreamManifest.build(tagged(50)), options={"shares": {"d": 1}})
+    with pytest.raises(DataError, match="sources have 5 records, fewer than one batch of 10; lower the"):
+        stream("mixture", manifest=StreamManifest.build(tagged(50)), options={"shares": {"c": 1}})
+    with pytest.raises(ConfigError, match="source 1 must be text; put it in quotes"):
+        stream("mixture", manifest=StreamManifest.build(tagged(50)), options={"shares": {1: 1}})
     with pytest.raises(ConfigError, match="a=-1 must be a finite number"):
         stream("mixture", manifest=StreamManifest.build(tagged(50)), options={"shares": {"a": -1}})
 

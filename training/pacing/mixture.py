@@ -35,6 +35,8 @@ class Mixture:
             if not isinstance(given, Mapping):
                 raise TypeError(f"{name}={given!r} must be a mapping of sources to their shares")
             for source, value in given.items():
+                if not isinstance(source, str):
+                    raise TypeError(f"{name}: source {source!r} must be text; put it in quotes")
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     raise TypeError(f"{name}: {source}={value!r} must be a number")
                 if not (math.isfinite(value) and value >= 0):
