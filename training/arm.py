@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Packing = Literal["none", "rows"]
+
+_ADDED = {"length_window": 1, "packing": "none"}
+"""Settings that came later, with how it was before: checkpoints of then are still of the same run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +34,10 @@ class ArmConfig:
     precision : ``auto`` takes bfloat16 where the device multiplies it natively. It pays for wide matrices; for a small
         mixture of experts on a CPU, whose shapes change every step, it was 2 to 3 times slower.
     checkpoint_every : steps between checkpoints.
+    length_window : steps whose records are sorted by length and cut into batches of alike ones, so that less is padded;
+        1 sorts nothing.
+    packing : ``rows`` puts several short texts into one row of up to ``max_tokens``, each seeing itself alone; ``none``
+        gives each a row of its own. It changes memory and time, and of the result only what dropout draws.
     """
 
     name: str
@@ -50,9 +58,11 @@ class ArmConfig:
     seed: int = 0
     precision: Precision = "float32"
     checkpoint_every: int = 100
+    length_window: int = 1
+    packing: Packing = "none"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "max_tokens", "checkpoint_every"):
+        for name in ("steps", "batch_size", "max_tokens", "checkpoint_every", "length_window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.micro_batch_size < 0:
@@ -64,14 +74,19 @@ class ArmConfig:
             raise ValueError(f"weight_decay={self.weight_decay} must lie in [0, 1)")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must lie in [0, 2**63)")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision={self.precision!r} must be one of {', '.join(get_args(Precision))}")
+        for name, legal in (("precision", get_args(Precision)), ("packing", get_args(Packing))):
+            if getattr(self, name) not in legal:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(legal)}")
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by name, but those that came later and are as things were before."""
+        return {name: value for name, value in asdict(self).items() if name not in _ADDED or value != _ADDED[name]}
 
     def canonical(self) -> str:
-        """The config as JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        """The settings as JSON with sorted keys."""
+        return json.dumps(self.settings(), sort_keys=True, ensure_ascii=False)
 
     def digest(self) -> str:
         """SHA-256 (hex) of ``canonical``, without what cannot change the weights."""
-        settings = {key: value for key, value in asdict(self).items() if key not in ("name", "checkpoint_every")}
+        settings = {key: value for key, value in self.settings().items() if key not in ("name", "checkpoint_every")}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -9,12 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
 import torch
 from torch import Tensor, nn
 
-from catalog.errors import ConflictError, CorruptionError
+from catalog.errors import ConflictError, CorruptionError, DataError
+from training.stream import StreamManifest
 
 _MODEL, _OPTIMIZER, _TOKENIZER, _STATE = "model.safetensors", "optimizer.pt", "tokenizer.json", "state.json"
+_RECORD_LOSSES, _MANIFESTS = "record_losses.npy", "manifests"
 _KEPT = 2
 """Older checkpoints are deleted: the newest, and one before it in case a disk loses the newest."""
 
@@ -31,6 +36,8 @@ class TrainingState:
     num_tokens : padded tokens seen so far.
     seconds : training time so far.
     precision : what the run computes in; a resumed run keeps it.
+    wait_seconds : of the training time, what was spent waiting for a batch.
+    revisions : (start step, digest) of the manifests that were published during the run.
     """
 
     config_digest: str
@@ -40,12 +47,23 @@ class TrainingState:
     num_tokens: int = 0
     seconds: float = 0.0
     precision: str = "float32"
+    wait_seconds: float = 0.0
+    revisions: tuple[tuple[int, str], ...] = ()
 
 
 def save_checkpoint(
-    folder: Path, state: TrainingState, model: nn.Module, optimizer: torch.optim.Optimizer, tokenizer: str
+    folder: Path,
+    state: TrainingState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tokenizer: str,
+    record_losses: npt.NDArray[np.float64] | None = None,
 ) -> Path:
     """Write ``step-N`` aside, flush it to the disk, rename it, and delete all but the newest two.
+
+    Parameters
+    ----------
+    record_losses : (n,) latest loss of each record, of a run whose order follows it.
 
     Returns
     -------
@@ -60,6 +78,8 @@ def save_checkpoint(
         save_file(trained_parameters(model), aside / _MODEL)
         torch.save(optimizer.state_dict(), aside / _OPTIMIZER)
         (aside / _TOKENIZER).write_text(tokenizer, encoding="utf-8")
+        if record_losses is not None:
+            np.save(aside / _RECORD_LOSSES, record_losses)
         document = asdict(state) | {"sha256": {one.name: _sha256(one) for one in sorted(aside.iterdir())}}
         (aside / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
         publish_folder(aside, target)
@@ -103,7 +123,8 @@ def read_state(checkpoint: Path, expected: TrainingState) -> tuple[TrainingState
         raise CorruptionError(
             f"checkpoint {checkpoint.name} is damaged ({', '.join(damaged)}); delete it to go on from an older one"
         )
-    state = TrainingState(**(document | {"losses": tuple(document["losses"])}))
+    revisions = tuple((step, digest) for step, digest in document.get("revisions", ()))
+    state = TrainingState(**(document | {"losses": tuple(document["losses"]), "revisions": revisions}))
     for name, what in (("config_digest", "config"), ("data_digest", "manifest, labels or classes")):
         if getattr(state, name) != getattr(expected, name):
             raise ConflictError(
@@ -124,6 +145,49 @@ def load_weights(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Opti
         for name, parameter in parameters.items():
             parameter.copy_(stored[name])
     optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, weights_only=True, map_location="cpu"))
+
+
+def load_record_losses(checkpoint: Path) -> npt.NDArray[np.float64]:
+    """The losses of records that a verified checkpoint of an online pacing holds."""
+    losses: npt.NDArray[np.float64] = np.load(checkpoint / _RECORD_LOSSES)
+    return losses
+
+
+def publish_manifest(folder: Path, manifest: StreamManifest) -> Path:
+    """Write a manifest beside a run's checkpoints, named by its digest; one that is there already is the same."""
+    target = folder / _MANIFESTS / f"{manifest.digest}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{target.name}.", suffix=".tmp")
+    os.close(handle)
+    aside = Path(name)
+    try:
+        manifest.frame.write_parquet(aside)
+        _flush(aside)
+        aside.rename(target)
+        _flush(target.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+    return target
+
+
+def read_manifest(folder: Path, digest: str) -> StreamManifest:
+    """Read a published manifest back.
+
+    Raises
+    ------
+    CorruptionError : it is gone, unreadable, or another one than its name says.
+    """
+    path = folder / _MANIFESTS / f"{digest}.parquet"
+    try:
+        manifest = StreamManifest.build(pl.read_parquet(path))
+    except (OSError, pl.exceptions.PolarsError, DataError) as error:
+        raise CorruptionError(f"manifest {path.name} cannot be read ({error}); {_START_OVER}") from error
+    if manifest.digest != digest:
+        raise CorruptionError(f"manifest {path.name} has the digest {manifest.digest[:12]}; {_START_OVER}")
+    return manifest
+
+
+_START_OVER = "restore it, or delete the run's checkpoints to start over"
 
 
 def trained_parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -8,26 +8,41 @@ with the same bits as one that was not.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from catalog.errors import DataError
+from catalog.errors import ConfigError, DataError
 from training.arm import ArmConfig, Precision
 from training.backbones import BACKBONES
-from training.checkpoint import TrainingState, latest_checkpoint, load_weights, read_state, save_checkpoint
+from training.checkpoint import (
+    TrainingState,
+    latest_checkpoint,
+    load_record_losses,
+    load_weights,
+    publish_manifest,
+    read_manifest,
+    read_state,
+    save_checkpoint,
+)
 from training.data import TrainingData
 from training.evaluation.flops import count_flops
+from training.loader import Loader
 from training.model import auxiliary_loss
 from training.objectives import IGNORED, OBJECTIVES
+from training.pacing import PACING, Online
+from training.packing import Packed, SeesDocuments, pack, packed_logits
 from training.schedules import SCHEDULES
-from training.stream import Stream
-from training.tokenizer import Encoded, TextTokenizer
+from training.stream import Revision, Stream
+from training.token_shards import TokenShards
+from training.tokenizer import Encoded, TextTokenizer, padded
 
 _NAMED_RECORDS = 20
 """Record ids that an error message lists."""
@@ -52,6 +67,8 @@ class FitResult:
         padded tokens.
     num_parameters, num_trained_parameters : size of the network under training, and the part that was trained.
     precision : what it computed in.
+    stream_wait_share : share of ``seconds`` that was spent waiting for a batch, in [0, 1].
+    revisions : manifests that an online pacing published, with the steps from which they were in force.
     """
 
     arm: ArmConfig
@@ -65,6 +82,8 @@ class FitResult:
     num_parameters: int
     num_trained_parameters: int
     precision: str
+    stream_wait_share: float = 0.0
+    revisions: tuple[Revision, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -84,6 +103,9 @@ def fit(
     checkpoint_dir: Path | None = None,
     on_progress: Callable[[int, int, float], None] = lambda step, total, loss: None,  # noqa: ARG005
     should_stop: Callable[[], bool] = lambda: False,
+    on_model: Callable[[int, nn.Module, TextTokenizer], None] | None = None,
+    token_dir: Path | None = None,
+    num_workers: int = 1,
 ) -> FitResult:
     """Train one arm, from its newest checkpoint when there is one.
 
@@ -95,6 +117,11 @@ def fit(
     checkpoint_dir : folder of this run's checkpoints; None writes none.
     on_progress : called after every update with (updates done, updates in all, loss).
     should_stop : asked before every update; True saves a checkpoint and returns what there is.
+    on_model : called after every update with (updates done, the network in evaluation mode, its tokenizer), without
+        gradients; for measuring as training goes on. It is not counted into the time, and must not change the network.
+    token_dir : folder in which all texts are tokenized ahead, once for all runs with the same texts and tokenizer; None
+        tokenizes each batch when its turn comes.
+    num_workers : threads that make batches ahead. Like ``token_dir`` they change the time, not the result.
 
     Raises
     ------
@@ -103,14 +130,7 @@ def fit(
     ConflictError, CorruptionError : a checkpoint of another run, or a damaged one.
     """
     device = torch.device(device)
-    stream = Stream(
-        manifest=data.manifest,
-        pacing=arm.pacing,
-        options=arm.pacing_options,
-        seed=arm.seed,
-        total_steps=arm.steps,
-        global_batch_size=arm.batch_size,
-    )
+    stream_of(arm, data)
     state = TrainingState(
         config_digest=arm.digest(), data_digest=data.digest, precision=resolved_precision(arm.precision, device)
     )
@@ -121,27 +141,46 @@ def fit(
     with _seeded_per_step(device) as seed_step:
         seed_step(arm.seed, _MODEL_DRAW)
         tokenizer, model = _network(arm, data, document)
-        run = _Run(arm, data, stream, tokenizer, model.to(device), device, state.precision)
+        source = _TokenSource(arm, data, tokenizer, token_dir)
+        run = _Run(arm, data, stream_of(arm, data, source.lengths), source, model.to(device), device, state.precision)
         seed_step(arm.seed, 0)
         flops_per_token = run.probe_flops()
-        if checkpoint:
+        if checkpoint and checkpoint_dir:
             load_weights(checkpoint, model, run.optimizer)
-        while state.step < arm.steps and not should_stop():
-            started = time.perf_counter()
-            seed_step(arm.seed, state.step)
-            loss, num_tokens = run.update(state.step)
-            state = replace(
-                state,
-                step=state.step + 1,
-                losses=(*state.losses, loss),
-                num_tokens=state.num_tokens + num_tokens,
-                seconds=state.seconds + time.perf_counter() - started,
-            )
-            if checkpoint_dir and state.step % arm.checkpoint_every == 0:
-                save_checkpoint(checkpoint_dir, state, model, run.optimizer, tokenizer.document)
-            on_progress(state.step, arm.steps, loss)
-        if checkpoint_dir and state.step % arm.checkpoint_every:
-            save_checkpoint(checkpoint_dir, state, model, run.optimizer, tokenizer.document)
+            run.restore(checkpoint_dir, checkpoint, state)
+
+        def save() -> None:
+            if checkpoint_dir:
+                save_checkpoint(checkpoint_dir, state, model, run.optimizer, tokenizer.document, run.record_losses)
+
+        with Loader(run.stream, run.fetch, start_step=state.step, num_workers=num_workers) as loader:
+            while state.step < arm.steps and not should_stop():
+                started, waited = time.perf_counter(), loader.wait_seconds
+                seed_step(arm.seed, state.step)
+                loss, num_tokens = run.update(state.step, loader.take())
+                step = state.step + 1
+                if run.revise(step):
+                    loader.revise(run.stream)
+                    if checkpoint_dir:
+                        publish_manifest(checkpoint_dir, run.stream.revisions[-1].manifest)
+                state = replace(
+                    state,
+                    step=step,
+                    losses=(*state.losses, loss),
+                    num_tokens=state.num_tokens + num_tokens,
+                    seconds=state.seconds + time.perf_counter() - started,
+                    wait_seconds=state.wait_seconds + loader.wait_seconds - waited,
+                    revisions=tuple((start, one.digest) for start, one in run.stream.revisions),
+                )
+                if state.step % arm.checkpoint_every == 0:
+                    save()
+                on_progress(state.step, arm.steps, loss)
+                if on_model is not None:
+                    with torch.no_grad():
+                        on_model(state.step, model.eval(), tokenizer)
+                    model.train()
+        if state.step % arm.checkpoint_every:
+            save()
     sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
     return FitResult(
         arm=arm,
@@ -155,7 +194,65 @@ def fit(
         num_parameters=sum(size for size, _ in sizes),
         num_trained_parameters=sum(size for size, trained in sizes if trained),
         precision=state.precision,
+        stream_wait_share=state.wait_seconds / state.seconds if state.seconds else 0.0,
+        revisions=run.stream.revisions,
     )
+
+
+def stream_of(arm: ArmConfig, data: TrainingData, lengths: npt.NDArray[np.int64] | None = None) -> Stream:
+    """The order in which an arm sees the records.
+
+    Parameters
+    ----------
+    lengths : (n,) tokens of each record; without them nothing is drawn, and only what they have no say in is checked.
+
+    Raises
+    ------
+    ConfigError, DataError : the arm names or configures something that does not exist, or has too few records.
+    """
+    return Stream(
+        manifest=data.manifest,
+        pacing=arm.pacing,
+        options=arm.pacing_options,
+        seed=arm.seed,
+        total_steps=arm.steps,
+        global_batch_size=arm.batch_size,
+        lengths=np.zeros(len(data.manifest), dtype=np.int64) if lengths is None else lengths,
+        length_window=arm.length_window,
+    )
+
+
+class _TokenSource:
+    """Token ids by row number: from shards, from memory where lengths are needed before, or made when asked for."""
+
+    def __init__(self, arm: ArmConfig, data: TrainingData, tokenizer: TextTokenizer, token_dir: Path | None) -> None:
+        self.tokenizer, self._texts, self._max_tokens = tokenizer, data.texts, arm.max_tokens
+        self._packing = arm.packing
+        self.lengths: npt.NDArray[np.int64] | None = None
+        self.rows: Callable[[list[int]], Sequence[Any]] = self._tokenized
+        if token_dir is not None:
+            shards = TokenShards.open(token_dir, data.texts, tokenizer, arm.max_tokens)
+            self.rows, self.lengths = shards.rows, shards.lengths
+        elif arm.length_window > 1:
+            ids = tokenizer.token_ids(data.texts, arm.max_tokens)
+            self.rows = lambda rows: [ids[row] for row in rows]
+            self.lengths = np.array([len(one) for one in ids], dtype=np.int64)
+
+    def _tokenized(self, rows: list[int]) -> Sequence[Any]:
+        return self.tokenizer.token_ids([self._texts[row] for row in rows], self._max_tokens)
+
+    def batch(self, rows: list[int]) -> Encoded | Packed:
+        """Records as padded rows, one each or packed."""
+        found, pad_id = self.rows(rows), self.tokenizer.pad_id
+        return pack(found, self._max_tokens, pad_id) if self._packing == "rows" else padded(found, pad_id)
+
+
+class _MicroBatch(NamedTuple):
+    """What is in memory at a time: row numbers, tokens, and labels (B,) int64."""
+
+    rows: list[int]
+    batch: Encoded | Packed
+    labels: Tensor
 
 
 class _Run:
@@ -166,14 +263,15 @@ class _Run:
         arm: ArmConfig,
         data: TrainingData,
         stream: Stream,
-        tokenizer: TextTokenizer,
+        source: _TokenSource,
         model: nn.Module,
         device: torch.device,
         precision: str,
     ) -> None:
-        self.arm, self.data, self.stream, self.tokenizer = arm, data, stream, tokenizer
+        self.arm, self.data, self.stream, self.source = arm, data, stream, source
         self.model, self.device = model.train(), device
         self.precision = precision
+        self.packed = seeing_documents(arm, model) if arm.packing == "rows" else None
         self.objective = OBJECTIVES[arm.objective].member
         schedule = SCHEDULES[arm.schedule]
         self.schedule, self.schedule_config = schedule.member, schedule.configured(arm.schedule_options)
@@ -184,22 +282,33 @@ class _Run:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=arm.learning_rate, fused=device.type in ("cpu", "cuda"))
 
-    def update(self, step: int) -> tuple[float, int]:
-        """Do the update that follows ``step`` finished ones; return its loss and the padded tokens it read."""
-        rows = self.stream.batch(step).tolist()
+        pacing = PACING[arm.pacing].configured(arm.pacing_options)
+        self.online = pacing if isinstance(pacing, Online) else None
+        self.record_losses = np.full(len(data.manifest), np.nan) if self.online else None
+
+    def fetch(self, rows: list[int]) -> list[_MicroBatch]:
+        """Records as what is in memory at a time."""
         size = self.arm.micro_batch_size or len(rows)
+        return [self._micro_batch(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+    def _micro_batch(self, rows: list[int]) -> _MicroBatch:
+        return _MicroBatch(rows, self.source.batch(rows), torch.tensor([self.data.labels[row] for row in rows]))
+
+    def update(self, step: int, micro_batches: list[_MicroBatch]) -> tuple[float, int]:
+        """Do the update that follows ``step`` finished ones; return its loss and the padded tokens it read."""
+        rows = [row for one in micro_batches for row in one.rows]
         num_labels = max(1, sum(self.data.labels[row] != IGNORED for row in rows))
         total, num_tokens = 0.0, 0
-        for start in range(0, len(rows), size):
-            micro = rows[start : start + size]
-            share = sum(self.data.labels[row] != IGNORED for row in micro) / num_labels
-            loss, batch = self._forward(micro)
+        for micro in micro_batches:
+            share = int((micro.labels != IGNORED).sum()) / num_labels
+            loss = self._forward(micro)
             # Each micro-batch weighs by its labels, so that the sum is the mean over the whole batch.
             weighted = loss * share
             extra = auxiliary_loss(self.model)
-            (weighted if extra is None else weighted + extra * (len(micro) / len(rows))).backward()
+            whole = weighted if extra is None else weighted + extra * (len(micro.rows) / len(rows))
+            torch.autograd.backward(whole)
             total += weighted.item()
-            num_tokens += batch.input_ids.numel()
+            num_tokens += micro.batch.input_ids.numel()
         norm = nn.utils.clip_grad_norm_(self.trained, self.arm.max_gradient_norm).item()
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._refuse(step, rows, total, norm)
@@ -210,27 +319,50 @@ class _Run:
         self.optimizer.zero_grad()
         return total, num_tokens
 
+    def revise(self, step: int) -> bool:
+        """Where an online pacing asks for it, go on with new weights from ``step`` on; say whether it did."""
+        if self.online is None or self.record_losses is None or step % self.online.every or step >= self.arm.steps:
+            return False
+        weight = self.data.manifest.frame["weight"].to_numpy()
+        progress = step / self.arm.steps
+        new = self.online.reweighted(weight, self.record_losses, progress, self.arm.batch_size)
+        self.stream = self.stream.revised(step, self.data.manifest.reweighted(new))
+        return True
+
+    def restore(self, folder: Path, checkpoint: Path, state: TrainingState) -> None:
+        """Take up the order where a checkpoint left it."""
+        for start, digest in state.revisions:
+            self.stream = self.stream.revised(start, read_manifest(folder, digest))
+        if self.online is not None:
+            self.record_losses = load_record_losses(checkpoint)
+
     def probe_flops(self) -> float:
         """Floating-point operations per padded token, forward and backward, on the first micro-batch."""
         rows = self.stream.batch(0).tolist()[: self.arm.micro_batch_size or None]
-        num_tokens = 0
-
-        def once() -> None:
-            nonlocal num_tokens
-            loss, batch = self._forward(rows)
-            torch.autograd.backward(loss)
-            num_tokens = batch.input_ids.numel()
-
-        flops = count_flops(once)
+        micro = self._micro_batch(rows)
+        kept, self.record_losses = self.record_losses, None
+        flops = count_flops(lambda: torch.autograd.backward(self._forward(micro)))
+        self.record_losses = kept
         self.optimizer.zero_grad()
-        return flops / num_tokens
+        return flops / micro.batch.input_ids.numel()
 
-    def _forward(self, rows: list[int]) -> tuple[Tensor, Encoded]:
-        batch = self.tokenizer.encode([self.data.texts[row] for row in rows], self.arm.max_tokens)
-        labels = torch.tensor([self.data.labels[row] for row in rows], device=self.device)
+    def _forward(self, micro: _MicroBatch) -> Tensor:
+        tensors = [one.to(self.device) for one in micro.batch]
+        labels = micro.labels.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = self.model(batch.input_ids.to(self.device), batch.attention_mask.to(self.device))
-        return self.objective(logits, labels), batch
+            logits = packed_logits(self.packed, Packed(*tensors)) if self.packed is not None else self.model(*tensors)
+        if self.record_losses is not None:
+            self._remember(micro, logits.detach(), labels, self.record_losses)
+        return self.objective(logits, labels)
+
+    def _remember(
+        self, micro: _MicroBatch, logits: Tensor, labels: Tensor, record_losses: npt.NDArray[np.float64]
+    ) -> None:
+        """Keep each record's own loss. The objective is a mean, so it is asked record by record."""
+        labelled = [place for place, label in enumerate(micro.labels.tolist()) if label != IGNORED]
+        for place in labelled:
+            own = slice(place, place + 1)
+            record_losses[micro.rows[place]] = self.objective(logits[own], labels[own]).item()
 
     def _refuse(self, step: int, rows: list[int], loss: float, norm: float) -> None:
         ids = self.data.manifest.frame["id"].gather(rows).to_list()
@@ -254,6 +386,20 @@ def resolved_precision(precision: Precision, device: torch.device) -> str:
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
     return "bfloat16" if native else "float32"
+
+
+def seeing_documents(arm: ArmConfig, model: nn.Module) -> SeesDocuments:
+    """The model, if it can be given packed rows.
+
+    Raises
+    ------
+    ConfigError : it takes one text a row.
+    """
+    if not isinstance(model, SeesDocuments):
+        raise ConfigError(
+            f"packing='rows' of arm {arm.name!r}: backbone {arm.backbone!r} takes one text a row; set packing to none"
+        )
+    return model
 
 
 def _network(arm: ArmConfig, data: TrainingData, document: str | None) -> tuple[TextTokenizer, nn.Module]:

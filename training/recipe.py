@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -21,11 +21,12 @@ from training.presets import PRESETS, preset_names
 from training.schedules import SCHEDULES
 
 LabelSource = Literal["merged", "given", "annotated"]
-Control = Literal["random", "none"]
+Control = Literal["random", "controls", "none"]
 
 _SHARED = ("seed", "max_tokens", "objective")
 """Arm settings that the recipe may set once for all arms."""
 _COMPRESSIONS = ("int8",)
+_COMPARE_SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,11 +38,13 @@ class PlannedArm:
     config : the arm.
     control_of : name of the arm that it is a control of, or None.
     compressions : names in ``COMPRESSION`` to evaluate besides the model as trained.
+    replica_of : name of the arm that it repeats under another seed, be it itself a control or not; None for the first.
     """
 
     config: ArmConfig
     control_of: str | None
     compressions: tuple[str, ...]
+    replica_of: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +58,10 @@ class TrainRecipe:
     labels : ``given`` with the source, ``annotated`` here, or ``merged`` (annotated where there is one, else given).
     test_share : share of the labelled records held out, in (0, 1).
     max_train_records, max_test_records : at most this many of each, by hash of the id; 0 means all.
-    compare : ``random`` trains every arm that has a pacing once more in random order, at equal steps and seed.
+    compare : ``random`` trains every arm that has a pacing once more in random order, at equal steps and seed;
+        ``controls`` under ``compare_seeds`` seeds, and where the pacing orders by difficulty hardest first and in an
+        order that ignores difficulty as well, its pool growing alike.
+    compare_seeds : seeds of an arm and of each of its controls, 2 to 20; with ``controls`` alone.
     compressions : made of every arm that is no control.
     difficulty : by which records are ordered: ``combined``, a part of the cleaning recipe, or a measure of
         ``winnow difficulty``.
@@ -69,6 +75,7 @@ class TrainRecipe:
     max_train_records: int = 0
     max_test_records: int = 0
     compare: Control = "random"
+    compare_seeds: int = _COMPARE_SEEDS
     compressions: tuple[str, ...] = _COMPRESSIONS
     difficulty: str = "combined"
     seed: int = 0
@@ -76,6 +83,8 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         if not self.arms:
             raise ConfigError(f"recipe {self.name!r} has no arms; list at least one under 'arms'")
+        for arm in self.arms:
+            _check_arm(arm)
         names = [one.config.name for one in self.plan()]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -89,26 +98,57 @@ class TrainRecipe:
             value = getattr(self, name)
             if value not in legal:
                 raise ConfigError(f"{name}={value!r} is unknown; {nearest(str(value), legal)}")
+        if not 2 <= self.compare_seeds <= 20:
+            raise ConfigError(f"compare_seeds={self.compare_seeds} must lie in [2, 20]: one seed gives no interval")
+        if self.compare != "controls" and self.compare_seeds != _COMPARE_SEEDS:
+            raise ConfigError(
+                f"compare_seeds={self.compare_seeds} has no effect with compare={self.compare!r}; say controls"
+            )
         for compression in self.compressions:
             _known(COMPRESSION, compression, "compressions")
-        for arm in self.arms:
-            _check_arm(arm)
 
     def plan(self) -> tuple[PlannedArm, ...]:
-        """Every arm in order, each followed by its control."""
+        """Every arm in order, each followed by its controls."""
         return tuple(self._planned())
 
     def _planned(self) -> Iterator[PlannedArm]:
         made = tuple(name for name in self.compressions if name != "none")
         for arm in self.arms:
-            yield PlannedArm(config=arm, control_of=None, compressions=made)
-            if self.compare == "random" and arm.pacing != "random":
-                changed = asdict(arm) | {"name": f"{arm.name}-random", "pacing": "random", "pacing_options": {}}
-                yield PlannedArm(config=ArmConfig(**changed), control_of=arm.name, compressions=())
+            controls = controls_of(arm, every=self.compare == "controls") if self.compare != "none" else ()
+            num_seeds = self.compare_seeds if self.compare == "controls" and controls else 1
+            for number in range(num_seeds):
+                seed = arm.seed + number
+                suffix = f"-seed{seed}" if number else ""
+                again = replace(arm, name=f"{arm.name}{suffix}", seed=seed)
+                yield PlannedArm(
+                    config=again,
+                    control_of=None,
+                    compressions=() if number else made,
+                    replica_of=arm.name if number else None,
+                )
+                for control in controls:
+                    yield PlannedArm(
+                        config=replace(control, name=f"{control.name}{suffix}", seed=seed),
+                        control_of=again.name,
+                        compressions=(),
+                        replica_of=control.name if number else None,
+                    )
+
+    def draws_by_source(self) -> bool:
+        """Whether an arm's pacing sets shares of sources."""
+        pacings = [(PACING[arm.pacing], arm.pacing_options) for arm in self.arms]
+        return any(one.member(0.0, one.configured(options)).shares is not None for one, options in pacings)
+
+    def compared(self, num_seeds: int | None = None) -> Self:
+        """The same recipe with every control of every arm, under some seeds."""
+        return replace(self, compare="controls", compare_seeds=num_seeds or self.compare_seeds)
 
     def canonical(self) -> str:
-        """The recipe as JSON with sorted keys and every default written out."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        """The recipe as JSON with sorted keys and every default written out, but of what came later."""
+        document = asdict(self) | {"arms": [arm.settings() for arm in self.arms]}
+        if self.compare != "controls":
+            del document["compare_seeds"]
+        return json.dumps(document, sort_keys=True, ensure_ascii=False)
 
     def digest(self) -> str:
         """SHA-256 (hex) of ``canonical``."""
@@ -158,6 +198,27 @@ class TrainRecipe:
             cls, document | {"arms": tuple(arms), "compressions": tuple(compressions)}, where, also=_SHARED
         )
         return recipe
+
+
+def controls_of(arm: ArmConfig, *, every: bool) -> tuple[ArmConfig, ...]:
+    """What an arm is compared with, at equal steps and seed: nothing where it has no order of its own.
+
+    Parameters
+    ----------
+    every : besides random order, the same growth of the pool hardest first and in an order that ignores difficulty,
+        where the pacing orders by difficulty.
+    """
+    if arm.pacing == "random":
+        return ()
+    controls: dict[str, tuple[str, dict[str, Any]]] = {"random": ("random", {})}
+    pacing = PACING[arm.pacing]
+    if every and pacing.member(0.0, pacing.configured(arm.pacing_options)).first == "easiest":
+        grown: dict[str, Any] = {"of": arm.pacing, "options": arm.pacing_options}
+        controls |= {"anti": ("anti", grown), "same-pacing": ("same_pacing_random", grown)}
+    return tuple(
+        replace(arm, name=f"{arm.name}-{name}", pacing=pacing_name, pacing_options=options)
+        for name, (pacing_name, options) in controls.items()
+    )
 
 
 def load_recipe(name_or_path: str) -> TrainRecipe:

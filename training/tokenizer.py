@@ -1,11 +1,14 @@
 """Text to token ids and back: byte-level BPE trained on the records, or any tokenizer of the ``tokenizers`` library."""
 
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,6 +16,8 @@ from catalog.errors import DataError
 
 PAD, START = "[PAD]", "[START]"
 _BYTES = 256
+_ONE_AT_A_TIME = threading.Lock()
+"""The library changes a tokenizer to set its truncation, and refuses to while another thread uses it."""
 
 
 class Encoded(NamedTuple):
@@ -54,7 +59,11 @@ class TextTokenizer:
         return int(self._tokenizer.token_to_id(PAD))
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> Encoded:
-        """Tokenize, cut to ``max_tokens`` and pad to the longest of the batch.
+        """Tokenize, cut to ``max_tokens`` and pad to the longest of the batch; raises as ``token_ids`` does."""
+        return padded(self.token_ids(texts, max_tokens), self.pad_id)
+
+    def token_ids(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Tokenize and cut to ``max_tokens``.
 
         A start token is always there, so that even an empty text has one real token.
 
@@ -62,23 +71,27 @@ class TextTokenizer:
         ------
         DataError : a text is null or holds a lone surrogate, which is no Unicode text.
         """
-        self._tokenizer.enable_truncation(max_tokens)
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts))
+            with _ONE_AT_A_TIME:
+                self._tokenizer.enable_truncation(max_tokens)
+                encodings = self._tokenizer.encode_batch_fast(list(texts))
         except (TypeError, UnicodeEncodeError) as error:
             raise DataError(f"a text is null or no Unicode text ({error}); clean the version first") from error
-        rows = [one.ids for one in encodings]
-        width = max(map(len, rows))
-        input_ids = torch.full((len(rows), width), self.pad_id, dtype=torch.int64)
-        attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-        for number, row in enumerate(rows):
-            input_ids[number, : len(row)] = torch.tensor(row)
-            attention_mask[number, : len(row)] = True
-        return Encoded(input_ids, attention_mask)
+        return [one.ids for one in encodings]
 
     def decode(self, input_ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
         return str(self._tokenizer.decode(list(input_ids)))
+
+
+def padded(rows: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]], pad_id: int) -> Encoded:
+    """Pad token ids to the longest row, which has at least one."""
+    lengths = np.array([len(row) for row in rows])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    input_ids = np.full(real.shape, pad_id, dtype=np.int64)
+    # Row by row, left to right: the order in which the mask is walked.
+    input_ids[real] = np.concatenate(rows)
+    return Encoded(torch.from_numpy(input_ids), torch.from_numpy(real))
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000) -> TextTokenizer:

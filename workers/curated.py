@@ -14,8 +14,8 @@ def _file(entry: dict[str, Any], kind: str) -> StoredFile:
     return StoredFile.from_json(entry[kind])
 
 
-def read_records(store: Store, version: Version) -> pl.DataFrame:
-    """The records that stay: ``id, text, label, difficulty, weight``, one row each.
+def read_records(store: Store, version: Version, *more: str) -> pl.DataFrame:
+    """The records that stay: ``id, text, label, difficulty, weight`` and ``more`` columns of their data, one row each.
 
     ``weight`` is how often a record is to be drawn against the others: 1 but where a recipe's ``balance`` reweighted.
     """
@@ -26,7 +26,7 @@ def read_records(store: Store, version: Version) -> pl.DataFrame:
             # Published before there were weights.
             selection = selection.with_columns(weight=pl.lit(1.0))
         selection = selection.select("id", "row", "difficulty", "weight")
-        text = store.read_frame(_file(entry, "data"), ["text", "label"])
+        text = store.read_frame(_file(entry, "data"), ["text", "label", *more])
         frames.append(pl.concat([selection.drop("row"), text[selection["row"]]], how="horizontal"))
     return pl.concat(frames)
 

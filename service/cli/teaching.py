@@ -1,5 +1,6 @@
 """``winnow train``: a curated version in, a table of measured models out."""
 
+from json import loads as parse_json
 from typing import Annotated, Any
 
 import typer
@@ -21,17 +22,34 @@ def train(
     after: Annotated[
         str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Every control at equal steps, under several seeds: did it pay?"),
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(help="Seeds of --compare, 2 to 20; default the recipe's compare_seeds, or 3.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train in curriculum order, each model against itself in random order; compress, measure, print the table."""
+    from catalog.errors import ConfigError
     from training.recipe import load_recipe
     from workers.pipelines.train import submit_train
 
+    if seeds is not None and not compare:
+        raise ConfigError(f"--seeds {seeds} has no effect without --compare; give both")
     catalog = workspace()
-    if after is not None:
+    if after is not None and not compare:
         ask_after(catalog, after=after, kind="train", dataset=dataset, recipe=recipe, as_json=json)
         return
-    run_id, state = submit_train(catalog, dataset=dataset, recipe=load_recipe(recipe), requested_by=COMMAND_LINE)
+    loaded = load_recipe(recipe)
+    if compare:
+        loaded = loaded.compared(seeds)
+    if after is not None:
+        config = {"recipe": loaded.name, "document": parse_json(loaded.canonical())}
+        ask_after(catalog, after=after, kind="train", dataset=dataset, config=config, as_json=json)
+        return
+    run_id, state = submit_train(catalog, dataset=dataset, recipe=loaded, requested_by=COMMAND_LINE)
     if detach:
         detached(catalog, run_id, as_json=json)
         return
@@ -47,6 +65,8 @@ def train(
     say(f"measured on {result['test']:,} held-out records; energy: {result['energy_method']}")
     for one in result["comparisons"]:
         say(comparison(one))
+    for one in result.get("curricula", []) if compare else []:
+        say(f"curriculum of {one['arm']}: {one['verdict']}")
     say(f"drawn: `winnow report {dataset}`")
 
 
@@ -70,7 +90,8 @@ def variant_row(one: dict[str, Any]) -> tuple[Any, ...]:
 
 def comparison(one: dict[str, Any]) -> str:
     """Whether a curriculum paid, with its interval."""
+    seeds = f" and {one['seeds']} seeds" if one.get("seeds", 1) > 1 else ""
     return (
-        f"{one['arm']} against random order at {one['steps']} equal steps: accuracy "
+        f"{one['arm']} against {one.get('order', 'random order')} at {one['steps']} equal steps{seeds}: accuracy "
         f"{100 * one['difference']:+.1f} points ({100 * one['low']:+.1f} to {100 * one['high']:+.1f}): {one['verdict']}"
     )

@@ -30,6 +30,7 @@ from training.compression import COMPRESSION
 from training.feedforward import FEEDFORWARD
 from training.objectives import OBJECTIVES
 from training.pacing import PACING
+from training.positions import POSITIONS
 from training.schedules import SCHEDULES
 from workers.pipelines import PIPELINES
 
@@ -38,7 +39,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 REGISTRIES: list[Registry[Any]] = [
     RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TASKS,
     FORMATS, TRUTH, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
-    COMPRESSION, SCHEDULES, PIPELINES,
+    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS,
 ]  # fmt: skip
 
 OF_BENCHMARKS = ("benchmark", "cost")

@@ -16,7 +16,7 @@ from training.data import TrainingData
 from training.evaluation.energy import EnergyMeter
 from training.evaluation.evaluate import evaluate, flops_per_example, predict, size_bytes
 from training.evaluation.flops import count_flops
-from training.evaluation.quality import accuracy_interval, paired_difference, quality
+from training.evaluation.quality import accuracy_interval, paired_difference, quality, seeded_difference
 from training.fit import FitResult, fit
 from training.model import ModelConfig, Transformer
 
@@ -63,6 +63,29 @@ def test_accuracy_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         low, high = accuracy_interval((rng.random(300) > 0.8).astype(np.int64), labels, rng)
         covered += low <= 0.8 <= high
     assert 0.89 <= covered / 200 <= 0.99  # 95 % of 200, within four standard deviations
+
+
+def test_an_interval_over_seeds_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    covered, found_gain = 0, 0
+    for _ in range(300):
+        labels = rng.integers(0, 2, 300)
+        pairs = []
+        for _ in range(3):
+            # Seeds differ by about two points, and a is better by ten.
+            chance = np.clip(np.array([0.8, 0.7]) + rng.normal(0, 0.02, 2), 0, 1)
+            pairs.append(tuple(np.where(rng.random(300) < one, labels, 1 - labels) for one in chance))
+        found = seeded_difference(pairs, labels)
+        covered += found.low <= 0.1 <= found.high
+        found_gain += found.low > 0
+    assert covered / 300 > 0.94
+    assert found_gain / 300 > 0.25
+
+
+def test_one_seed_gives_no_interval_over_seeds() -> None:
+    labels = np.array([0, 1])
+    with pytest.raises(DataError, match="1 seeds give no interval; train under at least 2"):
+        seeded_difference([(labels, labels)], labels)
 
 
 def test_scores_of_nothing_are_refused() -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from catalog.errors import ConflictError, CorruptionError, DataError, NotFoundError
 from training.arm import ArmConfig
 from training.data import TrainingData
-from training.fit import FitResult, fit
+from training.fit import FitResult, fit, stream_of
 from training.model import Transformer
+from training.tokenizer import TextTokenizer
 
 
 def weights(result: FitResult) -> dict[str, torch.Tensor]:
@@ -221,3 +222,111 @@ def test_bfloat16_stays_close_to_float32(data: TrainingData, unbroken: FitResult
     halved = fit(dataclasses.replace(short_arm(), precision="bfloat16"), data)
     assert halved.precision == "bfloat16"
     assert halved.losses[0][1] == pytest.approx(unbroken.losses[0][1], abs=0.02)
+
+
+def test_tokens_ahead_and_threads_change_no_bit(data: TrainingData, unbroken: FitResult, tmp_path: Path) -> None:
+    for _ in range(2):  # written, then read
+        assert_equal_bits(unbroken, fit(short_arm(), data, token_dir=tmp_path, num_workers=3))
+    assert_equal_bits(unbroken, fit(short_arm(), data, num_workers=0))
+    assert 0 < unbroken.stream_wait_share < 1
+
+
+def test_looking_at_the_model_changes_no_bit(data: TrainingData, unbroken: FitResult) -> None:
+    seen = []
+
+    def look(step: int, model: torch.nn.Module, tokenizer: TextTokenizer) -> None:
+        seen.append((step, model.training, torch.is_grad_enabled()))
+        model(*tokenizer.encode(["one", "two"], 16))
+        torch.rand(3)
+
+    assert_equal_bits(unbroken, fit(short_arm(), data, on_model=look))
+    assert seen == [(step, False, False) for step in range(1, 10)]
+
+
+def test_a_window_by_length_resumes_like_an_unbroken_run(data: TrainingData, tmp_path: Path) -> None:
+    arm = dataclasses.replace(short_arm(), length_window=4, micro_batch_size=2)
+    whole = fit(arm, data)
+    assert whole.losses != fit(dataclasses.replace(arm, length_window=1), data).losses
+    done = [0]
+    fit(
+        arm,
+        data,
+        checkpoint_dir=tmp_path / "run",
+        on_progress=lambda step, total, loss: done.append(step),
+        should_stop=lambda: done[-1] >= 6,
+    )
+    assert_equal_bits(whole, fit(arm, data, checkpoint_dir=tmp_path / "run", token_dir=tmp_path / "tokens"))
+
+
+def online_arm(pacing: str = "self_paced") -> ArmConfig:
+    return dataclasses.replace(short_arm(), pacing=pacing, pacing_options={"every": 2}, steps=12, batch_size=20)
+
+
+@pytest.fixture(scope="module")
+def online(data: TrainingData) -> FitResult:
+    torch.set_num_threads(1)
+    return fit(online_arm(), data)
+
+
+def test_an_online_pacing_publishes_what_it_draws_from(data: TrainingData, online: FitResult) -> None:
+    assert [start for start, _ in online.revisions] == [2, 4, 6, 8, 10]
+    weights = [one.frame["weight"].to_numpy() for _, one in online.revisions]
+    assert [int((weight > 0).sum()) for weight in weights] == sorted(int((weight > 0).sum()) for weight in weights)
+    assert 20 <= (weights[0] > 0).sum() < 120
+    for step in range(12):
+        stream = stream_of(online_arm(), data)
+        for start, one in online.revisions:
+            stream = stream.revised(start, one)
+        assert (stream.manifest_at(step).frame["weight"].to_numpy()[stream.batch(step)] > 0).all()
+    assert fit(online_arm("low_loss"), data).losses != fit(online_arm("high_loss"), data).losses
+
+
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stops=st.lists(st.integers(0, 11), min_size=1, max_size=3))
+def test_an_online_run_stopped_anywhere_ends_like_an_unbroken_one(
+    stops: list[int], data: TrainingData, online: FitResult, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for stop in sorted(stops):
+        done = [0]
+        fit(
+            online_arm(),
+            data,
+            checkpoint_dir=folder,
+            on_progress=lambda step, total, loss, done=done: done.append(step),
+            should_stop=lambda done=done, stop=stop: done[-1] >= stop,
+        )
+    resumed = fit(online_arm(), data, checkpoint_dir=folder)
+    assert_equal_bits(online, resumed)
+    assert [(start, one.digest) for start, one in resumed.revisions] == [
+        (start, one.digest) for start, one in online.revisions
+    ]
+
+
+def test_a_published_manifest_that_is_damaged_or_gone_is_refused(data: TrainingData, tmp_path: Path) -> None:
+    arm = dataclasses.replace(online_arm(), steps=4)
+    fit(arm, data, checkpoint_dir=tmp_path)
+    (path,) = (tmp_path / "manifests").iterdir()
+    frame = pl.read_parquet(path)
+    path.unlink()
+    with pytest.raises(CorruptionError, match=r"manifest .* cannot be read .*; restore it, or delete"):
+        fit(arm, data, checkpoint_dir=tmp_path)
+    frame.with_columns(weight=2.0).write_parquet(path)
+    with pytest.raises(CorruptionError, match="has the digest"):
+        fit(arm, data, checkpoint_dir=tmp_path)
+
+
+def test_checkpoints_from_before_revisions_and_windows_are_gone_on_from(
+    data: TrainingData, unbroken: FitResult, tmp_path: Path
+) -> None:
+    assert short_arm().digest() == DIGEST_BEFORE
+    stopped_after(6, data, tmp_path)
+    path = tmp_path / "step-00000006" / "state.json"
+    document = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({name: one for name, one in document.items() if name not in ("wait_seconds", "revisions")})
+    )
+    assert_equal_bits(unbroken, fit(short_arm(), data, checkpoint_dir=tmp_path))
+
+
+DIGEST_BEFORE = "c7e682ef30672b31a36732f017e07afc4ed9c02936d5888840ab37fa39ff1654"

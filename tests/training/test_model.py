@@ -50,7 +50,19 @@ def test_longer_input_than_positions_is_refused() -> None:
     ("changed", "error", "message"),
     [
         ({"num_heads": 5}, ValueError, "dim=32 must be a multiple of num_heads=5"),
-        ({"order": "prefix"}, ValueError, "order='prefix' must be one of encoder, causal"),
+        ({"order": "perfix"}, ValueError, "order='perfix' must be one of encoder, causal, prefix"),
+        (
+            {"order": "causal", "attention": "linformer"},
+            ValueError,
+            "attention='linformer' cannot keep to order='causal', only to encoder; choose",
+        ),
+        (
+            {"attention": "linear", "positions": "alibi"},
+            ValueError,
+            "positions='alibi' does not hold for attention='linear'; choose one of learned, none, sinusoidal, or",
+        ),
+        ({"positions": "rope", "dim": 12}, ValueError, r"head dim 3 \(dim / num_heads\) must be even for rope"),
+        ({"positions": "ropes"}, NotFoundError, "did you mean 'rope'"),
         ({"num_layers": 0}, ValueError, "num_layers=0 must be at least 1"),
         ({"dropout": 1.0}, ValueError, "dropout=1.0"),
         ({"attention": "ful"}, NotFoundError, "did you mean 'full'"),

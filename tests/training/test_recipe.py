@@ -87,6 +87,10 @@ def test_digest_sees_every_setting() -> None:
         (MINIMAL + "compressions: int8\n", "must be a list of names"),
         (MINIMAL + "labels: gold\n", "labels='gold' is unknown"),
         (MINIMAL + "compare: rando\n", "did you mean 'random'"),
+        (MINIMAL + "compare_seeds: 5\n", "compare_seeds=5 has no effect with compare='random'; say controls"),
+        (MINIMAL + "compare: controls\ncompare_seeds: 1\n", "compare_seeds=1 must lie in"),
+        ("arms:\n  - {name: one, packing: row}\n", "packing='row' must be one of none, rows"),
+        ("arms:\n  - {name: one, length_window: 0}\n", "length_window=0 must be at least 1"),
         (MINIMAL + "test_share: 1.5\n", "test_share=1.5 must lie in"),
         (MINIMAL + "max_train_records: -1\n", "max_train_records=-1 must be 0"),
         ("- a\n", "must be a mapping of settings, not list"),
@@ -108,3 +112,41 @@ def test_files_are_read_and_unknown_names_suggest_a_preset(tmp_path: Path) -> No
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not UTF-8"):
         load_recipe(str(path))
+
+
+def test_controls_are_every_order_under_every_seed() -> None:
+    made = recipe("compare: controls\ncompare_seeds: 2\narms:\n  - {name: one, pacing: root, seed: 5}\n")
+    assert [
+        (one.config.name, one.config.pacing, one.config.seed, one.control_of, one.replica_of) for one in made.plan()
+    ] == [
+        ("one", "root", 5, None, None),
+        ("one-random", "random", 5, "one", None),
+        ("one-anti", "anti", 5, "one", None),
+        ("one-same-pacing", "same_pacing_random", 5, "one", None),
+        ("one-seed6", "root", 6, None, "one"),
+        ("one-random-seed6", "random", 6, "one-seed6", "one-random"),
+        ("one-anti-seed6", "anti", 6, "one-seed6", "one-anti"),
+        ("one-same-pacing-seed6", "same_pacing_random", 6, "one-seed6", "one-same-pacing"),
+    ]
+    assert [one.compressions for one in made.plan()] == [("int8",), *[()] * 7]
+    for control in made.plan()[2:4]:
+        assert control.config.pacing_options == {"of": "root", "options": {}}
+    assert TrainRecipe.from_canonical(made.canonical()) == made
+
+
+def test_pacings_that_order_by_nothing_have_random_order_as_their_only_control() -> None:
+    made = recipe("compare: controls\narms:\n  - {name: one, pacing: self_paced}\n  - {name: two, pacing: random}\n")
+    assert [one.config.name for one in made.plan()] == [
+        *("one", "one-random", "one-seed1", "one-random-seed1", "one-seed2", "one-random-seed2"),
+        "two",
+    ]
+
+
+def test_a_recipe_compared_is_another_run_and_one_as_before_is_the_same() -> None:
+    made = recipe(MINIMAL)
+    assert made.compared().compare_seeds == 3
+    assert made.compared(5).digest() not in {made.digest(), made.compared().digest()}
+    assert made.digest() == DIGEST_BEFORE
+
+
+DIGEST_BEFORE = "b919ee3b7a0b3c4134c3de07e890c4f23d4ae90bc8d1479083950fd82f16d754"

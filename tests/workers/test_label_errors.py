@@ -154,6 +154,11 @@ def test_difficulty_is_learned_and_suspected_labels_are_not_hard(planted: tuple[
         doubted = table.filter(pl.col("region") == "suspected")
         assert doubted["el2n_rank"].null_count() == doubted.height
         assert doubted["reference_perplexity_rank"].null_count() == 0
+        by_doubt = learned.chosen(session, store, version, "label_doubt", run_id)
+        ranks = by_doubt.filter(pl.col("id").is_in(wrong["id"].implode()))["difficulty"]
+        assert ranks.quantile(0.2, "lower") > 0.8
+        # Nobody answered anything, so nothing is known from answers.
+        assert "answer_doubt" not in table.columns
         rest = table.filter(pl.col("region") != "suspected")
         assert (rest["margin"].arg_max(), rest["el2n_rank"].max()) == (rest["margin_rank"].arg_min(), 1.0)
         by_margin = learned.chosen(session, store, version, "margin", run_id)

@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy import func, select
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, DataError, NotFoundError
-from catalog.store import Store
+from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Quarantined, Source, Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelQueue, LabelRound
@@ -22,6 +23,7 @@ from tests.workers.building import clean_dataset, drain
 from tests.workers.corpus import LABELS, RECIPE, sentences
 from tests.workers.test_determinism import ask_clean, ask_ingest, make_catalog
 from training.recipe import TrainRecipe
+from training.stream import StreamManifest
 from workers import curated, manifests
 from workers.biography import biography
 from workers.jobs import submit_run
@@ -304,6 +306,82 @@ def test_training_measures_every_arm_and_variant(cleaned: Catalog) -> None:
     assert comparison["verdict"] in ("paid", "did worse than random order", "no gain shown")
     assert submit_train(cleaned, dataset="tickets", recipe=recipe) == (run_id, "done")
     assert not (cleaned.settings.home / "checkpoints" / run_id).exists()
+
+
+MIXED = """
+labels: given
+test_share: 0.3
+compressions: []
+max_tokens: 16
+arms:
+  - name: mixed
+    backbone_options: {dim: 16, num_layers: 1, num_heads: 2, vocab_size: 300}
+    pacing: mixture
+    pacing_options: {shares: {SOURCE: 1}, start: 0.5}
+    steps: 4
+    batch_size: 8
+"""
+PACED = """
+labels: given
+test_share: 0.3
+compressions: []
+max_tokens: 16
+compare: none
+arms:
+  - name: paced
+    backbone_options: {dim: 16, num_layers: 1, num_heads: 2, vocab_size: 300}
+    pacing: self_paced
+    pacing_options: {every: 2}
+    steps: 4
+    batch_size: 8
+"""
+
+
+def trained(catalog: Catalog, recipe: TrainRecipe) -> tuple[Run, list[Unit]]:
+    run_id, _ = submit_train(catalog, dataset="tickets", recipe=recipe)
+    drain(catalog)
+    with catalog.read() as session:
+        run = session.get_one(Run, run_id)
+        units = session.scalars(
+            select(Unit).where(Unit.run_id == run_id, Unit.stage == 1).order_by(Unit.position)
+        ).all()
+    return run, list(units)
+
+
+def test_every_control_is_run_at_equal_steps_and_the_verdict_has_an_interval(cleaned: Catalog) -> None:
+    recipe = TrainRecipe.from_yaml(MIXED.replace("SOURCE", "a.jsonl"), name="compared").compared(2)
+    run, units = trained(cleaned, recipe)
+    assert run.state == "done", run.reason
+    result: dict[str, Any] = run.result or {}
+    assert [(one["arm"], one["control"], one["seeds"], one["steps"]) for one in result["comparisons"]] == [
+        ("mixed", "mixed-random", 2, 4),
+        ("mixed", "mixed-anti", 2, 4),
+        ("mixed", "mixed-same-pacing", 2, 4),
+    ]
+    for one in result["comparisons"]:
+        assert one["low"] < one["difference"] < one["high"]
+    # A few steps of a tiny model show nothing, and that is said.
+    assert result["curricula"] == [{"arm": "mixed", "verdict": "no gain shown"}]
+    assert len(units) == 8
+    assert all(0 <= (one.result or {})["stream_wait_share"] < 1 for one in units)
+    assert not (cleaned.settings.home / "tokens" / run.id).exists()
+
+
+def test_manifests_published_during_a_training_are_kept_with_it(cleaned: Catalog) -> None:
+    run, (unit,) = trained(cleaned, TrainRecipe.from_yaml(PACED, name="paced"))
+    assert run.state == "done", run.reason
+    (published,) = (unit.result or {})["manifests"]
+    frame = Store.of(cleaned.settings).read_frame(StoredFile.from_json(published["file"]))
+    assert (published["step"], published["digest"]) == (2, StreamManifest.build(frame).digest)
+    assert set(frame["label_version"]) == {"given"}
+    assert (run.result or {})["curricula"] == []
+
+
+def test_a_source_that_is_not_there_fails_before_any_arm_is_trained(cleaned: Catalog) -> None:
+    run, units = trained(cleaned, TrainRecipe.from_yaml(MIXED.replace("SOURCE", "b.jsonl"), name="astray"))
+    assert run.state == "failed"
+    assert "names source 'b.jsonl', which has no record to draw; did you mean 'a.jsonl'" in (run.reason or "")
+    assert units == []
 
 
 def test_a_training_takes_the_labels_of_the_moment_it_was_asked_for(cleaned: Catalog) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from training.attention import Order
 from training.backbones import BACKBONES
-from training.model import ModelConfig, Order, Transformer
+from training.model import ModelConfig, Transformer
 from training.tokenizer import TextTokenizer, train_tokenizer
 
 
@@ -28,12 +29,16 @@ class Small:
     order: Order = "encoder"
     attention: str = "full"
     attention_options: dict[str, Any] = field(default_factory=dict)
+    positions: str = "learned"
+    position_options: dict[str, Any] = field(default_factory=dict)
     feedforward: str = "dense"
     feedforward_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.vocab_size < 258:
             raise ValueError(f"vocab_size={self.vocab_size} must be at least 258: every byte and two special tokens")
+        if self.order == "prefix":
+            raise ValueError("order='prefix' needs a prefix, and records to classify have none; use encoder or causal")
         self.model_config(vocab_size=self.vocab_size, num_classes=1, max_tokens=1)
 
     def model_config(self, *, vocab_size: int, num_classes: int, max_tokens: int) -> ModelConfig:
@@ -49,6 +54,8 @@ class Small:
             order=self.order,
             attention=self.attention,
             attention_options=self.attention_options,
+            positions=self.positions,
+            position_options=self.position_options,
             feedforward=self.feedforward,
             feedforward_options=self.feedforward_options,
         )

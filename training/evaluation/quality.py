@@ -1,5 +1,6 @@
 """How often predictions are right, and how sure that number is."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ Labels = npt.NDArray[np.int64]
 
 _RESAMPLES = 10_000
 _INTERVAL = (0.025, 0.975)
+_NORMAL = 1.959964
+"""Half the width of the interval in standard deviations of a normal distribution."""
 
 
 class Quality(NamedTuple):
@@ -85,6 +88,33 @@ def paired_difference(
     counts = rng.multinomial(len(labels), shares, _RESAMPLES)
     low, high = np.quantile((counts[:, 2] - counts[:, 0]) / len(labels), _INTERVAL)
     return Difference(float(gain.mean()), float(low), float(high))
+
+
+def seeded_difference(pairs: Sequence[tuple[Labels, Labels]], labels: Labels) -> Difference:
+    """Mean accuracy of a minus that of b over seeds, with a 95 % interval for other seeds and other examples.
+
+    The two sources of chance add up: the spread of the seeds' differences, by Student's t, and that of an example's
+    mean gain over the seeds, by the normal distribution.
+
+    Parameters
+    ----------
+    pairs : predictions of a and of b under each seed, at least two; (n,) int64 each.
+    labels : (n,) int64.
+    """
+    from scipy.stats import t
+
+    if len(pairs) < 2:
+        raise DataError(f"{len(pairs)} seeds give no interval; train under at least 2")
+    for pair in pairs:
+        for one in pair:
+            _check(one, labels)
+    gain = np.array([(a == labels).astype(float) - (b == labels) for a, b in pairs])
+    by_seed, by_example = gain.mean(axis=1), gain.mean(axis=0)
+    of_seeds = t.ppf(_INTERVAL[1], len(pairs) - 1) * by_seed.std(ddof=1) / np.sqrt(len(pairs))
+    of_examples = _NORMAL * by_example.std() / np.sqrt(len(labels))
+    half = float(np.hypot(of_seeds, of_examples))
+    mean = float(by_seed.mean())
+    return Difference(mean, mean - half, mean + half)
 
 
 def _check(predictions: Labels, labels: Labels) -> None:

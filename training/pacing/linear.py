@@ -1,4 +1,4 @@
-"""Easiest records first, the pool growing linearly; and its two controls."""
+"""Easiest records first, the pool growing linearly."""
 
 from dataclasses import dataclass
 
@@ -33,15 +33,3 @@ class Linear:
 def linear(progress: float, config: Linear) -> Pool:
     """Easiest first, growing linearly (Bengio et al. 2009, section 4; Platanios et al. 2019, section 2.2)."""
     return Pool(fraction=config.fraction(progress))
-
-
-@PACING.register("anti", Linear)
-def anti(progress: float, config: Linear) -> Pool:
-    """Control: the same growth, hardest first. A curriculum that does not beat it orders by noise."""
-    return Pool(fraction=config.fraction(progress), first="hardest")
-
-
-@PACING.register("same_pacing_random", Linear)
-def same_pacing_random(progress: float, config: Linear) -> Pool:
-    """Control: the same growth of the pool, in an order that ignores difficulty (Wu et al. 2021, section 3)."""
-    return Pool(fraction=config.fraction(progress), first="any")

@@ -20,6 +20,7 @@ from curation.difficulty import combine, ranked
 from curation.dynamics import DYNAMICS, Trace
 from curation.dynamics.head import HeadConfig, train_head
 from curation.dynamics.regions import REGIONS, regions
+from curation.label_errors.answers import answer_doubt
 from curation.ngram import NgramCounts, count_ngrams, surprise
 from curation.softmax import FLOOR
 from workers import curated, manifests, runs
@@ -33,7 +34,11 @@ MIN_SEEDS, MAX_SEEDS = 1, 100
 REFERENCE = "reference_perplexity"
 LEARNED = "learned"
 """Name of the mean of all learned percentiles."""
-METHOD = "head/1"
+DOUBT = "label_doubt"
+"""How likely a label is wrong: the only measure that ranks the suspected too, as the hardest."""
+ANSWER_DOUBT = "answer_doubt"
+"""How unlikely a label is to a classifier of people's answers alone; where there are enough of them."""
+METHOD = "head/2"
 
 
 def submit_difficulty(
@@ -163,7 +168,7 @@ def _foresee(unit: UnitContext) -> UnitResult:
 
 
 def _rank(unit: UnitContext) -> UnitResult:
-    """Means over seeds and their percentiles; what is suspected of a wrong label has none."""
+    """Means over seeds and their percentiles; what is suspected of a wrong label has none but that of its doubt."""
     with unit.catalog.read() as session:
         version = session.get_one(Version, unit.claim.version_id)
     frame = curated.read_records(unit.store, version).select("id")
@@ -196,6 +201,11 @@ def _learned(unit: UnitContext) -> pl.DataFrame:
     ranks = pl.DataFrame(
         {f"{name}_rank": ranked(_only(told, means[name] * (-1 if _is_low_hard(name) else 1))) for name in DYNAMICS}
     )
+    doubtful = {DOUBT: 1.0 - doubts.quality}
+    answered = (records.frame["source"] == "annotated").to_numpy()
+    by_answers = answer_doubt(records.features, records.codes, answered, records.num_classes)
+    if by_answers is not None:
+        doubtful[ANSWER_DOUBT] = by_answers
     return pl.concat(
         [
             records.frame.select("id", "label"),
@@ -203,6 +213,8 @@ def _learned(unit: UnitContext) -> pl.DataFrame:
             means,
             ranks,
             pl.DataFrame({f"{LEARNED}_rank": _only(told, combine(ranks))}),
+            pl.DataFrame(doubtful),
+            pl.DataFrame({f"{name}_rank": ranked(pl.Series(one)) for name, one in doubtful.items()}),
         ],
         how="horizontal",
     )

@@ -110,8 +110,16 @@ def _prepare(unit: UnitContext) -> UnitResult:
         run_id = unit.claim.config.get("difficulty_run")
         difficulty = learned.chosen(session, unit.store, version, recipe.difficulty, run_id)
     answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
-    records = curated.read_records(unit.store, version).drop("difficulty")
+    mixed = ("source",) if recipe.draws_by_source() else ()
+    records = curated.read_records(unit.store, version, *mixed).drop("difficulty")
+    if mixed:
+        records = records.with_columns(source=short_names(records["source"]))
     records = with_labels(records.join(difficulty, on="id", maintain_order="left"), answers, recipe.labels)
+    answered = pl.col("id").is_in(answers["id"].implode()) if recipe.labels != "given" else pl.lit(value=False)
+    version_of_labels = f"annotated@{unit.claim.config['labels'][:12]}"
+    records = records.with_columns(
+        label_version=pl.when(answered).then(pl.lit(version_of_labels)).otherwise(pl.lit("given"))
+    )
     classes = sorted(records["label"].unique().to_list())
     if len(classes) < 2:
         have = (
@@ -129,13 +137,22 @@ def _prepare(unit: UnitContext) -> UnitResult:
             "needed; label more, or raise test_share"
         )
     from training.data import TrainingData
+    from training.fit import stream_of
 
     # Refuses what the trainer would refuse, before any arm starts.
-    TrainingData.build(train, classes)
+    data = TrainingData.build(train, classes)
+    for planned in recipe.plan():
+        stream_of(planned.config, data)
     return UnitResult(
         result={"classes": classes, "train": train.height, "test": test.height},
         shards=[("train", unit.store.write_frame(train, "train")), ("test", unit.store.write_frame(test, "train"))],
     )
+
+
+def short_names(sources: pl.Series) -> pl.Series:
+    """Files by their names alone, without folders, where no two then have the same."""
+    short = sources.str.split("/").list.last()
+    return short if short.n_unique() == sources.n_unique() else sources
 
 
 def _answers(annotated: dict[str, str]) -> pl.DataFrame:
@@ -191,7 +208,7 @@ def _fit(unit: UnitContext) -> UnitResult:
     planned = _recipe(unit.claim.config).plan()[unit.claim.payload["index"]]
     classes, train, _ = _prepared(unit)
     data = TrainingData.build(train, classes)
-    checkpoints = unit.catalog.settings.home / "checkpoints" / unit.claim.run_id / planned.config.name
+    checkpoints = _folder(unit, "checkpoints") / planned.config.name
     stopped: list[Exception] = []
 
     def should_stop() -> bool:
@@ -212,6 +229,7 @@ def _fit(unit: UnitContext) -> UnitResult:
         checkpoint_dir=checkpoints,
         on_progress=on_progress,
         should_stop=should_stop,
+        token_dir=_folder(unit, "tokens"),
     )
     if not result.finished:
         raise stopped[0] if stopped else StoppedError
@@ -221,6 +239,7 @@ def _fit(unit: UnitContext) -> UnitResult:
             (path.name, unit.store.write_bytes(path.read_bytes(), "models", path.suffix.lstrip(".")))
             for path in sorted(saved.iterdir())
         ]
+    published = [unit.store.write_frame(one.manifest.frame, "stream_manifests") for one in result.revisions]
     points = pl.DataFrame(result.losses, schema={"step": pl.Int64, "loss": pl.Float64}, orient="row")
     rows = points.with_columns(run_id=pl.lit(unit.claim.run_id), arm=pl.lit(planned.config.name))
     return UnitResult(
@@ -233,9 +252,19 @@ def _fit(unit: UnitContext) -> UnitResult:
             "num_parameters": result.num_parameters,
             "num_trained_parameters": result.num_trained_parameters,
             "precision": result.precision,
+            "stream_wait_share": result.stream_wait_share,
+            "manifests": [
+                {"step": start, "digest": manifest.digest, "file": file.to_json()}
+                for (start, manifest), file in zip(result.revisions, published, strict=True)
+            ],
         },
         rows=[(LossPoint.metadata.tables["loss_points"], rows)],
     )
+
+
+def _folder(unit: UnitContext, kind: str) -> Path:
+    """Where a run's passing files lie on this machine."""
+    return unit.catalog.settings.home / kind / unit.claim.run_id
 
 
 def _fitted(unit: UnitContext) -> dict[str, dict[str, Any]]:
@@ -265,7 +294,8 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             evaluations.append(_evaluation(unit, planned.config.name, variant, row, fitted[planned.config.name]))
             unit.progress(len(evaluations), total)
     comparisons = _compare(plan, predictions, gold, recipe.seed)
-    shutil.rmtree(unit.catalog.settings.home / "checkpoints" / unit.claim.run_id, ignore_errors=True)
+    for kind in ("checkpoints", "tokens"):
+        shutil.rmtree(_folder(unit, kind), ignore_errors=True)
 
     def apply(session: Session, _now: object) -> None:
         session.add_all(evaluations)
@@ -282,6 +312,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             "variants": table,
             "energy_method": evaluations[0].detail["energy_method"],
             "comparisons": comparisons,
+            "curricula": conclusions(comparisons),
         },
         shards=[("predictions", unit.store.write_frame(pl.concat(frames), "predictions"))],
         apply=apply,
@@ -352,32 +383,75 @@ def _evaluation(unit: UnitContext, arm: str, variant: str, row: dict[str, Any], 
     )
 
 
+RANDOM = "random"
+_ORDERS = {RANDOM: "random order", "anti": "hardest first", "same_pacing_random": "the same pacing in random order"}
+"""What is said of a control, by its pacing."""
+
+
 def _compare(
     plan: tuple[PlannedArm, ...], predictions: dict[str, np.ndarray[Any, Any]], gold: np.ndarray[Any, Any], seed: int
 ) -> list[dict[str, Any]]:
-    from training.evaluation.quality import paired_difference
+    """Each arm against each of its controls: over seeds where there are several, else over the examples alone."""
+    from training.evaluation.quality import paired_difference, seeded_difference
 
     found = []
     for control in plan:
-        if control.control_of is None:
+        if control.control_of is None or control.replica_of is not None:
             continue
-        difference = paired_difference(
-            predictions[control.control_of], predictions[control.config.name], gold, np.random.default_rng(seed)
+        names = [control.config.name]
+        names += [one.config.name for one in plan if one.replica_of == control.config.name]
+        arms = {one.config.name: one for one in plan}
+        pairs = [(predictions[str(arms[name].control_of)], predictions[name]) for name in names]
+        difference = (
+            seeded_difference(pairs, gold)
+            if len(pairs) > 1
+            else paired_difference(*pairs[0], gold, np.random.default_rng(seed))
         )
+        order = _ORDERS[control.config.pacing]
         verdict = (
-            "paid" if difference.low > 0 else "did worse than random order" if difference.high < 0 else "no gain shown"
+            "paid" if difference.low > 0 else f"did worse than {order}" if difference.high < 0 else "no gain shown"
         )
         found.append(
             {
                 "arm": control.control_of,
                 "control": control.config.name,
+                "order": order,
                 "steps": control.config.steps,
+                "seeds": len(pairs),
                 "difference": difference.diff,
                 "low": difference.low,
                 "high": difference.high,
                 "verdict": verdict,
             }
         )
+    return found
+
+
+def conclusions(comparisons: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Whether each arm's curriculum paid: it has to beat random order, and every other control for its order to be why.
+
+    Parameters
+    ----------
+    comparisons : of ``_compare``.
+
+    Returns
+    -------
+    ``arm`` and ``verdict`` of each arm.
+    """
+    found = []
+    for arm in dict.fromkeys(one["arm"] for one in comparisons):
+        verdicts = {one["order"]: one["verdict"] for one in comparisons if one["arm"] == arm}
+        against_random = verdicts.pop(_ORDERS[RANDOM])
+        level = [order for order, verdict in verdicts.items() if verdict != "paid"]
+        if against_random != "paid":
+            verdict = against_random
+        elif level:
+            verdict = (
+                f"paid against random order, but not shown against {' and '.join(level)}: the order may not be why"
+            )
+        else:
+            verdict = "paid"
+        found.append({"arm": arm, "verdict": verdict})
     return found
 
 
