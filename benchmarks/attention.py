@@ -74,7 +74,7 @@ def dense_error(name: str, order: Order, num_tokens: int, seed: int) -> float:
         weight = scores.masked_fill(~allowed, -math.inf).softmax(-1)
     out = weight @ v
     theirs = [out, *torch.autograd.grad(out, (q, k, v), gradient.double())]
-    return max(float((one - other).abs().max()) for one, other in zip(ours, theirs, strict=True))
+    return max(float((one - other).detach().abs().max()) for one, other in zip(ours, theirs, strict=True))
 
 
 def sight(name: str, layer: Any, q: Tensor, k: Tensor, mask: AttentionMask) -> Tensor:

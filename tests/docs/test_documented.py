@@ -26,6 +26,7 @@ from labeling.truth import TRUTH
 from service.cli.app import app
 from training.attention import ATTENTION
 from training.backbones import BACKBONES
+from training.caches import CACHES
 from training.compression import COMPRESSION
 from training.feedforward import FEEDFORWARD
 from training.objectives import OBJECTIVES
@@ -39,7 +40,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 REGISTRIES: list[Registry[Any]] = [
     RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TASKS,
     FORMATS, TRUTH, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
-    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS,
+    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS, CACHES,
 ]  # fmt: skip
 
 OF_BENCHMARKS = ("benchmark", "cost")

@@ -89,7 +89,7 @@ def stopped_after(stop: int, data: TrainingData, folder: Path) -> FitResult:
 
 
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(stops=st.lists(st.integers(0, 8), min_size=1, max_size=3))
+@given(stops=st.lists(st.integers(0, 8), min_size=1, max_size=3, unique=True))
 def test_a_run_stopped_anywhere_ends_like_an_unbroken_one(
     stops: list[int], data: TrainingData, unbroken: FitResult, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -12,6 +12,8 @@ from training.feedforward.moe_topk import (
     grouped_product,
     looped_product,
 )
+from training.model import ModelConfig, Transformer
+from training.upcycling import router_statistics, upcycled
 
 
 def moe(**options: object) -> MoeFeedForward:
@@ -117,6 +119,8 @@ def test_balancing_evens_out_the_load() -> None:
     [
         ({"top_k": 5}, r"top_k=5 must lie in \[1, num_experts=4\]"),
         ({"z_weight": -1.0}, "z_weight=-1.0 must be 0 or more"),
+        ({"balancing": "biass"}, "balancing='biass' must be one of loss, bias"),
+        ({"biases": "all"}, "biases='all' must be one of none, own"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
@@ -133,6 +137,80 @@ def test_gate_stays_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         layer(tokens(4000))
     assert torch.equal(chosen[0], chosen[1])
+
+
+def test_a_choice_bias_evens_out_the_load_without_a_loss_and_without_changing_weights() -> None:
+    loads = {}
+    for balancing in ("loss", "bias"):
+        layer = moe(balancing=balancing, balance_weight=0.0, z_weight=0.0, top_k=1)
+        with torch.no_grad():
+            layer.gate.weight[0] += 0.3
+        optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01, weight_decay=0.0)
+        x = tokens(400) + 0.5
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = layer(x).square().mean()
+            assert layer.auxiliary_loss.item() == 0
+            (loss + layer.auxiliary_loss).backward()
+            layer.gate.weight.grad = None  # the bias alone
+            optimizer.step()
+        loads[balancing] = router_statistics(layer)["/max_load"]
+    assert loads["bias"] < 0.7 * loads["loss"]
+    assert loads["bias"] < 1.3
+
+
+def test_a_choice_bias_says_who_is_chosen_and_not_how_much_he_counts() -> None:
+    plain, layer = moe(top_k=1), moe(top_k=1, balancing="bias")
+    layer.load_state_dict(plain.state_dict(), strict=False)
+    x = tokens()
+    assert torch.equal(layer.eval()(x), plain.eval()(x))
+    with torch.no_grad():
+        layer.choice_bias_E[2] = 9.0
+    expected = F.gelu(x @ layer.experts.up_ECH[2]) @ layer.experts.down_EHC[2]
+    assert torch.allclose(layer(x), expected, atol=1e-5)
+    assert layer.counts_E.tolist() == [0, 0, 40, 0]
+    assert router_statistics(layer) == {"/max_load": 4.0, "/idle": 0.75}
+
+
+def test_biases_are_added_in_every_product() -> None:
+    layer = moe(biases="own", top_k=2).eval()
+    for bias in (layer.experts.up_bias_EH, layer.experts.down_bias_EC):
+        nn.init.normal_(bias, generator=torch.Generator().manual_seed(2))
+    x, counts = tokens(), torch.tensor([10, 0, 25, 5])
+    grouped = layer.experts(x, counts)
+    up = F.gelu(x[10:35] @ layer.experts.up_ECH[2] + layer.experts.up_bias_EH[2])
+    expected = up @ layer.experts.down_EHC[2] + layer.experts.down_bias_EC[2]
+    assert torch.allclose(grouped[10:35], expected, atol=1e-5)
+    assert torch.allclose(layer.experts.separated()(x, counts), grouped, atol=1e-5)
+
+
+def test_an_upcycled_network_computes_what_the_dense_one_does_and_then_learns_apart() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        settings = {
+            "vocab_size": 50,
+            "num_classes": 3,
+            "dim": 32,
+            "dropout": 0.0,
+            "feedforward_options": {"hidden": 24},
+        }
+        dense = Transformer(ModelConfig(**settings)).eval()
+        sparse = upcycled(dense, num_experts=4, top_k=2, z_weight=0.0).eval()
+    ids, real = torch.arange(24).view(2, 12), torch.ones(2, 12, dtype=torch.bool)
+    assert torch.allclose(sparse(ids, real), dense(ids, real), atol=1e-5)
+    sparse.train()
+    optimizer = torch.optim.AdamW(sparse.parameters(), lr=0.01)
+    sparse(ids, real).square().sum().backward()
+    optimizer.step()
+    up_ECH = sparse.blocks[0].feedforward.experts.up_ECH
+    assert not torch.allclose(up_ECH[0], up_ECH[1], atol=1e-4)
+    with pytest.raises(ValueError, match="feedforward='moe_topk' cannot be upcycled; only 'dense' can"):
+        upcycled(sparse, num_experts=4, top_k=2)
+
+
+def test_networks_without_experts_have_no_statistics() -> None:
+    assert router_statistics(nn.Linear(2, 2)) == {}
+    assert router_statistics(moe()) == {}
 
 
 class Recorder(nn.Module):

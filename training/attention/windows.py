@@ -5,7 +5,9 @@ Shapes: B records, H heads, M heads of a rule (1 or H), N blocks, C tokens of a 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -15,6 +17,8 @@ from training.attention import Order, ScoreBias, Tokens, head_numbers, may_atten
 
 _MIN_BLOCK = 32
 """Smaller blocks cost more in calls than they save in products."""
+_BLOCKS_A_WINDOW = 2
+"""Smaller blocks compare fewer pairs in vain, but copy every key more often."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +51,7 @@ def windowed(
     bias : what positions add to scores.
     """
     num_tokens = q_BHTD.shape[2]
-    size = min(max(window.size, _MIN_BLOCK), num_tokens)
+    size = min(max(-(-window.size // _BLOCKS_A_WINDOW), _MIN_BLOCK), num_tokens)
     extra = -num_tokens % size
     q, k, v = (F.pad(x, (0, 0, 0, extra)) if extra else x for x in (q_BHTD, k_BHTD, v_BHTD))
     padded = tokens.apply(lambda field: F.pad(field, (0, extra)) if extra else field)
@@ -82,9 +86,9 @@ class _Blocks:
         self.size, self.window = size, window
         self.queries = tokens.apply(lambda field: torch.unflatten(field, -1, (-1, size)))
         self.num_blocks = self.queries.real.shape[-2]
-        # One block before; after it too, unless nobody looks forward. A single block has no neighbours.
-        before = 0 if self.num_blocks == 1 else 1
-        self.sides = (before, 0 if window.order == "causal" else before)
+        # As many blocks before as the window reaches into; after it too, unless nobody looks forward.
+        reach = min(-(-window.size // size), self.num_blocks - 1)
+        self.sides = (reach, 0 if window.order == "causal" else reach)
         self.keys = tokens.apply(self._around)
         self.shared = None if shared_BT is None else _shared(tokens, shared_BT, size)
         self.shared_BT = shared_BT
@@ -154,11 +158,9 @@ class _Blocks:
         """Replace T by N, K: each block with its neighbours, zeros beyond the ends."""
         dim = dim % x.ndim
         before, after = self.sides
-        after_dims = [0, 0] * (x.ndim - 1 - dim)
-        padded = F.pad(x, [*after_dims, self.size * before, self.size * after]) if before or after else x
-        cut = torch.unflatten(padded, dim, (-1, self.size))
-        parts = [cut.narrow(dim, start, self.num_blocks) for start in range(1 + before + after)]
-        return torch.cat(parts, dim + 1) if len(parts) > 1 else cut
+        if not before:
+            return torch.unflatten(x, dim, (-1, self.size))
+        return _around(x, dim, self.size, before, after)
 
     def _facts(self, shared: _Shared) -> Tokens:
         """Fields (B, M, N, W) of the global tokens that each block may see."""
@@ -172,6 +174,35 @@ class _Blocks:
         facts = self.queries.apply(look_up)
         real = facts.real & shared.used_BNW[:, None]
         return Tokens(index=facts.index, real=real, document=facts.document, prefix=facts.prefix)
+
+
+class _Around(torch.autograd.Function):
+    """Each block with its neighbours. torch's own gradient of it would fill a tensor with zeros for every neighbour."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, size: int, before: int, after: int) -> Tensor:
+        ctx.shape = (dim, size, before, after)
+        num_blocks = x.shape[dim] // size
+        padded = F.pad(x, [*[0, 0] * (x.ndim - 1 - dim), size * before, size * after])
+        cut = torch.unflatten(padded, dim, (-1, size))
+        return torch.cat([cut.narrow(dim, start, num_blocks) for start in range(1 + before + after)], dim + 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        dim, size, before, _ = ctx.shape
+        parts = torch.split(gradients[0], size, dim + 1)
+        num_blocks = gradients[0].shape[dim]
+        # The middle part is every block's own; the others land beside it, and beyond the ends nowhere.
+        total = parts[before].clone()
+        for number, part in enumerate(parts):
+            shift = number - before
+            if shift:
+                length = num_blocks - abs(shift)
+                total.narrow(dim, max(shift, 0), length).add_(part.narrow(dim, max(-shift, 0), length))
+        return total.flatten(dim, dim + 1), None, None, None, None
+
+
+_around: Callable[[Tensor, int, int, int, int], Tensor] = _Around.apply
 
 
 def _at(x_BHTD: Tensor, shared: _Shared) -> Tensor:

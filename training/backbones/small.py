@@ -33,6 +33,11 @@ class Small:
     position_options: dict[str, Any] = field(default_factory=dict)
     feedforward: str = "dense"
     feedforward_options: dict[str, Any] = field(default_factory=dict)
+    embedding_dim: int = 0
+    num_own_layers: int = 0
+    num_kv_heads: int = 0
+    kv_latent_dim: int = 0
+    rope_head_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.vocab_size < 258:
@@ -58,6 +63,11 @@ class Small:
             position_options=self.position_options,
             feedforward=self.feedforward,
             feedforward_options=self.feedforward_options,
+            embedding_dim=self.embedding_dim,
+            num_own_layers=self.num_own_layers,
+            num_kv_heads=self.num_kv_heads,
+            kv_latent_dim=self.kv_latent_dim,
+            rope_head_dim=self.rope_head_dim,
         )
 
 

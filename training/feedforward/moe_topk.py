@@ -6,7 +6,7 @@ Shapes: N tokens, C dim, E experts, K experts a token, H hidden units of an expe
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from training.feedforward import FEEDFORWARD
 
+Balancing = Literal["loss", "bias"]
+Biases = Literal["none", "own"]
 _STRIDE_BYTES = 16
 """``grouped_mm`` refuses matrices whose rows are not a multiple of this."""
 
@@ -29,6 +31,9 @@ class MoeTopK:
     hidden : hidden units of one expert; ``top_k * hidden`` is the hidden size of the dense layer of equal cost.
     balance_weight : weight of the load-balancing loss; 0 turns it off.
     z_weight : weight of the router's z-loss; 0 turns it off.
+    balancing : ``bias`` adds to each expert's probability, for the choice alone, what the optimizer moves up while it
+        gets less than its share and down while it gets more; besides the loss, if that has a weight.
+    biases : ``own`` gives every expert the biases of linear layers.
     """
 
     num_experts: int = 8
@@ -36,6 +41,8 @@ class MoeTopK:
     hidden: int = 256
     balance_weight: float = 0.01
     z_weight: float = 0.001
+    balancing: Balancing = "loss"
+    biases: Biases = "none"
 
     def __post_init__(self) -> None:
         for name in ("num_experts", "hidden"):
@@ -46,6 +53,9 @@ class MoeTopK:
         for name in ("balance_weight", "z_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
+        for name, kind in (("balancing", Balancing), ("biases", Biases)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(kind))}")
 
 
 class GroupedExperts(nn.Module):
@@ -55,31 +65,37 @@ class GroupedExperts(nn.Module):
     numbers up to rounding.
     """
 
-    def __init__(self, dim: int, num_experts: int, hidden: int) -> None:
+    def __init__(self, dim: int, num_experts: int, hidden: int, biases: Biases = "none") -> None:
         super().__init__()
         self.up_ECH = nn.Parameter(torch.empty(num_experts, dim, hidden))
         self.down_EHC = nn.Parameter(torch.empty(num_experts, hidden, dim))
         # The rule of nn.Linear: uniform within 1 / sqrt(fan in).
         nn.init.uniform_(self.up_ECH, -1 / math.sqrt(dim), 1 / math.sqrt(dim))
         nn.init.uniform_(self.down_EHC, -1 / math.sqrt(hidden), 1 / math.sqrt(hidden))
+        own = biases == "own"
+        self.up_bias_EH = nn.Parameter(torch.zeros(num_experts, hidden)) if own else None
+        self.down_bias_EC = nn.Parameter(torch.zeros(num_experts, dim)) if own else None
 
     def forward(self, x_SC: Tensor, counts_E: Tensor) -> Tensor:
         """Apply expert e to its ``counts_E[e]`` rows; rows come sorted by expert."""
         multiply = grouped_product if _aligned(x_SC, self.up_ECH, self.down_EHC) else looped_product
-        return multiply(F.gelu(multiply(x_SC, self.up_ECH, counts_E)), self.down_EHC, counts_E)
+        up_SH = _with_bias(multiply(x_SC, self.up_ECH, counts_E), self.up_bias_EH, counts_E)
+        return _with_bias(multiply(F.gelu(up_SH), self.down_EHC, counts_E), self.down_bias_EC, counts_E)
 
     def separated(self) -> "SeparateExperts":
         """The same experts as plain linear layers, which quantizers know how to convert."""
-        return SeparateExperts(self.up_ECH.detach(), self.down_EHC.detach())
+        return SeparateExperts(self.up_ECH.detach(), self.down_EHC.detach(), self.up_bias_EH, self.down_bias_EC)
 
 
 class SeparateExperts(nn.Module):
     """Experts as pairs of linear layers, run one after the other."""
 
-    def __init__(self, up_ECH: Tensor, down_EHC: Tensor) -> None:
+    def __init__(
+        self, up_ECH: Tensor, down_EHC: Tensor, up_bias_EH: Tensor | None = None, down_bias_EC: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.up = nn.ModuleList(_linear(weight_CH) for weight_CH in up_ECH)
-        self.down = nn.ModuleList(_linear(weight_HC) for weight_HC in down_EHC)
+        self.up = _linears(up_ECH, up_bias_EH)
+        self.down = _linears(down_EHC, down_bias_EC)
 
     def forward(self, x_SC: Tensor, counts_E: Tensor) -> Tensor:
         """Apply expert e to its ``counts_E[e]`` rows; rows come sorted by expert."""
@@ -90,16 +106,26 @@ class SeparateExperts(nn.Module):
 
 
 class MoeFeedForward(nn.Module):
-    """A gate in float32, the top-k experts of every token, no token dropped."""
+    """A gate in float32, the top-k experts of every token, no token dropped.
+
+    Attributes
+    ----------
+    auxiliary_loss : what is added to the training loss.
+    counts_E : (E,) int64, routed copies that each expert got in the last pass; empty before the first.
+    """
 
     auxiliary_loss: Tensor
+    counts_E: Tensor  # noqa: N815
 
     def __init__(self, dim: int, config: MoeTopK) -> None:
         super().__init__()
         self.config = config
         self.gate = nn.Linear(dim, config.num_experts, bias=False)
-        self.experts: nn.Module = GroupedExperts(dim, config.num_experts, config.hidden)
+        self.experts: nn.Module = GroupedExperts(dim, config.num_experts, config.hidden, config.biases)
+        # A parameter, though no gradient of the loss reaches it: so that checkpoints and every optimizer know it.
+        self.choice_bias_E = nn.Parameter(torch.zeros(config.num_experts)) if config.balancing == "bias" else None
         self.auxiliary_loss = torch.zeros(())
+        self.counts_E = torch.zeros(0, dtype=torch.int64)
 
     def train(self, mode: bool = True) -> "MoeFeedForward":  # noqa: FBT001, FBT002
         """Switch mode; leaving training forgets the last graph, so that the module can be copied and saved."""
@@ -113,10 +139,15 @@ class MoeFeedForward(nn.Module):
             # bfloat16 logits tie and flip choices between nearly equal experts.
             logits_NE = F.linear(x_NC.float(), self.gate.weight.float())
         proba_NE = logits_NE.softmax(-1)
-        weight_NK, expert_NK = proba_NE.topk(self.config.top_k, dim=-1)
+        if self.choice_bias_E is None:
+            weight_NK, expert_NK = proba_NE.topk(self.config.top_k, dim=-1)
+        else:
+            expert_NK = (proba_NE + self.choice_bias_E.detach()).topk(self.config.top_k, dim=-1).indices
+            weight_NK = proba_NE.gather(-1, expert_NK)
         weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
         expert_S, order_S = expert_NK.flatten().sort(stable=True)
         counts_E = torch.bincount(expert_S, minlength=self.config.num_experts)
+        self.counts_E = counts_E
         token_S = order_S // self.config.top_k
         out_SC = self.experts(x_NC.index_select(0, token_S), counts_E)
         weighted_SC = out_SC * weight_NK.flatten()[order_S, None].to(out_SC.dtype)
@@ -132,7 +163,13 @@ class MoeFeedForward(nn.Module):
         load_E = counts_E / counts_E.sum().clamp(min=1)
         balance = self.config.num_experts * (load_E * proba_NE.mean(0)).sum()
         z = logits_NE.logsumexp(-1).square().mean()
-        return self.config.balance_weight * balance + self.config.z_weight * z
+        total = self.config.balance_weight * balance + self.config.z_weight * z
+        if self.choice_bias_E is None:
+            return total
+        # Adds nothing to the loss and the sign of the load's error to the bias's gradient (Wang et al. 2024, algorithm
+        # 1), which AdamW turns into steps of the learning rate; small, so that clipping by the norm does not see it.
+        error_E = (counts_E - counts_E.float().mean()).sign()
+        return total + 1e-3 * ((self.choice_bias_E - self.choice_bias_E.detach()) * error_E).sum()
 
 
 @FEEDFORWARD.register("moe_topk", MoeTopK)
@@ -182,8 +219,20 @@ def _aligned(x_SC: Tensor, *weights: Tensor) -> bool:
     return kind in (torch.float32, torch.bfloat16) and all(size * kind.itemsize % _STRIDE_BYTES == 0 for size in sizes)
 
 
-def _linear(weight_AB: Tensor) -> nn.Linear:
+def _with_bias(x_SA: Tensor, bias_EA: Tensor | None, counts_E: Tensor) -> Tensor:
+    """Rows plus their expert's bias."""
+    return x_SA if bias_EA is None else x_SA + bias_EA.to(x_SA.dtype).repeat_interleave(counts_E, dim=0)
+
+
+def _linears(weight_EAB: Tensor, bias_EB: Tensor | None) -> nn.ModuleList:
+    biases = [None] * len(weight_EAB) if bias_EB is None else list(bias_EB.detach())
+    return nn.ModuleList(_linear(weight, bias) for weight, bias in zip(weight_EAB, biases, strict=True))
+
+
+def _linear(weight_AB: Tensor, bias_B: Tensor | None) -> nn.Linear:
     num_inputs, num_outputs = weight_AB.shape
-    layer = nn.Linear(num_inputs, num_outputs, bias=False, device="meta")
+    layer = nn.Linear(num_inputs, num_outputs, bias=bias_B is not None, device="meta")
     layer.weight = nn.Parameter(weight_AB.T.contiguous())
+    if bias_B is not None:
+        layer.bias = nn.Parameter(bias_B.clone())
     return layer
