@@ -169,6 +169,16 @@ def test_a_choice_bias_says_who_is_chosen_and_not_how_much_he_counts() -> None:
     expected = F.gelu(x @ layer.experts.up_ECH[2]) @ layer.experts.down_EHC[2]
     assert torch.allclose(layer(x), expected, atol=1e-5)
     assert layer.counts_E.tolist() == [0, 0, 40, 0]
+    both = moe(top_k=2, balancing="bias").eval()
+    both.load_state_dict(layer.state_dict())
+    proba = both.gate(x).softmax(-1)
+    other = proba.index_fill(1, torch.tensor(2), 0).argmax(-1)
+    every = torch.stack(
+        [F.gelu(x @ up) @ down for up, down in zip(both.experts.up_ECH, both.experts.down_EHC, strict=True)]
+    )
+    share = proba[:, 2] / (proba[:, 2] + proba[torch.arange(40), other])
+    expected = share[:, None] * every[2] + (1 - share)[:, None] * every[other, torch.arange(40)]
+    assert torch.allclose(both(x), expected, atol=1e-5)
     assert router_statistics(layer) == {"/max_load": 4.0, "/idle": 0.75}
 
 
