@@ -172,6 +172,19 @@ class Catalog:
             session.rollback()
 
     @contextmanager
+    def glance(self) -> Iterator[Session]:
+        """A session for a look or two, each of which sees what is committed by then.
+
+        PostgreSQL is not asked to begin and to end a transaction, which is half of such a look.
+        """
+        if self.is_sqlite:
+            with self.read() as session:
+                yield session
+            return
+        with Session(self.engine.execution_options(isolation_level="AUTOCOMMIT")) as session, _translated():
+            yield session
+
+    @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose work is committed on leaving, or not at all.
 

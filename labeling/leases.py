@@ -56,6 +56,7 @@ class Shown(NamedTuple):
     record_id: str
     text: str
     overlap: int
+    is_suggested: bool = False
 
 
 class Offer(NamedTuple):
@@ -219,7 +220,7 @@ def skip(session: Session, *, now: datetime, lease_id: str, annotator_id: str, r
 
 
 @cache
-def _servable() -> Select[int, float, str, str, str, str, str, int]:
+def _servable() -> Select[int, float, str, str, str, str, str, int, bool]:
     """The best task of the current generation with a free slot that this annotator has not dealt with.
 
     Built once: putting the statement together costs more than running it. It stops at the first row of the index of
@@ -229,20 +230,23 @@ def _servable() -> Select[int, float, str, str, str, str, str, int]:
 
 
 @cache
-def _servable_locked() -> Select[int, float, str, str, str, str, str, int]:
+def _servable_locked() -> Select[int, float, str, str, str, str, str, int, bool]:
     """The same, passing over tasks that somebody else is changing and locking the one it finds."""
     return _servable().with_for_update(of=LabelTask, skip_locked=True, key_share=True)
 
 
 @cache
-def _servable_by_anybody() -> Select[int, float, str, str, str, str, str, int]:
+def _servable_by_anybody() -> Select[int, float, str, str, str, str, str, int, bool]:
     """The best tasks of the current generation with a free slot, locked as well."""
     best = _in_order().where(_is_free(LabelEntry.task_id)).limit(bindparam("num_tasks"))
     return best.with_for_update(of=LabelTask, skip_locked=True, key_share=True)
 
 
-def _in_order() -> Select[int, float, str, str, str, str, str, int]:
-    task = (LabelTask.id, LabelTask.record_id, LabelTask.text, LabelTask.overlap)
+def _in_order() -> Select[int, float, str, str, str, str, str, int, bool]:
+    is_suggested = exists().where(
+        LabelSuggestion.queue_id == LabelTask.queue_id, LabelSuggestion.record_id == LabelTask.record_id
+    )
+    task = (LabelTask.id, LabelTask.record_id, LabelTask.text, LabelTask.overlap, is_suggested)
     return (
         select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelEntry.kind, *task)
         .join(LabelTask, LabelTask.id == LabelEntry.task_id)
@@ -418,7 +422,7 @@ def _lease(
                 )
             given.append((offer, lease, slot))
             break
-    suggestions = _suggestions(session, queue, [offer.task for offer, _, _ in given if offer.place.kind != "gold"])
+    suggestions = _suggestions(session, queue, [offer.task for offer, _, _ in given if offer.task.is_suggested])
     moves = []
     for offer, lease, slot in given:
         lease.generation, lease.rank, lease.utility, lease.why, lease.kind = queue.generation, *offer.place

@@ -206,7 +206,7 @@ def identities(catalog: Catalog, claims: Sequence[Claim]) -> list[Identity | Non
     matches = [TOKEN.fullmatch(one.token) for one in claims]
     known = {match.group(1) for match in matches if match}
     columns = (Token.id, Token.sha256, Token.revoked_at, Token.expires_at, User.id, User.name, User.role)
-    with catalog.read() as session:
+    with catalog.glance() as session:
         query = select(*columns).join(User, User.id == Token.user_id).where(among(session, Token.id, known))
         rows = {row[0]: row[1:] for row in session.execute(query)} if known else {}
         now = catalog.now(session)
