@@ -137,7 +137,8 @@ def import_(
         say(f"{done.num_suggestions:,} predictions are shown to annotators as suggestions, but for the hidden share")
     if done.num_snapped:
         say(f"{done.num_snapped:,} spans cut a character and were widened to it")
-    emit_table("set aside", ("reason", "count"), sorted(done.reasons.items()))
+    if done.reasons:
+        emit_table("set aside", ("reason", "count"), sorted(done.reasons.items()))
     if done.aside:
         show(str(kept))
 
@@ -179,7 +180,8 @@ def schema_(
         f"queue {name!r}: {done.num_kept:,} answers {'would stay' if dry_run else 'stay'} as they are, "
         f"{done.num_migrated:,} are seen under other names, {len(gone):,} are none any more and are asked for again"
     )
-    emit_table("no answers any more", ("record", "reason"), [(one["record"], one["reason"]) for one in gone[:20]])
+    if gone:
+        emit_table("no answers any more", ("record", "reason"), [(one["record"], one["reason"]) for one in gone[:20]])
 
 
 def _show_schema(schema: LabelSchema) -> None:
