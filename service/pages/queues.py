@@ -1,5 +1,7 @@
 """A queue for its curator: the learning curve and who answered what."""
 
+import shlex
+
 from fastapi import APIRouter
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -65,6 +67,8 @@ def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: 
             strategy=strategy_of(session, queue_id),
             gold=gold_scores(session, queue_id=queue_id),
             names=_names(session),
+            # One annotator agrees with nobody: the command would say only that.
+            agreement_command=agreement_command(dataset.name, found.name) if len(progress.annotators) > 1 else None,
         )
 
 
@@ -77,6 +81,15 @@ def show_review_page(request: Request, catalog: Catalogued, _who: Reviewer, queu
         return render(
             request, "review.html", queue=found, dataset=dataset, schema=schema, schema_json=asked_by_page(schema)
         )
+
+
+def agreement_command(dataset: str, queue_name: str) -> str:
+    """What to type to see how far annotators agree, safe to paste into a shell.
+
+    >>> agreement_command("my tickets", "labels")
+    "winnow label agreement 'my tickets' labels"
+    """
+    return shlex.join(["winnow", "label", "agreement", dataset, queue_name])
 
 
 def _names(session: Session) -> dict[str, str]:
