@@ -331,7 +331,8 @@ def _checked_examples(schema: LabelSchema) -> tuple[Example, ...]:
 def _mapping(document: object, known: tuple[str, ...], where: str, of: str = "") -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigError(
-            f"{where}: expected keys and values, got {type(document).__name__}; keys are {', '.join(known)}"
+            f"{where}: expected keys and values, got {'nothing' if document is None else type(document).__name__}; "
+            f"keys are {', '.join(known)}"
         )
     for key in document:
         if key not in known:

@@ -3,6 +3,7 @@
 import codecs
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,6 +25,7 @@ MAX_DEPTH = 100
 _DETAIL_CHARS = 200
 _NAME_CHARS = 60
 _OVERHEAD_BYTES = 64
+_HEADED = re.compile(r"\.(csv|tsv|tab)(\.\w+)?$", re.IGNORECASE)  # Formats whose first line names the columns.
 
 RECORD_SCHEMA = {"text": pl.String, "label": pl.String, "fields": pl.String, "line": pl.Int64}
 REJECTED_SCHEMA = {"line": pl.Int64, "reason": pl.String, "detail": pl.String}
@@ -263,6 +265,8 @@ def _refuse_missing(columns: dict[str, None], num_parsed: int, options: ReadOpti
     if num_parsed == 0:
         return
     wanted, remedy = options.text_column, "Name the text column"
+    if _HEADED.search(path):
+        remedy += "; where the first line is a row, write a header line above it"
     if options.turns is not None:
         wanted, remedy = (
             style_of(options.turns).columns[0],

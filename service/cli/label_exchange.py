@@ -136,7 +136,8 @@ def import_(
         say(f"{done.num_suggestions:,} predictions are shown to annotators as suggestions, but for the hidden share")
     if done.num_snapped:
         say(f"{done.num_snapped:,} spans cut a character and were widened to it")
-    emit_table("set aside", ("reason", "count"), sorted(done.reasons.items()))
+    if done.reasons:
+        emit_table("set aside", ("reason", "count"), sorted(done.reasons.items()))
     if done.aside:
         show(str(kept))
 
@@ -181,7 +182,8 @@ def schema_(
     )
     if done.no_longer_known:
         say(f"{len(done.no_longer_known):,} known answers are none any more: their records are asked like all others")
-    emit_table("no answers any more", ("record", "reason"), [(one["record"], one["reason"]) for one in gone[:20]])
+    if gone:
+        emit_table("no answers any more", ("record", "reason"), [(one["record"], one["reason"]) for one in gone[:20]])
 
 
 def _show_schema(schema: LabelSchema) -> None:

@@ -237,6 +237,8 @@ def history(
             until=until.replace(tzinfo=until.tzinfo or UTC) if until else None,
             limit=limit,
         )
+        if annotator and who == annotator and not events:
+            raise NotFoundError(f"no account is named {annotator!r}, and queue {name!r} has no event under that name")
         names = names_of(session, {(one.annotator_id or "").removeprefix(DECIDES) for one in events})
         tasks = select(LabelTask.id, LabelTask.record_id).where(LabelTask.id.in_({one.task_id for one in events}))
         records = {row.id: row.record_id for row in session.execute(tasks)}

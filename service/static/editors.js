@@ -14,6 +14,12 @@ export function element(tag, given = {}, ...children) {
   return made;
 }
 
+// Say which language a text is in where the script tells: lines of Korean end between words, and it is read out as Korean.
+export function putText(place, text) {
+  place.textContent = text;
+  place.lang = /\p{Script=Hangul}/u.test(text) ? "ko" : "";
+}
+
 // A Hangul or other input method changes the key, not where it lies: fall back on its place.
 export function keyOf(event) {
   const key = event.key.length === 1 ? event.key.toLowerCase() : "";
@@ -249,8 +255,8 @@ class PairEditor extends ChoiceEditor {
     this.swapped = parseInt(task.lease_id.at(-1), 16) % 2 === 1;
     const { a, b } = task.pair;
     const [first, second] = this.swapped ? [b, a] : [a, b];
-    this.sides[0].textContent = first;
-    this.sides[1].textContent = second;
+    putText(this.sides[0], first);
+    putText(this.sides[1], second);
   }
 
   choose(button, side) {

@@ -1,7 +1,7 @@
 // The annotator's page: one text at a time, by keyboard, and no answer is ever lost.
 // Texts reach the document through textContent only.
 
-import { keyOf, makeEditor, pressed } from "./editors.js";
+import { keyOf, makeEditor, pressed, putText } from "./editors.js";
 import { Outbox, newKey } from "./outbox.js";
 import { call } from "./requests.js";
 
@@ -60,7 +60,8 @@ function sayRetrying(why) {
   } else if (why === "busy") {
     say(`The service is busy (${waiting}).${kept} Trying again.${unsafe}`, "warn");
   } else {
-    say(`Offline (${waiting}).${kept} Trying again.${unsafe}`, "warn");
+    const out = page.dataset.state === "sending" && ahead.length === 0 ? " No more texts are here until the network is back." : "";
+    say(`Offline (${waiting}).${kept}${out} Trying again.${unsafe}`, "warn");
   }
 }
 
@@ -79,7 +80,7 @@ function show(served) {
   task = served;
   page.dataset.lease = served.lease_id;
   const text = served.pair ? served.pair.prompt ?? "" : served.text;
-  byId("text").textContent = text;
+  putText(byId("text"), text);
   byId("text").scrollTop = 0;
   byId("text").closest("section").hidden = served.pair !== null && text === "";
   byId("why").textContent = served.why ? `Why this text: ${served.why}` : "";

@@ -1,6 +1,6 @@
 // Settling disagreements: one text at a time, what annotators said side by side, decided with the same keys as an answer.
 
-import { element, makeEditor } from "./editors.js";
+import { element, makeEditor, putText } from "./editors.js";
 import { newKey } from "./outbox.js";
 import { call } from "./requests.js";
 
@@ -11,6 +11,7 @@ const schema = JSON.parse(page.dataset.schema);
 const editor = makeEditor(schema, byId("answer"), byId("text"), { submit: decide, say });
 
 let cases = [];
+let more = ""; // "or more" while the service has further cases than those fetched.
 let after = "";
 let key = newKey();
 
@@ -27,6 +28,7 @@ function setState(state) {
 
 function show() {
   const [found] = cases;
+  byId("count").textContent = cases.length === 0 ? "" : `${cases.length}${more} to settle`;
   byId("nothing").hidden = found !== undefined;
   byId("case").hidden = found === undefined;
   if (!found) {
@@ -34,7 +36,7 @@ function show() {
     return;
   }
   const pair = schema.task === "pairwise" ? JSON.parse(found.text) : null;
-  byId("text").textContent = pair ? pair.prompt ?? "" : found.text;
+  putText(byId("text"), pair ? pair.prompt ?? "" : found.text);
   // Sides stay as they are stored here: annotators' answers name them so.
   editor.show({ ...found, lease_id: "0", pair });
   byId("opinions").replaceChildren(...found.opinions.map((one) => element("section", { class: "card" },
@@ -59,7 +61,7 @@ async function load() {
     return;
   }
   cases = outcome.body.items;
-  byId("count").textContent = cases.length === 0 ? "" : `${cases.length}${outcome.body.next ? " or more" : ""} to settle`;
+  more = outcome.body.next ? " or more" : "";
   show();
 }
 
@@ -86,6 +88,7 @@ function next() {
   else show();
 }
 
+byId("show-guidelines").addEventListener("click", () => byId("guidelines-dialog").showModal());
 byId("later").addEventListener("click", () => {
   say("Left for later.");
   next();
@@ -98,10 +101,11 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.closest("#answer")) editor.finish();
     return;
   }
-  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || document.querySelector("dialog[open]")) return;
   if (event.key === "Enter" && document.activeElement?.matches("button") && !document.activeElement.closest("#answer")) return;
   if (editor.key(event)) event.preventDefault();
   else if (event.key === "n" || event.code === "KeyN") byId("later").click();
+  else if (event.key === "g" || event.code === "KeyG") byId("show-guidelines").click();
 });
 
 load();

@@ -41,11 +41,17 @@ export class SpanEditor {
       this.selected,
       element("div", { class: "labels", role: "group", "aria-labelledby": "question" }, ...this.buttons),
       this.list, this.done,
-      element("p", { class: "hint muted" }, element("kbd", { text: "←" }), " ", element("kbd", { text: "→" }), " choose a word, with ", element("kbd", { text: "Shift" }), " more words, ",
+      element("p", { class: "hint muted by-touch", text: "Hold a word with a finger, move the ends of what is selected, then touch a label." }),
+      element("p", { class: "hint muted by-key" }, element("kbd", { text: "←" }), " ", element("kbd", { text: "→" }), " choose a word, with ", element("kbd", { text: "Shift" }), " more words, ",
         element("kbd", { text: "," }), " ", element("kbd", { text: "." }), " one character less or more, a label's key marks it, ", element("kbd", { text: "Delete" }), " takes marks away."),
     );
-    text.addEventListener("mouseup", () => this.takeMouse());
-    text.addEventListener("touchend", () => this.takeMouse());
+    // The whole page: who selects to the end of a line lets go beside the text.
+    document.addEventListener("mouseup", () => this.takeMouse());
+    document.addEventListener("touchend", (event) => {
+      if (text.contains(event.target)) this.takeMouse();
+    });
+    // The handles of a phone's selection send no event: take it when a label is touched, before the touch ends it.
+    place.addEventListener("pointerdown", () => this.takeMouse());
   }
 
   enable(on) {
@@ -137,7 +143,7 @@ export class SpanEditor {
     while (from < to && /\s/u.test(this.text[from])) from += 1;
     while (from < to && /\s/u.test(this.text[to - 1])) to -= 1;
     if (from >= to) {
-      this.say("Select a part of the text first: with the arrow keys, or the mouse.", "warn");
+      this.say("Select a part of the text first: with the arrow keys, the mouse or a finger.", "warn");
       return;
     }
     const same = this.spans.find((span) => span.start === from && span.end === to && (span.label === label || !this.schema.overlapping));
@@ -173,8 +179,10 @@ export class SpanEditor {
     else if (event.key === "Delete" || event.key === "Backspace") {
       if (this.enabled) this.spans = this.spans.filter((span) => !(span.start < this.to && this.from < span.end));
       this.draw();
-    } else if (event.key === "Enter" && !document.activeElement?.matches("button")) this.finish();
-    else {
+    } else if (event.key === "Enter" && (this.buttons.includes(document.activeElement) || !document.activeElement?.matches("button"))) {
+      // Also after a label was pressed with the mouse, as for several labels: Space presses it again.
+      this.finish();
+    } else {
       const button = pressed(event, this.buttons);
       if (!button) return false;
       this.mark(button.dataset.value);
@@ -183,8 +191,13 @@ export class SpanEditor {
   }
 
   takeMouse() {
-    const range = getSelection()?.rangeCount ? getSelection().getRangeAt(0) : null;
-    if (!range || range.collapsed || !this.field.contains(range.commonAncestorContainer)) return;
+    const range = getSelection()?.rangeCount ? getSelection().getRangeAt(0).cloneRange() : null;
+    if (!range || range.collapsed) return;
+    const [begins, ends] = [this.field.contains(range.startContainer), this.field.contains(range.endContainer)];
+    if (!begins && !ends) return;
+    if (!begins) range.setStart(this.field, 0);
+    if (!ends) range.setEnd(this.field, this.field.childNodes.length);
+    if (range.toString() === "") return;
     const before = document.createRange();
     before.setStart(this.field, 0);
     before.setEnd(range.startContainer, range.startOffset);

@@ -150,6 +150,7 @@ def test_answers_given_offline_arrive_once_after_the_network_returns(visitor, si
         visitor.wait_for_text(text)
         visitor.page.keyboard.press(key)
     visitor.wait_for_status("Offline (3)")
+    visitor.wait_for_status("No more texts are here until the network is back.")
     assert visitor.page.get_attribute("main", "data-state") == "sending"
     # Two minutes of it.
     visitor.page.clock.fast_forward(120_000)

@@ -7,7 +7,10 @@ from labeling import gold, queue
 from labeling.schema import parse_schema
 from labeling.tasks.pairwise import pair_text
 
-SPANS = parse_schema("task: spans\nlabels: [{name: LOC, hotkey: l}, {name: 사람, hotkey: p}]")
+SPANS = parse_schema(
+    "task: spans\nguidelines: All of <it> is at https://example.org/a.\n"
+    "labels: [{name: LOC, hotkey: l}, {name: 사람, hotkey: p}]"
+)
 TEXT = "홍길동은 👩🏽‍🚀 서울에서 방콕(กรุงเทพฯ)으로 갔다"
 
 
@@ -67,6 +70,33 @@ def test_spans_by_mouse_never_cut_a_character_and_overlaps_are_refused_in_words(
     press(visitor, "Enter")
     ((span,),) = values(site, queue_id, 1)
     assert TEXT[span["start"] : span["end"]].startswith("👩🏽‍🚀")
+
+
+def test_a_selection_is_taken_where_the_mouse_lets_go_beside_the_text_and_where_no_event_tells_of_it(visitor, site):
+    queue_id = open_queue(visitor, site, [TEXT, "서울에서 만나자"], SPANS)
+    assert visitor.page.get_attribute("#text", "lang") == "ko"
+    assert visitor.page.get_attribute("#guidelines-dialog a", "href") == "https://example.org/a"
+    assert "All of <it>" in visitor.page.text_content("#guidelines-dialog")
+    box = visitor.page.locator("#text").bounding_box()
+    visitor.page.mouse.move(box["x"] + 1, box["y"] + 10)
+    visitor.page.mouse.down()
+    visitor.page.mouse.move(box["x"] + box["width"] + 60, box["y"] + 10, steps=4)
+    visitor.page.mouse.up()
+    press(visitor, "p", "Enter")
+    visitor.wait_for_text("서울에서 만나자")
+    # As by the handles of a phone: selected, and no event but the touch on a label.
+    visitor.page.evaluate(
+        """() => {
+             const node = document.getElementById('text').firstChild.firstChild;
+             getSelection().setBaseAndExtent(node, 0, node, 2);
+           }"""
+    )
+    visitor.page.wait_for_selector("main[data-state=ready]")
+    visitor.page.locator("#answer .labels button").first.click()
+    press(visitor, "Enter")
+    (whole,), (short,) = values(site, queue_id, 2)
+    assert (whole["start"], whole["end"]) == (0, len(TEXT))
+    assert (short["start"], short["end"]) == (0, 2)
 
 
 def test_several_labels_are_chosen_by_their_keys_within_the_bounds(visitor, site):

@@ -35,14 +35,17 @@ def test_disagreements_are_settled_by_keyboard(visitor, site):
     site.add_user(f"lead {queue_id[:4]}", "reviewer")
     visitor.log_in(site, f"lead {queue_id[:4]}", f"/queues/{queue_id}")
     visitor.page.get_by_role("link", name="Settle disagreements").click()
-    shown = set()
+    shown: set[str] = set()
+    counts: list[str] = []
     for _ in range(2):
         visitor.page.wait_for_function("() => document.querySelector('main').dataset.state === 'ready'")
         shown.add(visitor.page.inner_text("#text"))
         assert sorted(visitor.page.locator("#opinions h3").all_inner_texts()) == ["mina", "지훈"]
         visitor.page.keyboard.press("3")
         visitor.wait_for_status("Settled.")
+        counts.append(visitor.page.inner_text("#count"))
     visitor.page.wait_for_selector("#nothing:not([hidden])")
+    assert counts[0] == "1 to settle"
     assert shown == {texts[0], texts[2]}
     assert labels(site, queue_id) == {"r0": "중립", "r1": "부정", "r2": "중립"}
     assert visitor.troubles == []
@@ -55,6 +58,11 @@ def test_what_is_left_for_later_stays_and_an_annotator_sees_none_of_it(visitor, 
     ready = "() => document.querySelector('main').dataset.state === 'ready'"
     visitor.page.wait_for_function(ready)
     first = visitor.page.inner_text("#text")
+    visitor.page.keyboard.press("g")
+    assert "Judge the tone, not the topic." in visitor.page.inner_text("#guidelines-dialog")
+    visitor.page.keyboard.press("n")
+    visitor.page.keyboard.press("Escape")
+    assert visitor.page.inner_text("#text") == first
     visitor.page.keyboard.press("n")
     visitor.page.wait_for_function("first => document.getElementById('text').textContent !== first", arg=first)
     visitor.page.fill("#note", "clear from the second sentence")
@@ -76,7 +84,12 @@ def test_what_is_left_for_later_stays_and_an_annotator_sees_none_of_it(visitor, 
 
 def test_the_leads_page_says_what_the_labels_are_worth_and_who_answers_well(visitor, site):
     queue_id = answered(site, ["one", "two"], ("긍정",), ("부정",))
+    visitor.page.set_viewport_size({"width": 360, "height": 700})
     visitor.log_in(site, "mina", f"/queues/{queue_id}")
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") == 360
+    command = visitor.page.inner_text("code")
+    assert command.startswith("winnow label agreement 'tone ")
+    assert command.endswith("' tone")
     assert "this queue asks about no texts that chance drew" in visitor.page.inner_text("main")
     worth = {
         "num_labels": 200,

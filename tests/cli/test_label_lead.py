@@ -75,6 +75,7 @@ def test_wrong_input_is_told_with_what_would_do(prepared: Prepared, tmp_path: Pa
         (["gold", "tickets", "misled", "--file", wordless], "has no column 'record'; it has id, value"),
         (["gold", "tickets", "misled", "--file", tmp_path / "no.csv"], "is no file"),
         (["gold", "tickets", "misle", "--sample", "3"], "did you mean 'misled'"),
+        (["history", "tickets", "misled", "--annotator", "nobody"], "no account is named 'nobody'"),
         (["history", "tickets", "misled", "--record", "nope"], "record 'nope' was never offered"),
         (["advise", "ticket"], "did you mean 'tickets'"),
         (["gold", "tickets", "misled", "--remove", "nope"], "record 'nope' is not known in this queue"),

@@ -312,6 +312,7 @@ def test_missing_text_column_is_refused_with_the_columns_seen(tmp_path, name, co
     error = refusal(write(tmp_path / name, content), text_column="bodi", batch_rows=10)
     assert error.reason == "missing_column"
     assert "did you mean 'body'" in str(error)
+    assert ("write a header line above it" in str(error)) == name.endswith(".csv")
 
 
 def test_text_column_that_comes_late_is_found(tmp_path):

@@ -79,7 +79,7 @@ def test_composed_and_decomposed_hangul_are_one_label() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected keys and values, got NoneType"),
+        ("", "expected keys and values, got nothing"),
         ("- a\n- b", "expected keys and values, got list"),
         ("labels: [a, b\n", "does not parse as YAML"),
         ("question: why", "'labels' is missing"),
