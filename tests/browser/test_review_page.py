@@ -87,9 +87,6 @@ def test_the_leads_page_says_what_the_labels_are_worth_and_who_answers_well(visi
     visitor.page.set_viewport_size({"width": 360, "height": 700})
     visitor.log_in(site, "mina", f"/queues/{queue_id}")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") == 360
-    command = visitor.page.inner_text("code")
-    assert command.startswith("winnow label agreement 'tone ")
-    assert command.endswith("' tone")
     assert "this queue asks about no texts that chance drew" in visitor.page.inner_text("main")
     worth = {
         "num_labels": 200,
