@@ -19,7 +19,7 @@ const { queue, user } = page.dataset;
 const leaseSeconds = Number(page.dataset.leaseSeconds);
 const schema = JSON.parse(page.dataset.schema);
 const outbox = new Outbox(`winnow.answer.${user}.${queue}.`);
-const editor = makeEditor(schema, byId("answer"), byId("text"), { submit: answer, say });
+const editor = makeEditor(schema, byId("answer"), byId("text"), { submit: answer, say: sayOfText });
 
 let task = null;
 let ahead = [];
@@ -28,6 +28,7 @@ let filling = false;
 let newestVersion = schema.version;
 let progressAt = -Infinity;
 let progressTimer = null;
+let ofText = false;
 let shownAt = 0;
 let lastSeen = performance.now();
 let failures = 0;
@@ -46,9 +47,20 @@ function setState(state) {
 }
 
 function say(message, mood = "") {
+  ofText = false;
   const status = byId("status");
   status.className = mood ? `status ${mood}` : "status";
   if (status.textContent !== message) status.textContent = message;
+}
+
+// What is said of the text on the screen stays until that changes: news of answers before it come in at any moment.
+function sayOfText(message, mood = "") {
+  say(message, mood);
+  ofText = true;
+}
+
+function sayNews(message, mood = "") {
+  if (!ofText) say(message, mood);
 }
 
 function sayRetrying(why) {
@@ -77,6 +89,7 @@ function reloadIfChanged() {
 
 function show(served) {
   if (reloadIfChanged()) return;
+  ofText = false;
   task = served;
   page.dataset.lease = served.lease_id;
   const text = served.pair ? served.pair.prompt ?? "" : served.text;
@@ -188,7 +201,7 @@ function flush() {
 
 async function flushOnce() {
   for (const answer of outbox.waiting()) {
-    say("Sending…");
+    sayNews("Sending…");
     const { key, value, seconds_spent, schema_version } = answer;
     const outcome = await call("PUT", `/leases/${answer.lease_id}/annotation`, { key, value, seconds_spent, schema_version });
     if (outcome.retry) return outcome.why;
@@ -225,7 +238,7 @@ async function settle() {
   }
   if (page.dataset.state === "ready" || page.dataset.state === "shown") {
     failures = 0;
-    say(note, "good");
+    sayNews(note, "good");
     showProgress();
     fill();
     return;
@@ -309,6 +322,7 @@ function waitFor({ reason, retry_after_seconds: seconds, problem }) {
 function answer(value) {
   if (page.dataset.state !== "ready") return;
   setState("sending");
+  ofText = false;
   answered.add(task.lease_id);
   outbox.put({
     key: newKey(),

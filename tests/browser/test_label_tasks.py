@@ -54,6 +54,22 @@ def test_spans_are_marked_by_keyboard_and_counted_in_code_points(visitor, site):
     assert visitor.violations() == []
 
 
+def test_what_is_said_of_a_text_outlasts_news_of_the_answer_before(visitor, site):
+    queue_id = open_queue(visitor, site, [TEXT, "없다"], SPANS)
+    held = []
+    visitor.page.route("**/annotation", lambda route: route.continue_() if held else held.append(route))
+    press(visitor, "ArrowRight", ",", "p", "Enter")
+    visitor.wait_for_text("없다")
+    press(visitor, "Enter")
+    visitor.wait_for_status("Nothing is marked. Enter again")
+    with visitor.page.expect_response("**/progress"):
+        held[0].continue_()
+    values(site, queue_id, 1)
+    assert "Nothing is marked. Enter again" in visitor.page.inner_text("#status")
+    press(visitor, "Enter")
+    visitor.wait_for_status("Saved.")
+
+
 def test_spans_by_mouse_never_cut_a_character_and_overlaps_are_refused_in_words(visitor, site):
     queue_id = open_queue(visitor, site, [TEXT], SPANS)
     # From the middle of the astronaut's five code points to the middle of the next word.
