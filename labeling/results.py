@@ -1,9 +1,10 @@
 """What a queue has collected: progress, the labels as they now stand, and a record's label history."""
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import case, func, literal, select
@@ -13,6 +14,8 @@ from catalog.tables.labeling import Annotation, LabelAssignment, LabelGold, Labe
 from labeling.slots import open_queue
 from labeling.tasks import canonical
 from labeling.versions import SchemaHistory
+
+NUM_HOURS = 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +106,49 @@ def progress(session: Session, *, now: datetime, queue_id: str) -> Progress:
         annotators=dict(sorted(annotators.items())),
         labels=dict(sorted(labels.items())),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Throughput:
+    """How fast a queue is answered.
+
+    Parameters
+    ----------
+    per_hour : answers in each of the last ``NUM_HOURS`` hours, the last hour last; those taken back count as well.
+    hours_left : for the answers that offered tasks still lack, at the pace of the last hour, or of the one before it
+        while the last has none; None when nobody answers or nothing is lacking.
+    """
+
+    per_hour: tuple[int, ...]
+    hours_left: float | None
+
+
+def throughput(session: Session, *, now: datetime, queue_id: str) -> Throughput:
+    """Count answers by hour; what was imported or settled by a reviewer is nobody's pace.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    """
+    queue = open_queue(session, queue_id, even_closed=True)
+    bounds = [now - timedelta(hours=hours) for hours in range(NUM_HOURS, -1, -1)]
+    counts = [
+        func.sum(case(((Annotation.created_at > start) & (Annotation.created_at <= end), 1), else_=0))
+        for start, end in itertools.pairwise(bounds)
+    ]
+    ours = (Annotation.queue_id == queue_id, Annotation.created_at > bounds[0], Annotation.origin == "annotator")
+    per_hour = tuple(int(count or 0) for count in session.execute(select(*counts).where(*ours)).one())
+    wanted = select(func.sum(LabelTask.overlap)).where(LabelTask.queue_id == queue_id, LabelTask.gold.is_(False))
+    accepted = (
+        select(func.count())
+        .select_from(LabelAssignment)
+        .join(LabelTask, LabelTask.id == LabelAssignment.task_id)
+        .where(LabelAssignment.queue_id == queue_id, LabelAssignment.state == "accepted", LabelTask.gold.is_(False))
+    )
+    lacking = (session.scalar(wanted) or 0) - (session.scalar(accepted) or 0)
+    pace = per_hour[-1] or per_hour[-2]
+    is_known = pace > 0 and lacking > 0 and queue.state == "open"
+    return Throughput(per_hour=per_hour, hours_left=lacking / pace if is_known else None)
 
 
 def current_labels(session: Session, *, queue_id: str) -> list[CurrentLabel]:

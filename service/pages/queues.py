@@ -10,6 +10,7 @@ from catalog.tables.access import User
 from catalog.tables.labeling import LabelRound
 from labeling import queue
 from labeling.gold import gold_scores
+from labeling.results import Throughput, throughput
 from labeling.schema import LabelSchema
 from service.api.access import Catalogued, Reviewer
 from service.api.queues import queue_with_dataset
@@ -41,6 +42,14 @@ def learning_curve(rounds: list[LabelRound]) -> Chart | None:
     )
 
 
+def pace_chart(pace: Throughput) -> Chart | None:
+    """Answers by hour over the last day, or None where there were none."""
+    if not any(pace.per_hour):
+        return None
+    points = tuple((float(hour - len(pace.per_hour)), float(count)) for hour, count in enumerate(pace.per_hour))
+    return line_chart([Series(name="answers", points=points)], unit="hours from now")
+
+
 @router.get("/{queue_id}")
 def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: str) -> Response:
     """One queue."""
@@ -53,7 +62,9 @@ def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: 
                 .order_by(LabelRound.num_labels, LabelRound.arm, LabelRound.round)
             )
         )
-        progress = queue.progress(session, now=catalog.now(session), queue_id=queue_id)
+        now = catalog.now(session)
+        progress = queue.progress(session, now=now, queue_id=queue_id)
+        pace = throughput(session, now=now, queue_id=queue_id)
         gold = {one.annotator_id: one for one in gold_scores(session, queue_id=queue_id)}
         names = _names(session)
         return render(
@@ -64,6 +75,8 @@ def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: 
             rounds=rounds,
             chart=learning_curve(rounds),
             progress=progress,
+            pace=pace,
+            pace_chart=pace_chart(pace),
             strategy=strategy_of(session, queue_id),
             gold=gold,
             people={one: names.get(one, one) for one in sorted({*progress.annotators, *gold})},

@@ -88,6 +88,8 @@ def test_the_leads_page_says_what_the_labels_are_worth_and_who_answers_well(visi
     visitor.log_in(site, "mina", f"/queues/{queue_id}")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") == 360
     assert "this queue asks about no texts that chance drew" in visitor.page.inner_text("main")
+    assert "2 answers in the last hour, 2 in the last 24." in visitor.page.inner_text("main")
+    assert visitor.page.get_by_role("img", name="Answers by hour").count() == 1
     worth = {
         "num_labels": 200,
         "num_random": 40,

@@ -12,6 +12,7 @@ from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelTask
 from labeling import queue
 from labeling.leases import _servable_locked
+from labeling.results import throughput
 
 LEASE_SECONDS = 60.0
 
@@ -485,6 +486,23 @@ def test_progress_counts_what_there_is(pair_desk: Any) -> None:
     )
     desk.wait(LEASE_SECONDS)
     assert desk.progress().num_leased == 0
+
+
+def test_throughput_counts_answers_by_hour_and_says_how_long_the_rest_takes(pair_desk: Any) -> None:
+    pair_desk.publish("x", "y", "z")
+    pair_desk.wait(1)
+    assert pair_desk.call(throughput, queue_id=pair_desk.queue_id).hours_left is None
+    pair_desk.answer("ana")
+    pair_desk.wait(2 * 3600)
+    pair_desk.answer("ana")
+    pair_desk.answer("bo")
+    pace = pair_desk.call(throughput, queue_id=pair_desk.queue_id)
+    assert (pace.per_hour[-3:], sum(pace.per_hour)) == ((1, 0, 2), 3)
+    assert pace.hours_left == 1.5
+    pair_desk.wait(3600)
+    assert pair_desk.call(throughput, queue_id=pair_desk.queue_id).hours_left == 1.5
+    pair_desk.wait(3600)
+    assert pair_desk.call(throughput, queue_id=pair_desk.queue_id).hours_left is None
 
 
 def test_event_log_tells_why_somebody_got_a_task(desk: Any) -> None:
