@@ -60,7 +60,7 @@ def value_for(task: str, number: int) -> Any:
 
 
 def ask(catalog: Catalog, task: str, **options: Any) -> str:
-    given = {"strategy": "kmeans", "refresh_every": 5, "num_entries": 6} | options
+    given = {"strategy": "kmeans", "refresh_every": 5, "num_entries": 6, "random_share": 0.0} | options
     queue_id, _, _ = open_queue(catalog, dataset="tickets", name=task, schema=parse_schema(SCHEMAS[task]), **given)
     drain(catalog)
     return queue_id
