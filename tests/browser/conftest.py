@@ -185,7 +185,8 @@ class Site:
         return found
 
 
-@pytest.fixture(scope="session")
+# Of the folder, not of the session: while a browser is driven its event loop runs, and no other can be run beside it.
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """The system's Chromium. Without one these tests fail on CI and are skipped elsewhere."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)

@@ -34,6 +34,7 @@ encoder: hashing
 
 TRAIN_RECIPE = """
 name: quick
+labels: given
 max_tokens: 16
 arms:
   - name: small

@@ -74,7 +74,8 @@ def test_worker_killed_at_a_point(
     with world.workers(spec=",".join([*kills, *ALSO.get(point.partition(".")[0], [])]), ends=ends):
         world.work(corpus)
     assert world.struck() >= set(kills)
-    assert ends == [KILLED, KILLED]
+    # The second may fall into the moment in which the worker is stopped anyway.
+    assert ends in ([KILLED], [KILLED, KILLED])
     check_oracle(world, undisturbed)
 
 
