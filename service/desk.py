@@ -1,6 +1,9 @@
 """Where annotators come for a task and hand answers in: those who come together are served in one transaction."""
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from datetime import datetime
+
+from sqlalchemy.orm import Session
 
 from catalog.database import Catalog
 from catalog.errors import ServiceError
@@ -24,8 +27,9 @@ class Desk:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        # One at a time, on PostgreSQL too: two threads share one interpreter and halve the batches.
-        self._acts: Together[Asked, Told] = Together("desk", self._do, num_threads=1)
+        # One at a time: two threads share one interpreter, and would halve the batches. But on PostgreSQL the next one
+        # begins while the last one's commit is flushed to the disk.
+        self._acts: Together[Asked, Told] = Together("desk", self._do, num_threads=1 if catalog.is_sqlite else 2)
 
     async def next_task(self, queue_id: str, annotator_id: str, beside: Collection[str]) -> queue.Served | queue.NoTask:
         """``labeling.queue.next_task``, committed.
@@ -50,24 +54,23 @@ class Desk:
         assert isinstance(taken, queue.Submitted)
         return taken
 
-    def _do(self, kind: Hashable, acts: Sequence[Asked]) -> Sequence[Told | Exception]:
-        if kind is None:
-            return self._take([one for one in acts if isinstance(one, queue.Given)])
-        return self._give(str(kind), [one for one in acts if isinstance(one, queue.Asking)])
-
-    def _give(
-        self, queue_id: str, asking: Sequence[queue.Asking]
-    ) -> Sequence[queue.Served | queue.NoTask | ServiceError]:
+    def _do(self, kind: Hashable, acts: Sequence[Asked], end_turn: Callable[[], None]) -> Sequence[Told | Exception]:
         with self._catalog.write() as session:
-            now = self._catalog.now(session)
-            return queue.next_tasks(session, now=now, queue_id=queue_id, asking=asking)
+            if kind is None:
+                told: Sequence[Told | Exception] = _take(
+                    session, self._catalog.now(session), [one for one in acts if isinstance(one, queue.Given)]
+                )
+            else:
+                asking = [one for one in acts if isinstance(one, queue.Asking)]
+                told = queue.next_tasks(session, now=self._catalog.now(session), queue_id=str(kind), asking=asking)
+            end_turn()
+        return told
 
-    def _take(self, answers: Sequence[queue.Given]) -> Sequence[queue.Submitted | ServiceError]:
-        with self._catalog.write() as session:
-            now = self._catalog.now(session)
-            outcomes = queue.submit_all(session, now=now, answers=answers)
-            wanted = webhooks.wanted(session)
-            for given, outcome in zip(answers, outcomes, strict=True):
-                if isinstance(outcome, queue.Submitted):
-                    label_events.answered(session, now=now, lease_id=given.lease_id, submitted=outcome, wanted=wanted)
-        return outcomes
+
+def _take(session: Session, now: datetime, answers: Sequence[queue.Given]) -> Sequence[queue.Submitted | ServiceError]:
+    outcomes = queue.submit_all(session, now=now, answers=answers)
+    wanted = webhooks.wanted(session)
+    for given, outcome in zip(answers, outcomes, strict=True):
+        if isinstance(outcome, queue.Submitted):
+            label_events.answered(session, now=now, lease_id=given.lease_id, submitted=outcome, wanted=wanted)
+    return outcomes

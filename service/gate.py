@@ -71,7 +71,7 @@ class Gate:
         self._allowed_hosts = allowed_hosts
         self._open_to_loopback = open_to_loopback
         self._identities: Together[Claim, Identity | None] = Together(
-            "gate", lambda _, claims: identities(catalog, claims), num_threads=1
+            "gate", lambda _, claims, _end_turn: identities(catalog, claims), num_threads=1
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

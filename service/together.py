@@ -15,6 +15,7 @@ MAX_TOGETHER = 64
 
 Act = TypeVar("Act")
 Outcome = TypeVar("Outcome")
+Do = Callable[[Hashable, Sequence[Act], Callable[[], None]], Sequence[Outcome | Exception]]
 
 
 class _Waiting(NamedTuple, Generic[Act, Outcome]):
@@ -25,20 +26,33 @@ class _Waiting(NamedTuple, Generic[Act, Outcome]):
     future: "asyncio.Future[Outcome]"
 
 
+class _Turn:
+    """Held from the beginning, and given up once."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._is_held = lock.acquire()
+
+    def end(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._lock.release()
+
+
 class Together(Generic[Act, Outcome]):
     """Gathers acts, does them in threads of its own, and tells everybody the outcome.
 
     Parameters
     ----------
     do : does acts of one kind, each of somebody else, and returns their outcomes in order; an outcome that is an
-        exception is raised where its act was asked for.
-    num_threads : batches under way at once.
+        exception is raised where its act was asked for. It is given a function to call once the next batch may begin,
+        for which it waits no longer than until this one has returned.
+    num_threads : batches under way at once, all but one of which have called that function.
     """
 
-    def __init__(
-        self, name: str, do: Callable[[Hashable, Sequence[Act]], Sequence[Outcome | Exception]], *, num_threads: int
-    ) -> None:
+    def __init__(self, name: str, do: Do[Act, Outcome], *, num_threads: int) -> None:
         self._do = do
+        self._turn = threading.Lock()
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
         self._num_threads = num_threads
         self._lock = threading.Lock()
@@ -64,8 +78,16 @@ class Together(Generic[Act, Outcome]):
         return await future
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            for one, outcome in zip(batch, self._outcomes(batch), strict=True):
+        while True:
+            turn = _Turn(self._turn)
+            try:
+                batch = self._next_batch()
+                if not batch:
+                    return
+                outcomes = self._outcomes(batch, turn.end)
+            finally:
+                turn.end()
+            for one, outcome in zip(batch, outcomes, strict=True):
                 one.loop.call_soon_threadsafe(_tell, one.future, outcome)
 
     def _next_batch(self) -> "list[_Waiting[Act, Outcome]]":
@@ -87,17 +109,19 @@ class Together(Generic[Act, Outcome]):
                 self._num_busy -= 1
             return batch
 
-    def _outcomes(self, batch: "list[_Waiting[Act, Outcome]]") -> Sequence[Outcome | Exception]:
+    def _outcomes(
+        self, batch: "list[_Waiting[Act, Outcome]]", end_turn: Callable[[], None]
+    ) -> Sequence[Outcome | Exception]:
         acts = [one.act for one in batch]
         try:
-            return self._do(batch[0].kind, acts)
+            return self._do(batch[0].kind, acts, end_turn)
         except Exception as error:  # noqa: BLE001 - it is raised where the act was asked for
             if len(batch) == 1:
                 return [error]
         found: list[Outcome | Exception] = []
         for act in acts:
             try:
-                found.extend(self._do(batch[0].kind, [act]))
+                found.extend(self._do(batch[0].kind, [act], end_turn))
             except Exception as error:  # noqa: BLE001 - as above
                 found.append(error)
         return found

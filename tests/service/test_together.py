@@ -19,7 +19,7 @@ class Counter:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def do(self, kind: Any, acts: Any) -> list[Any]:
+    def do(self, kind: Any, acts: Any, _end_turn: Any) -> list[Any]:
         self.batches.append((kind, list(acts)))
         assert self.go_on.wait(WAIT_SECONDS)
         if "poison" in acts:
@@ -103,3 +103,31 @@ def test_whoever_goes_away_leaves_the_others_alone() -> None:
         return await stays
 
     assert asyncio.run(come()) == "did stays"
+
+
+def test_the_next_batch_begins_when_the_one_before_says_so_and_no_sooner() -> None:
+    begun, said, ended = [threading.Event() for _ in range(2)], threading.Event(), threading.Event()
+
+    def do(_kind: Any, acts: Any, end_turn: Any) -> list[str]:
+        begun[acts[0]].set()
+        if acts == [0]:
+            assert said.wait(WAIT_SECONDS)
+            end_turn()
+            assert ended.wait(WAIT_SECONDS)
+        return ["done"] * len(acts)
+
+    together: Together[int, str] = Together("test", do, num_threads=2)
+
+    async def come() -> None:
+        first = asyncio.create_task(together.ask(0))
+        await asyncio.to_thread(begun[0].wait, WAIT_SECONDS)
+        second = asyncio.create_task(together.ask(1))
+        await asyncio.sleep(0.05)
+        assert not begun[1].is_set()
+        said.set()
+        assert await second == "done"
+        assert not first.done()
+        ended.set()
+        assert await first == "done"
+
+    asyncio.run(come())
