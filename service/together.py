@@ -5,6 +5,7 @@ many statements as one of it. A batch that fails as a whole is done again one by
 """
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -88,7 +89,9 @@ class Together(Generic[Act, Outcome]):
             finally:
                 turn.end()
             for one, outcome in zip(batch, outcomes, strict=True):
-                one.loop.call_soon_threadsafe(_tell, one.future, outcome)
+                # Whoever asked may have ended with all of its loop; the others are still told, and served.
+                with contextlib.suppress(RuntimeError):
+                    one.loop.call_soon_threadsafe(_tell, one.future, outcome)
 
     def _next_batch(self) -> "list[_Waiting[Act, Outcome]]":
         """Those who have waited longest and go together; none: then this thread has ended its work."""

@@ -131,3 +131,19 @@ def test_the_next_batch_begins_when_the_one_before_says_so_and_no_sooner() -> No
         assert await first == "done"
 
     asyncio.run(come())
+
+
+def test_whoever_ends_with_its_whole_loop_leaves_the_others_served() -> None:
+    counter = Counter()
+    together: Together[str, str] = Together("test", counter.do, num_threads=1)
+
+    async def leave() -> None:
+        counter.go_on.clear()
+        task = asyncio.create_task(together.ask("gone"))
+        while not counter.batches:
+            await asyncio.sleep(0.001)
+        task.cancel()
+
+    asyncio.run(leave())
+    counter.go_on.set()
+    assert asyncio.run(asyncio.wait_for(together.ask("stays"), WAIT_SECONDS)) == "did stays"
