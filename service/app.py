@@ -3,6 +3,8 @@
 import logging
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     registry = CollectorRegistry()
     registry.register(metrics.DatabaseCollector(catalog))
     # FastAPI's own documentation pages load scripts from a CDN, and its schema route would stand outside the API.
-    app = FastAPI(title="Winnow", version="1", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Winnow", version="1", openapi_url=None, docs_url=None, redoc_url=None, lifespan=_until_closed)
     app.state.catalog = catalog
     app.state.counting = Counting()
     app.state.desk = Desk(catalog)
@@ -97,6 +99,18 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(metrics.Measured, registry=registry)
     return app
+
+
+def close_app(app: FastAPI) -> None:
+    """Once the application's threads have ended, give its connections back; further requests open new ones."""
+    app.state.refresher.close()
+    app.state.catalog.close()
+
+
+@asynccontextmanager
+async def _until_closed(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    close_app(app)
 
 
 def _api(app: FastAPI) -> APIRouter:

@@ -149,7 +149,7 @@ def service(database: Catalog) -> Iterator[Service]:
     made.add_user("annotator", "annotator")
     made.fill()
     yield made
-    made.app.state.catalog.close()
+    made.close()
 
 
 def test_answer_waits_for_a_locked_database_and_is_then_refused_whole(

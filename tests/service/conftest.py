@@ -19,7 +19,7 @@ from catalog.tables.datasets import Dataset, Quarantined, Source, Version
 from catalog.tables.engine import Run, Unit
 from labeling import queue
 from labeling.schema import parse_schema
-from service.app import create_app
+from service.app import close_app, create_app
 from service.auth import create_user, issue_token
 from tests.workers.building import clean_dataset, drain
 from workers.labeling import open_queue
@@ -45,9 +45,8 @@ class World:
         self.app = create_app(self.catalog.settings)
 
     def close(self) -> None:
-        """Once the application's threads have ended, give its connections back."""
-        self.app.state.refresher.close()
-        self.app.state.catalog.close()
+        """End the application."""
+        close_app(self.app)
 
     def client(self, role: str | None = None, **headers: str) -> TestClient:
         """A client that sends this role's token, or none."""

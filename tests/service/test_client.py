@@ -58,7 +58,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[World, str]]:
     world = open_shop(catalog, tmp_path)
     with service_for(catalog.settings, world.tokens["curator"]) as address:
         yield world, address
-    world.app.state.catalog.close()
+    world.close()
     catalog.close()
 
 

@@ -29,7 +29,7 @@ def shop(database: Catalog, tmp_path: Path) -> Iterator[World]:
     """The shop on each database."""
     world = open_shop(database, tmp_path)
     yield world
-    world.app.state.catalog.close()
+    world.close()
 
 
 def send(world: World, body: bytes | str, format_: str = "jsonl", *, who: str = "curator", **params: Any) -> Any:

@@ -15,7 +15,7 @@ from catalog.settings import Settings
 from catalog.store import Store
 from catalog.tables.engine import Outbox, Run, Unit, Worker
 from service import app as application
-from service.app import create_app
+from service.app import close_app, create_app
 from service.metrics import RECENT_SECONDS
 from tests.service.conftest import BASE, World
 from workers import engine
@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_database_whichever_process_is_asked(worlds: Wo
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain; version=")
         answers.append(scraped(answer.text))
-        app.state.catalog.close()
+        close_app(app)
     for found in answers:
         for name, labels, value in (
             ("winnow_runs", {"kind": "clean", "state": "done"}, 1),
@@ -177,7 +177,7 @@ def test_metrics_may_be_opened_to_programs_on_this_machine_and_to_nobody_else(wo
     local = TestClient(app, base_url=BASE, client=("127.0.0.1", 5), follow_redirects=False)
     assert local.get("/api/v1/datasets").status_code == 401
     assert local.get("/metrics/").status_code in (401, 404)
-    app.state.catalog.close()
+    close_app(app)
     with pytest.raises(ConfigError, match="metrics_from_loopback and behind_proxy"):
         create_app(settings.model_copy(update={"behind_proxy": True}))
 

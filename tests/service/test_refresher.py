@@ -4,10 +4,12 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import text
 
 from catalog.database import Catalog
 from catalog.errors import TransientError
 from catalog.settings import Settings
+from service.app import close_app, create_app
 from service.refresher import Refresher
 
 WAIT_SECONDS = 10.0
@@ -49,6 +51,26 @@ def test_a_look_that_fails_is_told_and_the_next_one_is_taken(tmp_path, monkeypat
     refresher.look_after("a")
     until(lambda: looks == ["a", "a"])
     assert "queue a" in caplog.text
+
+
+def test_application_that_ends_during_a_look_leaves_no_connection_open(tmp_path, monkeypatch):
+    looking, looked = threading.Event(), []
+
+    def look(catalog, _queue_id):
+        with catalog.read() as session:
+            session.execute(text("SELECT 1"))
+            looking.set()
+            time.sleep(0.1)
+        looked.append(True)
+
+    monkeypatch.setattr("workers.labeling.refresh_if_due", look)
+    app = create_app(Settings(home=tmp_path))
+    pool = app.state.catalog.engine.pool
+    app.state.refresher.look_after("a")
+    assert looking.wait(WAIT_SECONDS)
+    close_app(app)
+    # A connection that comes back after its pool was emptied is closed by nobody.
+    assert (looked, pool.checkedin()) == ([True], 0)
 
 
 def until(condition):

@@ -16,7 +16,7 @@ from catalog.tables.engine import Run
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelRound, LabelTask
 from labeling.simulation import LearningCurve
 from service import curves, simulate
-from service.app import create_app
+from service.app import close_app, create_app
 from service.cli.output import watch
 from service.simulate import Arm, Plan, Stage
 from tests.workers.building import clean_dataset, drain
@@ -46,7 +46,7 @@ def client_of(catalog: Catalog) -> Iterator[TestClient]:
     try:
         yield TestClient(app, base_url=BASE, headers={"Authorization": f"Bearer {token}"})
     finally:
-        app.state.catalog.close()
+        close_app(app)
 
 
 def rehearse(
