@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_HOME ?= demo-home
 
+# More processes than cores: tests wait for leases, servers and browsers nearly half of the time.
+TEST_PROCESSES ?= 3
+# Hundreds of commands are started; without bytecode each would compile our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo-data demo test check format clean
 .DEFAULT_GOAL := help
 
@@ -35,8 +40,8 @@ OTHERS := --ignore=tests/catalog --ignore=tests/workers tests curation labeling 
 
 test: setup check ## Every check: style, types, layers, tests
 	failed=0; \
-	$(BIN)/pytest -n 2 --cov --cov-report=term-missing:skip-covered $(MEASURED) || failed=1; \
-	$(BIN)/pytest -n 2 $(OTHERS) || failed=1; \
+	$(BIN)/pytest -n $(TEST_PROCESSES) --cov --cov-report=term-missing:skip-covered $(MEASURED) || failed=1; \
+	$(BIN)/pytest -n $(TEST_PROCESSES) $(OTHERS) || failed=1; \
 	exit $$failed
 
 check: setup ## Style, types, layers; no tests. Pre-commit runs the same

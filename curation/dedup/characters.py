@@ -28,6 +28,8 @@ _SEPARATOR = "\x01"
 """Stays what it is whatever is done, and joins nothing."""
 _ASSIGNED = range(0x32400)
 """Above it are only private planes, tags and what no version of Unicode has given out: hard, should they occur."""
+_UNKNOWN = frozenset({"Cn", "Co", "Cs"})
+"""Categories of code points that are no characters to this Python: not given out, private, halves of a pair."""
 _HANGUL_VOWELS_AND_TAILS = range(0x1161, 0x1200)
 
 
@@ -74,19 +76,22 @@ def _points(text: str) -> np.ndarray:
 
 def _standing_alone() -> list[int]:
     """Code points whose normal form never depends on their neighbours. Unknown to this Python: not among them."""
-    parts = {point: unicodedata.decomposition(chr(point)).split() for point in _ASSIGNED}
+    characters = [character for character in map(chr, _ASSIGNED) if unicodedata.category(character) not in _UNKNOWN]
+    decompositions = list(map(unicodedata.decomposition, characters))
     # What can join the character before it into another.
-    joining = set(_HANGUL_VOWELS_AND_TAILS)
-    joining |= {int(part[1], 16) for part in parts.values() if len(part) == 2 and not part[0].startswith("<")}
-    alone = []
-    for point, part in parts.items():
-        character = chr(point)
-        first = unicodedata.normalize("NFKD", character)[0] if part else character
-        if (
-            unicodedata.category(character) not in ("Cn", "Co", "Cs")
-            and unicodedata.combining(first) == 0
-            and joining.isdisjoint((point, ord(first)))
-            and character != _SEPARATOR
-        ):
-            alone.append(point)
-    return alone
+    joining = {chr(point) for point in _HANGUL_VOWELS_AND_TAILS}
+    pairs = [parts for parts in map(str.split, filter(None, decompositions)) if len(parts) == 2]
+    joining |= {chr(int(second, 16)) for first, second in pairs if not first.startswith("<")}
+    # Most have no decomposition: they are their own first character.
+    firsts = [
+        unicodedata.normalize("NFKD", character)[0] if decomposition else character
+        for character, decomposition in zip(characters, decompositions, strict=True)
+    ]
+    return [
+        ord(character)
+        for character, first in zip(characters, firsts, strict=True)
+        if character not in joining
+        and first not in joining
+        and not unicodedata.combining(first)
+        and character != _SEPARATOR
+    ]

@@ -5,7 +5,7 @@ ends is killed.
 
     {"start": NAME, "program": PROGRAM, "arguments": […], "environment": {…}, "log": PATH, "keep": true}
     {"signal": NAME, "number": N}          to the process that bears the name now
-    {"stop": NAME}                         SIGKILL, and it is started no more
+    {"stop": NAME, "number": N}            SIGKILL or another signal, and it is started no more
 
 A program that is to be kept is started again whenever it ends, as ``winnow up`` does.
 """
@@ -40,6 +40,11 @@ PRELOADED = (
     "service.serve", "tests.faults.judging", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on",
     "workers.execution", "workers.numbering",
 )  # fmt: skip
+CLEANING = (
+    "curation.encoders.hashing", "curation.language_kernels", "curation.rules.c4_kernels", "datasketch",
+    "sklearn.feature_extraction.text",
+)  # fmt: skip
+"""What the units of a cleaning import besides; with the argument ``cleaning``."""
 TICK_SECONDS = 0.005
 
 
@@ -93,7 +98,7 @@ class Nursery:
         else:
             child = self.children[order["stop"]]
             child.keep = False
-            os.kill(child.pid, signal.SIGKILL)
+            os.kill(child.pid, order.get("number", signal.SIGKILL))
 
     def reap(self) -> None:
         """See who has ended, and start again what is to be kept."""
@@ -118,7 +123,8 @@ class Nursery:
 
 def main() -> None:
     """Obey until stdin ends."""
-    for module in (*(one.partition(":")[0] for one in PROGRAMS.values()), *PRELOADED):
+    cleaning = "cleaning" in sys.argv[1:]
+    for module in (*(one.partition(":")[0] for one in PROGRAMS.values()), *PRELOADED, *(CLEANING if cleaning else ())):
         importlib.import_module(module)
     from tests.faults.judging import register
     from tests.forks import check_forkable
@@ -126,6 +132,10 @@ def main() -> None:
 
     PIPELINES.load()
     register()
+    if cleaning:
+        from curation import language
+
+        language._model()
     check_forkable()
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
     sys.stdout.flush()

@@ -44,10 +44,10 @@ SETTINGS: dict[str, Any] = {
 class Nursery:
     """Programs forked from one process; see ``tests.faults.nursery``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
+            [sys.executable, "-m", "tests.faults.nursery", *arguments],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,

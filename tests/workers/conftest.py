@@ -4,7 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults.world import Nursery
 from tests.servers import RedisServer, rabbitmq_server
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """The process that workers of these tests are forked from."""
+    made = Nursery("cleaning")
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

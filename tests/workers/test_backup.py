@@ -30,6 +30,7 @@ from catalog.tables.labeling import LabelEvent
 from labeling import queue
 from service.auth import authenticate
 from tests.cli.command import Winnow
+from tests.faults.world import Nursery
 from tests.service.conftest import World, _world
 from tests.workers.building import drain
 from tests.workers.corpus import sentences, write_files
@@ -71,14 +72,14 @@ def rows_of(catalog: Catalog) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize(("kind", "into"), [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 def test_a_run_backed_up_while_workers_do_it_ends_alike_elsewhere(
-    kind: str, into: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, into: str, tmp_path: Path, nursery: Nursery, request: pytest.FixtureRequest
 ) -> None:
     catalog = make_catalog(**settings_of(tmp_path / "home", kind, request))
     ask_ingest(catalog, write_files(tmp_path / "in", 1, 80))
     drain(catalog)
     run_id = ask_clean(catalog, tmp_path)
     taken = []
-    with worker_processes(catalog, 2 if kind == "sqlite" else 1):
+    with worker_processes(nursery, catalog, 2 if kind == "sqlite" else 1):
         relay(catalog, make_app(catalog.settings))
         while not taken or not caught_in_the_act(tmp_path / "backups" / taken[-1].name):
             with catalog.read() as session:

@@ -15,6 +15,7 @@ from catalog.errors import ConfigError
 from catalog.settings import Settings
 from catalog.tables.base import new_id
 from catalog.tables.engine import Outbox, Worker
+from tests.faults.world import Nursery
 from tests.servers import RedisServer
 from tests.workers.corpus import write_files
 from tests.workers.test_determinism import ask_ingest, make_catalog, wait_for, worker_processes
@@ -96,10 +97,10 @@ def wait_for_life(catalog: Catalog, *, since: list[datetime]) -> None:
     raise AssertionError(f"a worker shows no life any more\n{logs}")
 
 
-def test_a_run_is_finished_once_the_broker_is_back(tmp_path: Path, redis: RedisServer) -> None:
+def test_a_run_is_finished_once_the_broker_is_back(tmp_path: Path, nursery: Nursery, redis: RedisServer) -> None:
     redis.start()
     catalog = make_catalog(tmp_path / "home", broker_url=redis.url)
-    with worker_processes(catalog, 2):
+    with worker_processes(nursery, catalog, 2):
         wait_for_life(catalog, since=[datetime.min.replace(tzinfo=UTC)] * 2)
         redis.stop()
         run_id = ask_ingest(catalog, write_files(tmp_path / "files", 2, 40))

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +21,7 @@ from catalog.tables.curation import DuplicatePair, Verdict
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from curation.recipe import load_recipe
+from tests.faults.world import Nursery
 from tests.servers import S3Server
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, write_files
@@ -173,36 +172,33 @@ def test_postgresql_gives_the_same_as_sqlite(
     catalog.close()
 
 
-def start_worker(catalog: Catalog, name: str) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {
+def settings_in_environment(catalog: Catalog) -> dict[str, str]:
+    return {
         f"WINNOW_{key.upper()}": str(value)
         for key, value in catalog.settings.model_dump().items()
         if value != "" and not isinstance(value, bool)
     }
-    log = catalog.settings.home / f"{name}.log"
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "workers.main", "--name", name, "--parent", str(os.getpid())],
-            env=environment,
-            stdout=file,
-            stderr=file,
-        )
 
 
 @contextmanager
-def worker_processes(catalog: Catalog, count: int, *, first: int = 0) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    started = [start_worker(catalog, f"w{first + number}") for number in range(count)]
+def worker_processes(nursery: Nursery, catalog: Catalog, count: int, *, first: int = 0) -> Iterator[None]:
+    """Workers that are started again whenever they end, and asked to stop at the end."""
+    home = catalog.settings.home
+    environment = settings_in_environment(catalog) | {
+        name: value for name, value in os.environ.items() if name.startswith("AWS_")
+    }
+    names = {f"{home} w{first + number}": f"w{first + number}" for number in range(count)}
+    for name, short in names.items():
+        log = str(home / f"{short}.log")
+        order = {"program": "worker", "arguments": ["--name", short], "environment": environment, "log": log}
+        nursery.order(start=name, keep=True, **order)
     try:
-        yield started
+        yield
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for name in names:
+            nursery.order(stop=name, number=signal.SIGTERM)
+        for name in names:
+            nursery.ends(name)
 
 
 def send_times(catalog: Catalog, times: int) -> None:
@@ -228,10 +224,10 @@ def wait_for(catalog: Catalog, run_id: str) -> None:
 
 
 def test_three_worker_processes_on_every_broker_with_repeated_messages(
-    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, broker_url: str
+    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, nursery: Nursery, broker_url: str
 ) -> None:
     catalog = make_catalog(tmp_path / "home", broker_url=broker_url)
-    with worker_processes(catalog, 3):
+    with worker_processes(nursery, catalog, 3):
         run_id = ask_ingest(catalog, paths)
         send_times(catalog, 3)
         wait_for(catalog, run_id)
@@ -243,7 +239,12 @@ def test_three_worker_processes_on_every_broker_with_repeated_messages(
 
 
 def test_two_machines_that_share_the_store_the_database_and_the_broker_alone(
-    paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, new_empty_postgres: str, redis_url: str
+    paths: list[str],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    nursery: Nursery,
+    new_empty_postgres: str,
+    redis_url: str,
 ) -> None:
     shared = {"database_url": new_empty_postgres, "broker_url": redis_url, "store_url": str(tmp_path / "store")}
     catalog = make_catalog(tmp_path / "asking", dedup_rows=20, **shared)
@@ -252,7 +253,7 @@ def test_two_machines_that_share_the_store_the_database_and_the_broker_alone(
     drain(catalog)
     with ExitStack() as stack:
         for number, machine in enumerate(machines):
-            stack.enter_context(worker_processes(machine, 1, first=number))
+            stack.enter_context(worker_processes(nursery, machine, 1, first=number))
         run_id = ask_clean(catalog, tmp_path)
         relay(catalog, make_app(catalog.settings))
         wait_for(catalog, run_id)
@@ -273,6 +274,7 @@ def test_two_machines_on_postgresql_redis_and_s3_whose_store_is_away_for_a_while
     paths: list[str],
     undisturbed: dict[str, Any],
     tmp_path: Path,
+    nursery: Nursery,
     new_empty_postgres: str,
     redis_url: str,
     s3_bucket: str,
@@ -287,7 +289,7 @@ def test_two_machines_on_postgresql_redis_and_s3_whose_store_is_away_for_a_while
     app = make_app(catalog.settings)
     with ExitStack() as stack:
         for number, machine in enumerate(machines):
-            stack.enter_context(worker_processes(machine, 1, first=number))
+            stack.enter_context(worker_processes(nursery, machine, 1, first=number))
         run_id = ask_ingest(catalog, paths)
         relay(catalog, app)
         wait_for(catalog, run_id)
@@ -323,6 +325,7 @@ def test_workers_killed_in_the_middle_leave_exactly_one_verdict_a_record(
     paths: list[str],
     undisturbed: dict[str, Any],
     tmp_path: Path,
+    nursery: Nursery,
     database_name: str,
     broker_name: str,
     request: pytest.FixtureRequest,
@@ -335,7 +338,7 @@ def test_workers_killed_in_the_middle_leave_exactly_one_verdict_a_record(
     run_id = ask_clean(catalog, tmp_path)
     rng = random.Random(5)
     kills = 0
-    with worker_processes(catalog, 2) as processes:
+    with worker_processes(nursery, catalog, 2):
         relay(catalog, make_app(catalog.settings))
         deadline = time.monotonic() + FINISH_SECONDS
         while kills < 3 and time.monotonic() < deadline:
@@ -349,12 +352,8 @@ def test_workers_killed_in_the_middle_leave_exactly_one_verdict_a_record(
                 time.sleep(0.002)
                 continue
             pid = int(owner.split("/")[2])
-            for index, process in enumerate(processes):
-                if process.pid == pid:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
-                    kills += 1
-                    processes[index] = start_worker(catalog, f"w{index}")
+            os.kill(pid, signal.SIGKILL)
+            kills += 1
             time.sleep(rng.random())
         wait_for(catalog, run_id)
     assert kills >= 1

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from catalog.database import Catalog
-from tests.workers.test_determinism import make_catalog, start_worker
+from tests.workers.test_determinism import make_catalog, settings_in_environment
 from workers.runs import num_workers_alive
 
 
@@ -40,7 +40,12 @@ def test_a_worker_shows_life_and_leaves_with_its_parent(tmp_path: Path) -> None:
     # This process is not its parent's parent: a PID that is nobody's stands for a parent that has died.
     ended = run_worker(catalog.settings.home, "--name", "orphan", "--parent", "999999999")
     assert ended.returncode == 0, ended.stderr
-    worker = start_worker(catalog, "w")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "workers.main", "--name", "w", "--parent", str(os.getpid())],
+        env=os.environ | settings_in_environment(catalog),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         for _ in range(600):
             if num_workers_alive(catalog):
