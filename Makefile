@@ -38,6 +38,8 @@ demo: setup demo-data ## The whole loop on 38,158 real tweets
 MEASURED := tests/catalog tests/workers catalog workers
 OTHERS := --ignore=tests/catalog --ignore=tests/workers tests curation labeling training service
 
+# One thread a test process: with as many as cores each would wait for those of the others, spinning.
+test: export OMP_NUM_THREADS := 1
 test: setup check ## Every check: style, types, layers, tests
 	failed=0; \
 	$(BIN)/pytest -n $(TEST_PROCESSES) --cov --cov-report=term-missing:skip-covered $(MEASURED) || failed=1; \

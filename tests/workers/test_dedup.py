@@ -152,6 +152,7 @@ def test_exact_only_measures_nothing(catalog: Catalog, tmp_path: Path) -> None:
     assert kinds.unique().to_list() == ["exact"]
 
 
+@pytest.mark.no_cover
 def test_what_if_gives_what_a_run_with_that_threshold_gives(catalog: Catalog, tmp_path: Path) -> None:
     ingest(catalog, tmp_path, "tickets", [one["body"] for one in sentences(150, seed=6)])
     run = deduplicate(catalog, "tickets")

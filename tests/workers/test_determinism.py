@@ -114,6 +114,7 @@ def undisturbed(paths: list[str], tmp_path_factory: pytest.TempPathFactory) -> d
     return found
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("dedup_rows", [9, 100])
 def test_size_of_the_units_changes_nothing(
     paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, dedup_rows: int
@@ -133,6 +134,7 @@ def test_size_of_the_units_changes_nothing(
     catalog.close()
 
 
+@pytest.mark.no_cover
 def test_file_order_and_repeated_messages_change_nothing(
     paths: list[str], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_file_order_and_repeated_messages_change_nothing(
     catalog.close()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("place", [0, 1, NUM_FILES])
 def test_equal_files_under_other_names_change_nothing_wherever_they_stand(
     paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, place: int
@@ -160,6 +163,7 @@ def test_equal_files_under_other_names_change_nothing_wherever_they_stand(
     catalog.close()
 
 
+@pytest.mark.no_cover
 def test_postgresql_gives_the_same_as_sqlite(
     paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, new_empty_postgres: str
 ) -> None:
@@ -223,6 +227,7 @@ def wait_for(catalog: Catalog, run_id: str) -> None:
     raise AssertionError(f"not finished after {FINISH_SECONDS} s: {seen}\n{logs}")
 
 
+@pytest.mark.no_cover
 def test_three_worker_processes_on_every_broker_with_repeated_messages(
     paths: list[str], undisturbed: dict[str, Any], tmp_path: Path, nursery: Nursery, broker_url: str
 ) -> None:
@@ -238,6 +243,7 @@ def test_three_worker_processes_on_every_broker_with_repeated_messages(
     catalog.close()
 
 
+@pytest.mark.no_cover
 def test_two_machines_that_share_the_store_the_database_and_the_broker_alone(
     paths: list[str],
     undisturbed: dict[str, Any],
@@ -270,6 +276,7 @@ def test_two_machines_that_share_the_store_the_database_and_the_broker_alone(
     catalog.close()
 
 
+@pytest.mark.no_cover
 def test_two_machines_on_postgresql_redis_and_s3_whose_store_is_away_for_a_while(
     paths: list[str],
     undisturbed: dict[str, Any],
@@ -320,6 +327,7 @@ def num_units(catalog: Catalog, run_id: str, state: str) -> int:
         return session.scalar(select(func.count()).where(Unit.run_id == run_id, Unit.state == state)) or 0
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("database_name", "broker_name"), [("sqlite", "embedded"), ("postgresql", "redis")])
 def test_workers_killed_in_the_middle_leave_exactly_one_verdict_a_record(
     paths: list[str],

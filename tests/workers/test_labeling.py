@@ -249,6 +249,7 @@ def test_queue_that_is_refitted_rarely_ends_only_when_every_record_is_answered(m
     assert rounds == []
 
 
+@pytest.mark.no_cover
 def test_one_annotator_of_a_queue_with_overlap_goes_on_and_the_second_finishes(many: Catalog) -> None:
     queue_id, _, _ = ask(many, overlap=2, num_entries=10)
     first = work(many, queue_id, "ann", answer)
@@ -292,6 +293,7 @@ def test_half_answered_tasks_come_first_in_the_next_generation_and_skipped_ones_
     assert {record_id for record_id, _ in entries} == kept(cleaned)
 
 
+@pytest.mark.no_cover
 def test_who_skips_everything_has_seen_everything_once_and_others_still_get_it(many: Catalog) -> None:
     queue_id, _, _ = ask(many, num_entries=10)
     passed = work(many, queue_id, "ann", skip)

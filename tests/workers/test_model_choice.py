@@ -202,6 +202,7 @@ def test_training_of_other_classes_is_passed_over(story: Story) -> None:
         assert session.get_one(LabelQueue, queue_id).generation == 1
 
 
+@pytest.mark.no_cover
 def test_setfit_queue_tunes_an_encoder_on_its_answers_in_a_job(story: Story) -> None:
     catalog = story.catalog
     queue_id = ask(catalog, "setfit", name="setfit")

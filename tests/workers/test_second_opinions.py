@@ -155,6 +155,7 @@ def test_only_second_people_are_asked_for_second_opinions(cleaned: Catalog) -> N
     assert {one.why for one in again} == {DOUBTED}
 
 
+@pytest.mark.no_cover
 def test_with_noisy_annotators_labels_asked_again_are_right_more_often_than_as_many_new_ones() -> None:
     rng = np.random.default_rng(0)
     truth = np.arange(600) % 3

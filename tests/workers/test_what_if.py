@@ -87,6 +87,7 @@ def ask(catalog: Catalog, run: Run, settings: list[str]) -> dict[str, Any]:
         return what_if(session, Store.of(catalog.settings), session.get_one(Run, run.id), settings)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("settings", SETTINGS, ids=" ".join)
 def test_answer_and_version_are_those_of_a_new_run(cleaned: Catalog, settings: list[str]) -> None:
     run, recipe = base(cleaned)

@@ -1,0 +1,173 @@
+"""Beyond the length trained on, and with less kept of it: positions and caches of small causal models of bytes.
+
+Each model reads rows of 64 bytes of docstrings of installed packages; then rows of 256 from other packages are scored.
+A rise is the perplexity of rows of 256 bytes over that of the same text in rows of 64, minus one: context that helps
+makes it negative. Rotations are trained plain, and scaled without any training. Caches are fed a byte at a time, by
+models that were trained on rows of 256, and compared with all keys and values in float32.
+``--quick`` trains fewer models for fewer steps.
+"""
+
+import math
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from benchmarks import corpora
+from benchmarks.attention import interval
+from benchmarks.reporting import arguments, report
+from training.caches import CACHES
+from training.model import ModelConfig, Transformer
+
+SHORT, LONG = 64, 256
+SEEDS, QUICK_SEEDS = (1, 2, 3), (1, 2)
+BATCH_BYTES = 2048
+CHARS = 4_000_000
+TEST_ROWS, CACHE_ROWS = 96, 16
+SIZE: dict[str, Any] = {"vocab_size": 256, "num_classes": 0, "dim": 64, "num_layers": 2, "num_heads": 2, "dropout": 0.0}
+TRAINED = ("learned", "sinusoidal", "rope", "alibi", "relative", "none")
+SCALED: dict[str, dict[str, Any]] = {
+    "linear": {"scaling": "linear", "factor": 4.0},
+    "ntk": {"scaling": "ntk", "factor": 4.0},
+    "yarn": {"scaling": "yarn", "factor": 4.0, "original_tokens": SHORT},
+}
+CACHED: dict[str, tuple[str, dict[str, Any]]] = {
+    "int8": ("int8", {}),
+    "window_sink 4 + 44": ("window_sink", {"num_sinks": 4, "window": 44}),
+    "heavy_hitter 24 + 24": ("heavy_hitter", {"num_recent": 24, "num_heavy": 24}),
+}
+
+
+def split_text() -> tuple[Tensor, Tensor]:
+    """Bytes to train on, and bytes of later files to test on."""
+    texts = corpora.docstrings()[1].unique(maintain_order=True)
+    chosen = texts.sample(fraction=1.0, shuffle=True, seed=0)
+    joined = "\n\n".join(chosen.head(40_000)).encode()[:CHARS]
+    data = torch.from_numpy(np.frombuffer(joined, dtype=np.uint8).astype(np.int64))
+    cut = len(data) * 9 // 10
+    return data[:cut], data[cut:]
+
+
+def model_of(positions: str, options: dict[str, Any] | None = None) -> Transformer:
+    """A causal model for up to 256 bytes."""
+    config = ModelConfig(
+        **SIZE, max_tokens=LONG, order="causal", positions=positions, position_options=options or {}, vocab_head="tied"
+    )
+    return Transformer(config)
+
+
+def losses(model: Transformer, rows_BT: Tensor) -> Tensor:
+    """Nats of each byte after the first, (B, T - 1)."""
+    states = model.hidden(rows_BT, torch.ones_like(rows_BT, dtype=torch.bool))
+    logits = model.token_logits(states[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), rows_BT[:, 1:].flatten(), reduction="none").view(
+        len(rows_BT), -1
+    )
+
+
+def train(model: Transformer, data: Tensor, num_bytes: int, steps: int, seed: int) -> None:
+    """AdamW, one cycle; rows are drawn by the seed, the same for every model."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    model.train()
+    for _ in range(steps):
+        starts = torch.randint(len(data) - num_bytes, (BATCH_BYTES // num_bytes,), generator=generator)
+        loss = losses(model, data[starts[:, None] + torch.arange(num_bytes)]).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    model.eval()
+
+
+@torch.no_grad()
+def mean_loss(model: Transformer, rows_BT: Tensor, num_bytes: int) -> float:
+    """Mean nats a byte when rows are cut to this length; each cut's first quarter has too little context to count."""
+    cut = rows_BT.reshape(-1, num_bytes)
+    return float(losses(model, cut)[:, SHORT // 4 :].mean())
+
+
+@torch.no_grad()
+def cached_loss(model: Transformer, rows_BT: Tensor, name: str, options: dict[str, Any]) -> tuple[float, int]:
+    """Mean nats a byte of the last half, fed one by one; and bytes that all caches hold at the end."""
+    registered = CACHES[name]
+    caches = [registered.member(registered.configured(options)) for _ in range(model.config.num_layers)]
+    found = []
+    for place in range(rows_BT.shape[1] - 1):
+        logits = model.token_logits(model.extend(rows_BT[:, place : place + 1], caches)[:, -1])
+        if place >= LONG // 2:
+            found.append(F.cross_entropy(logits.float(), rows_BT[:, place + 1]))
+    return float(torch.stack(found).mean()), sum(cache.num_bytes for cache in caches)
+
+
+def spoken(values: list[float]) -> str:
+    """Mean and interval, in percent."""
+    mean, low, high = interval(values)
+    return f"{100 * mean:+7.1f} %  [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def main() -> None:
+    """Train, stretch, score; then the same with less kept."""
+    options = arguments(__doc__ or "")
+    torch.set_num_threads(1)
+    seeds, steps = (QUICK_SEEDS, 60) if options.quick else (SEEDS, 400)
+    trained = ("learned", "rope", "alibi") if options.quick else TRAINED
+    train_data, test_data = split_text()
+    began = time.process_time()
+    rises: dict[str, list[float]] = {}
+    perplexity: dict[str, list[float]] = {}
+    cached: dict[str, list[tuple[float, float]]] = {}
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(100 + seed)
+        starts = torch.randint(len(test_data) - LONG, (TEST_ROWS,), generator=generator)
+        rows = test_data[starts[:, None] + torch.arange(LONG)]
+        for name in trained:
+            torch.manual_seed(seed)
+            model = model_of(name)
+            train(model, train_data, SHORT, steps, seed)
+            stretched = {name: model}
+            if name == "rope":
+                for scaling, scaled in SCALED.items():
+                    other = Transformer(replace(model.config, position_options=scaled)).eval()
+                    other.load_state_dict(model.state_dict())
+                    stretched[f"rope, {scaling}"] = other
+            short = mean_loss(model, rows, SHORT)
+            perplexity.setdefault(name, []).append(math.exp(short))
+            for variant, one in stretched.items():
+                rises.setdefault(variant, []).append(math.exp(mean_loss(one, rows, LONG) - short) - 1)
+        torch.manual_seed(seed)
+        model = model_of("rope")
+        train(model, train_data, LONG, steps, seed)
+        whole, whole_bytes = cached_loss(model, rows[:CACHE_ROWS], "full", {})
+        for label, (cache, kept) in CACHED.items():
+            loss, num_bytes = cached_loss(model, rows[:CACHE_ROWS], cache, kept)
+            cached.setdefault(label, []).append((loss / whole - 1, num_bytes / whole_bytes))
+        print(f"seed {seed}: {time.process_time() - began:.0f} s of CPU time")
+    print(f"\ntrained on {SHORT} bytes, read at {LONG}\n{'positions':<16}{'perplexity at 64':>17}   rise at 256, 95 %")
+    for name, values in rises.items():
+        at_short = f"{statistics.fmean(perplexity[name]):.2f}" if name in perplexity else "as rope"
+        print(f"{name:<16}{at_short:>17}   {spoken(values)}")
+    print(f"\n{'cache':<24}{'bytes of full':>14}   more loss, 95 %")
+    for name, pairs in cached.items():
+        print(f"{name:<24}{statistics.fmean(size for _, size in pairs):>14.3f}   {spoken([one for one, _ in pairs])}")
+    figures: dict[str, Any] = {
+        "seeds": len(seeds),
+        "steps": steps,
+        "rise_by_positions": {name: [round(one, 4) for one in interval(values)] for name, values in rises.items()},
+        "cache_bytes": {name: round(statistics.fmean(size for _, size in pairs), 4) for name, pairs in cached.items()},
+        "cache_more_loss": {
+            name: [round(value, 4) for value in interval([one for one, _ in pairs])] for name, pairs in cached.items()
+        },
+    }
+    report("long_context", options, figures, ("torch",))
+
+
+if __name__ == "__main__":
+    main()
