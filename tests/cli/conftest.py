@@ -33,7 +33,7 @@ class Prepared:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+def prepared(tmp_path_factory: pytest.TempPathFactory, encoder_cache: Path) -> Iterator[Prepared]:
     """``tickets`` ingested and cleaned, and ``winnow up`` still running."""
     folder = tmp_path_factory.mktemp("cli")
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -41,6 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
         tmp_path_factory.getbasetemp().with_name("prepared").touch(exist_ok=False)
     winnow = Winnow(folder / "home", port=free_port(), num_workers=1)
     winnow.ok("init")
+    (winnow.home / "models").symlink_to(encoder_cache)
     # By the file rather than the environment, so that the workers have it whoever starts them.
     (winnow.home / "winnow.toml").write_text("max_line_bytes = 2048\n")
     up = winnow.start("up", "--json")

@@ -10,13 +10,8 @@ from tests.workers.test_semantic import english
 NUM_LINES = 120
 
 
-def test_command_prints_funnel_and_sweep_and_says_where_to_look(
-    prepared: Prepared, encoder_cache: Path, tmp_path: Path
-) -> None:
+def test_command_prints_funnel_and_sweep_and_says_where_to_look(prepared: Prepared, tmp_path: Path) -> None:
     winnow = prepared.winnow
-    models = winnow.home / "models"
-    if not models.exists():
-        models.symlink_to(encoder_cache)
     lines = english(NUM_LINES)
     path = corpus.write_jsonl(tmp_path / "docs.jsonl", [{"text": line} for line in lines])
     winnow.ok("ingest", path, "--dataset", "docs")
