@@ -79,7 +79,7 @@ def train(model: Transformer, data: Tensor, num_bytes: int, steps: int, seed: in
     for _ in range(steps):
         starts = torch.randint(len(data) - num_bytes, (BATCH_BYTES // num_bytes,), generator=generator)
         loss = losses(model, data[starts[:, None] + torch.arange(num_bytes)]).mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

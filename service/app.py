@@ -1,5 +1,6 @@
 """The web application: ``create_app`` wires the gate, the API and the pages."""
 
+import functools
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ from sqlalchemy import text
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from catalog.database import Catalog
@@ -86,9 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_api_route("/ready", Readiness(catalog), include_in_schema=False)
     app.add_api_route(metrics.PATH, metrics.endpoint(registry), include_in_schema=False)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
-    app.include_router(_api(app))
-    for page in (login, home, dataset_pages, run_pages, schedule_pages, queue_pages, label):
-        app.include_router(page.router)
+    app.router.routes.extend(_routes())
     for kind in (ServiceError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, error_response)
     app.add_middleware(
@@ -113,7 +113,17 @@ async def _until_closed(app: FastAPI) -> AsyncIterator[None]:
     close_app(app)
 
 
-def _api(app: FastAPI) -> APIRouter:
+@functools.cache
+def _routes() -> list[BaseRoute]:
+    """The API's and the pages': they find everything by the request, so all applications of a process share them."""
+    shared = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    shared.include_router(_api())
+    for page in (login, home, dataset_pages, run_pages, schedule_pages, queue_pages, label):
+        shared.include_router(page.router)
+    return shared.router.routes
+
+
+def _api() -> APIRouter:
     api = APIRouter(prefix=API, dependencies=[Depends(known_parameters)], responses=PROBLEMS)
     # Routes are tried in this order: what annotators ask for comes first.
     for hot in (leases, queues):
@@ -122,8 +132,8 @@ def _api(app: FastAPI) -> APIRouter:
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)
-    def schema() -> dict[str, Any]:
-        return _with_security(app.openapi())
+    def schema(request: Request) -> dict[str, Any]:
+        return _with_security(request.app.openapi())
 
     return api
 

@@ -1,17 +1,21 @@
 """A process with several annotators at work on a real queue, run by the tests with a real clock.
 
-Reads its orders as JSON from the first argument, says that it is ready, waits for a line, and works; prints as JSON the
-answers it was told are kept. With ``hold`` set it takes one lease an annotator and then waits to be killed.
+Says that it is ready, waits to be told to go, and works; tells the answers of which it was told that they are kept.
+With ``hold`` set it takes one lease an annotator and then waits to be killed.
 """
 
-import json
 import os
 import random
-import sys
 import threading
 import time
+import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+# Before the fork, not after each.
+import sqlalchemy.dialects.postgresql.psycopg
+import sqlalchemy.dialects.sqlite  # noqa: F401
 
 from catalog.database import Catalog
 from catalog.settings import Settings
@@ -60,23 +64,19 @@ def hold(catalog: Catalog, orders: dict[str, Any]) -> None:
             queue.next_task(session, now=now, queue_id=orders["queue_id"], annotator_id=annotator)
 
 
-def main() -> None:
+def main(orders: dict[str, Any], pipe: "Connection[str, str | list[tuple[str, str, bool]]]") -> None:
     """Do as ordered."""
-    orders = json.loads(sys.argv[1])
+    warnings.simplefilter("error")
     catalog = Catalog(Settings(home=Path(orders["home"]), database_url=orders["database_url"]))
     if orders.get("hold"):
         hold(catalog, orders)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
+    pipe.send("ready")
+    pipe.recv()
     answers: list[tuple[str, str, bool]] = []
     threads = [threading.Thread(target=work, args=(catalog, orders, one, answers)) for one in orders["annotators"]]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    sys.stdout.write(json.dumps(answers))
-
-
-if __name__ == "__main__":
-    main()
+    pipe.send(answers)
+    catalog.close()

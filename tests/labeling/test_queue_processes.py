@@ -1,25 +1,44 @@
 """Many annotators in real processes and threads, on a real clock: never too many, none twice, none lost."""
 
-import json
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import select
 
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelTask
+from tests.labeling import annotator_process
 
-SCRIPT = Path(__file__).with_name("annotator_process.py")
-ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 120.0
+# Importing would be most of what such a process does.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([annotator_process.__name__])
 
 
-def start(desk: Any, annotators: list[str], *, lease_seconds: float, **orders: Any) -> "subprocess.Popen[str]":
+class Annotators(NamedTuple):
+    """A process of some annotators, and the line to it."""
+
+    process: ForkServerProcess
+    pipe: "Connection[str, Any]"
+
+    def told(self) -> Any:
+        assert self.pipe.poll(WAIT_SECONDS)
+        return self.pipe.recv()
+
+    def end(self) -> int | None:
+        self.process.join(WAIT_SECONDS)
+        code = self.process.exitcode
+        self.process.close()
+        self.pipe.close()
+        return code
+
+
+def start(desk: Any, annotators: list[str], *, lease_seconds: float, **orders: Any) -> Annotators:
     given = {
         "home": str(desk.catalog.settings.home),
         "database_url": desk.catalog.settings.database_url,
@@ -31,35 +50,23 @@ def start(desk: Any, annotators: list[str], *, lease_seconds: float, **orders: A
         "seed": 3,
         **orders,
     }
-    command = [sys.executable, "-W", "error", str(SCRIPT), json.dumps(given)]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    pipe, theirs = FORKS.Pipe()
+    process = FORKS.Process(target=annotator_process.main, args=(given, theirs))
+    process.start()
+    theirs.close()
+    return Annotators(process, pipe)
 
 
-def wait_until_ready(process: "subprocess.Popen[str]") -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-
-
-def finish(processes: list["subprocess.Popen[str]"]) -> list[tuple[str, str, bool]]:
+def finish(processes: list[Annotators]) -> list[tuple[str, str, bool]]:
     """Let all start at once, and collect what they were told."""
-    for process in processes:
-        wait_until_ready(process)
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = []
-    for process in processes:
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0
-        answers += [(record, annotator, late) for record, annotator, late in json.loads(out)]
+    for one in processes:
+        assert one.told() == "ready"
+    for one in processes:
+        one.pipe.send("go")
+    answers: list[tuple[str, str, bool]] = []
+    for one in processes:
+        answers += one.told()
+        assert one.end() == 0
     return answers
 
 
@@ -119,9 +126,9 @@ def test_killed_process_gives_its_tasks_back_after_the_lease(new_desk: Callable[
     records = [f"r{number:03}" for number in range(20)]
     desk.publish(*records)
     dead = start(desk, [f"dead {number}" for number in range(5)], lease_seconds=2.0, hold=True)
-    wait_until_ready(dead)
-    dead.send_signal(signal.SIGKILL)
-    dead.communicate()
+    assert dead.told() == "ready"
+    dead.process.kill()
+    assert dead.end() == -signal.SIGKILL
     answers = finish([start(desk, ["ana", "bo"], lease_seconds=2.0)])
     check_nothing_doubled_or_lost(desk, 1, records, answers)
     with desk.catalog.read() as session:
