@@ -1,5 +1,6 @@
 """Rehearsals: what they spend, where they stop, how they are gone on with."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from starlette.testclient import TestClient
 
 from catalog.database import Catalog
 from catalog.errors import ConflictError, DataError
+from catalog.settings import Settings
 from catalog.store import Store
+from catalog.tables import metadata
 from catalog.tables.engine import Run
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelRound, LabelTask
 from labeling.simulation import LearningCurve
@@ -29,14 +32,48 @@ BASE = "http://127.0.0.1:8765"
 PLAN = Plan(dataset="tickets", strategy="margin", oracle="queue", rounds=3, per_round=6)
 
 
-@pytest.fixture
-def sparse(database: Catalog, tmp_path: Path) -> Catalog:
+def clean_sparse(catalog: Catalog, folder: Path) -> None:
     """A cleaned dataset in which one record in four has a label."""
     rows: list[dict[str, Any]] = list(sentences(200, seed=3))
     clean_dataset(
-        database, tmp_path, [row if number % 4 == 0 else row | {"queue": None} for number, row in enumerate(rows)]
+        catalog, folder, [row if number % 4 == 0 else row | {"queue": None} for number, row in enumerate(rows)]
     )
-    return database
+
+
+@pytest.fixture(scope="module")
+def cleaned_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with that dataset, to be copied."""
+    folder = tmp_path_factory.mktemp("sparse")
+    catalog = Catalog(Settings(home=folder / "home"))
+    catalog.settings.home.mkdir()
+    with catalog.write() as session:
+        metadata.create_all(session.connection())
+    clean_sparse(catalog, folder)
+    catalog.close()
+    return folder / "home"
+
+
+@pytest.fixture
+def sparse(cleaned_home: Path, tmp_path: Path) -> Iterator[Catalog]:
+    """That dataset on SQLite."""
+    home = shutil.copytree(cleaned_home, tmp_path / "home")
+    catalog = Catalog(Settings(home=home))
+    yield catalog
+    catalog.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def sparse_on_each(
+    request: pytest.FixtureRequest, tmp_path: Path, new_postgres: Callable[[], str]
+) -> Iterator[Catalog]:
+    """That dataset on each database."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sparse")
+        return
+    catalog = Catalog(Settings(home=tmp_path, database_url=new_postgres()))
+    clean_sparse(catalog, tmp_path)
+    yield catalog
+    catalog.close()
 
 
 @contextmanager
@@ -155,7 +192,8 @@ def test_rehearsal_ends_in_every_arm_where_the_smallest_pool_ends(sparse: Catalo
         simulate.spends(plan, {})
 
 
-def test_interrupted_rehearsal_goes_on_to_the_result_of_an_unbroken_one(sparse: Catalog) -> None:
+def test_interrupted_rehearsal_goes_on_to_the_result_of_an_unbroken_one(sparse_on_each: Catalog) -> None:
+    sparse = sparse_on_each
     unbroken = rehearse(sparse)
     answered: list[int] = []
     for stop in (3, 12, 6):
