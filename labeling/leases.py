@@ -15,6 +15,7 @@ from catalog.errors import ConflictError, DataError, GoneError, ServiceError
 from catalog.tables.base import Moment, new_id
 from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
 from labeling import gold
+from labeling.mixing import random_why
 from labeling.slots import (
     ANSWERED,
     Move,
@@ -355,7 +356,7 @@ def _known(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: d
     if not queue.gold_every:
         return {}
     due = gold.due_tasks(session, queue, [one.annotator_id for one in asking], now)
-    offers = {task.id: Offer(Place(0, 0.0, gold.WHY, "gold"), _shown(task)) for task in due.values()}
+    offers = {task.id: Offer(Place(0, 0.0, random_why(queue.strategy), "gold"), _shown(task)) for task in due.values()}
     wanted = [(annotator_id, [offers[task.id]]) for annotator_id, task in due.items()]
     return _lease(session, queue, wanted, now)
 
