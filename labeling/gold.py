@@ -26,8 +26,6 @@ OVERLAP = 10_000
 """Everybody is asked: a known task has more slots than a queue has annotators."""
 NO_LONGER = "its answer is known no more"
 CHUNK_ROWS = 500
-WHY = "random check"
-"""What the annotator is told, as of tasks that chance drew: who knows which are known answers these with more care."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,11 +103,12 @@ def add_gold(
     NotFoundError : no such queue. GoneError : it is closed.
     DataError : an answer that the schema does not allow, a record twice, or a text that databases refuse.
     """
-    queue = open_queue(session, queue_id)
+    queue = _locked(session, queue_id)
     schema = LabelSchema.from_json(queue.schema)
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     seen: set[str] = set()
-    for item in items:
+    # Tasks in the order of their ids, as everybody locks them who locks several.
+    for item in sorted(items, key=lambda one: task_id_of(queue_id, one.record_id)):
         if item.record_id in seen:
             raise DataError(f"record {item.record_id!r} is given twice; give each record one known answer")
         seen.add(item.record_id)
@@ -148,8 +147,7 @@ def remove_gold(
     ------
     NotFoundError : no such queue, or a record is not known; nothing is removed then. GoneError : the queue is closed.
     """
-    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
-    queue = open_queue(session, queue_id)
+    queue = _locked(session, queue_id)
     rows = session.scalars(select(LabelGold).where(LabelGold.queue_id == queue_id)).all()
     known = {one.record_id: one for one in rows}
     wanted = sorted(set(record_ids))
@@ -157,6 +155,12 @@ def remove_gold(
         if record_id not in known:
             raise NotFoundError(f"record {record_id[:100]!r} is not known in this queue; {nearest(record_id, known)}")
     return _forget(session, queue, [known[one] for one in wanted], now, {"by": by})
+
+
+def _locked(session: Session, queue_id: str) -> LabelQueue:
+    """The queue, into which nobody publishes meanwhile: records become known, or ordinary, in all its generations."""
+    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
+    return open_queue(session, queue_id)
 
 
 def carry_known(

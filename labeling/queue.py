@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError, nearest
+from catalog.errors import ConfigError, DataError, NotFoundError, TakenError, nearest
 from catalog.tables.labeling import LabelEntry, LabelGeneration, LabelQueue, LabelTask
 from labeling import gold
 from labeling.answers import Given, Submitted, submit, submit_all, undo
@@ -164,7 +164,7 @@ def create_queue(
 
     Raises
     ------
-    ConflictError : the dataset has a queue of that name.
+    TakenError : the dataset has a queue of that name.
     NotFoundError : no such strategy.
     ConfigError : a number is out of range, or the strategy does not hold for the task.
     """
@@ -187,7 +187,7 @@ def create_queue(
     if refresh_every < 1:
         raise ConfigError(f"refresh_every={refresh_every} must be at least 1")
     if session.scalar(select(LabelQueue.id).where(LabelQueue.dataset_id == dataset_id, LabelQueue.name == name)):
-        raise ConflictError(f"the dataset already has a label queue named {name!r}; choose another name")
+        raise TakenError(f"the dataset already has a label queue named {name!r}; choose another name")
     queue = LabelQueue(
         name=name,
         dataset_id=dataset_id,
@@ -224,8 +224,9 @@ def publish_generation(
 ) -> int:
     """Replace the order of serving by a new one: add rows, then flip one pointer.
 
-    Leases and answers stay as they are. Tasks already finished keep their place but are not served, unless they are
-    asked about again. Those that were, and are not in this one, are finished as they are (``labeling.relabels``).
+    Leases and answers stay as they are. Tasks already finished, and known ones, keep their place but are not served,
+    unless they are asked about again. Those that were, and are not in this one, are finished as they are
+    (``labeling.relabels``).
 
     Parameters
     ----------
@@ -252,7 +253,9 @@ def publish_generation(
     num_again = num_asked_again(session, queue_id)
     if again or num_again or made_by is None:
         num_again += ask_again(session, now=now, queue=queue, again=again, listed=ids)
-    done = set(session.scalars(select(LabelTask.id).where(LabelTask.queue_id == queue_id, LabelTask.done.is_(True))))
+    # Records that became known while this generation was chosen are asked as known ones, not by it.
+    is_over = or_(LabelTask.done.is_(True), LabelTask.gold.is_(True))
+    done = set(session.scalars(select(LabelTask.id).where(LabelTask.queue_id == queue_id, is_over)))
     rows = (
         {
             "queue_id": queue_id,
@@ -325,8 +328,14 @@ def reopen_queue(session: Session, *, now: datetime, queue_id: str) -> None:
         session.flush()
 
 
-def find_queue(session: Session, *, dataset_id: str, name: str | None = None) -> LabelQueue:
+def find_queue(
+    session: Session, *, dataset_id: str, name: str | None = None, named_by: str = "the queue's name"
+) -> LabelQueue:
     """The dataset's queue of that name; without a name, its only open one, or else its only one.
+
+    Parameters
+    ----------
+    named_by : the option or argument that the name is given by, for messages.
 
     Raises
     ------
@@ -345,7 +354,8 @@ def find_queue(session: Session, *, dataset_id: str, name: str | None = None) ->
     if not fitting:
         raise NotFoundError("the dataset has no label queue; create one with `winnow label create`")
     if len(fitting) > 1:
-        raise ConfigError(f"the dataset has several label queues; name one of {', '.join(q.name for q in fitting)}")
+        listed = ", ".join(queue.name for queue in fitting)
+        raise ConfigError(f"the dataset has several label queues; say by {named_by} which: {listed}")
     return fitting[0]
 
 

@@ -1,13 +1,14 @@
 """Tasks whose answer is known: who meets them when, and what they say of people."""
 
 import random
+import threading
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from catalog.errors import ConfigError, DataError, NotFoundError
-from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelGold, LabelTask
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelGold, LabelTask
 from labeling import gold, queue
 from labeling.replay import state_at
 from labeling.schema import parse_schema
@@ -68,6 +69,16 @@ def test_an_annotator_is_told_how_a_known_task_is_answered_and_may_not_know_it_b
     assert set(told.values()) == {None}
 
 
+@pytest.mark.parametrize(("strategy", "told"), [("margin", "random check"), ("random", "chosen at random")])
+def test_a_known_task_looks_like_one_that_chance_drew(new_desk: Any, strategy: str, told: str) -> None:
+    desk = new_desk(gold_every=2, strategy=strategy)
+    desk.publish("a", "b")
+    add(desk, g="부정")
+    first = desk.next("ana")
+    why = {one.record_id: one.why for one in (first, desk.next("ana", first))}
+    assert why["g"] == told
+
+
 def test_tasks_in_hand_count_so_that_fetching_ahead_meets_no_more_of_them(new_desk: Any) -> None:
     desk = new_desk(gold_every=2)
     desk.publish(*(f"r{number}" for number in range(20)))
@@ -95,6 +106,35 @@ def test_a_record_that_is_offered_becomes_known(new_desk: Any) -> None:
     with desk.catalog.read() as session:
         tasks = session.execute(select(LabelTask.record_id, LabelTask.gold, LabelTask.done)).all()
     assert {tuple(row) for row in tasks} == {("a", True, False), ("b", True, False)}
+
+
+def entries_done(desk: Any, generation: int) -> dict[str, bool]:
+    of_generation = select(LabelTask.record_id, LabelEntry.done).join(LabelEntry, LabelEntry.task_id == LabelTask.id)
+    with desk.catalog.read() as session:
+        return dict(session.execute(of_generation.where(LabelEntry.generation == generation)).all())
+
+
+def test_a_record_that_became_known_before_its_generation_was_published_is_asked_as_known(new_desk: Any) -> None:
+    desk = new_desk(gold_every=2)
+    add(desk, a="긍정")
+    desk.publish("a", "b")
+    assert entries_done(desk, 1) == {"a": True, "b": False}
+    desk.call(gold.remove_gold, queue_id=desk.queue_id, record_ids=["a"])
+    assert entries_done(desk, 1) == {"a": False, "b": False}
+
+
+def test_a_record_that_becomes_known_while_a_generation_is_published_is_asked_as_known(new_desk: Any) -> None:
+    desk = new_desk(gold_every=2)
+    desk.publish("a", "b")
+    entries = [queue.QueueEntry(record_id=name, text=f"글 {name}", utility=1.0, why="") for name in ("a", "b")]
+    becoming = threading.Thread(target=add, args=(desk,), kwargs={"a": "긍정"})
+    with desk.catalog.write() as session:
+        queue.publish_generation(session, now=desk.now, queue_id=desk.queue_id, entries=entries)
+        becoming.start()
+        # Long enough for it to be over if it waited for nobody.
+        becoming.join(0.3)
+    becoming.join()
+    assert entries_done(desk, 2) == {"a": True, "b": False}
 
 
 def test_bad_known_tasks_are_refused_and_none_is_kept(new_desk: Any) -> None:

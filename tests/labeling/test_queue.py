@@ -587,8 +587,8 @@ def test_queue_is_found_by_name_or_by_being_the_only_open_one(desk: Any) -> None
             one.key: getattr(made, one.key) for one in made.__mapper__.column_attrs if one.key not in ("id", "name")
         }
         session.add(LabelQueue(**columns, name="second"))
-    with pytest.raises(ConfigError, match="main, second"):
-        find()
+    with pytest.raises(ConfigError, match="say by --queue which: main, second"), desk.catalog.read() as session:
+        queue.find_queue(session, dataset_id=desk.dataset_id, named_by="--queue")
     desk.call(queue.close_queue, queue_id=desk.queue_id)
     assert find() == find("second")
     with desk.catalog.read() as session, pytest.raises(NotFoundError, match="winnow label create"):
