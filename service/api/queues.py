@@ -103,6 +103,7 @@ class QueueOut(BaseModel):
     dataset: str
     label_schema: SchemaModel = Field(serialization_alias="schema")
     strategy: str
+    model: str = Field(description="whose doubt the strategy goes by: docs/labeling_models.md")
     encoder: str
     overlap: int
     lease_seconds: float
@@ -407,7 +408,9 @@ def queue_with_dataset(session: Session, queue_id: str) -> tuple[LabelQueue, Dat
     query = select(LabelQueue, Dataset).join(Dataset, Dataset.id == LabelQueue.dataset_id)
     row = session.execute(query.where(LabelQueue.id == queue_id)).one_or_none()
     if row is None:
-        raise NotFoundError(f"no queue {queue_id[:40]!r}; see /api/v1/queues")
+        raise NotFoundError(
+            f"there is no labeling queue {queue_id[:40]!r}; the start page lists the open ones, GET /api/v1/queues all"
+        )
     return row[0], row[1]
 
 
@@ -418,6 +421,7 @@ def _queue_out(row: LabelQueue, dataset: str) -> QueueOut:
         dataset=dataset,
         label_schema=SchemaModel.model_validate(LabelSchema.from_json(row.schema).to_json()),
         strategy=row.strategy,
+        model=row.model,
         encoder=row.encoder,
         overlap=row.overlap,
         lease_seconds=row.lease_seconds,
