@@ -13,8 +13,8 @@ from catalog.errors import ConfigError, DataError, NotFoundError
 from catalog.tables.access import User
 from catalog.tables.labeling import LabelTask
 from labeling import gold as golds
+from labeling import gold_scores, replay
 from labeling import queue as queues
-from labeling import replay
 from labeling.schema import LabelSchema
 from labeling.slots import DECIDES
 from labeling.suggestions import remove_suggestions, suggestion_sources
@@ -102,7 +102,7 @@ def gold(
 
 def _list_known(catalog: Catalog, queue_id: str, *, as_json: bool) -> None:
     with catalog.read() as session:
-        known = golds.known_records(session, queue_id=queue_id)
+        known = gold_scores.known_records(session, queue_id=queue_id)
     if as_json:
         emit_json([asdict(one) for one in known])
         return
@@ -169,7 +169,7 @@ def advise(dataset: Dataset, name: Name = "labels", *, json: AsJson = False) -> 
         from service.api.reviews import names_of, strategy_of
 
         told = strategy_of(session, found.id)
-        scores = golds.gold_scores(session, queue_id=found.id)
+        scores = gold_scores.gold_scores(session, queue_id=found.id)
         names = names_of(session, {one.annotator_id for one in scores})
     known = [(names[one.annotator_id], one.num_answered, one.num_right) for one in scores]
     if json:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from catalog.errors import ConfigError, DataError, NotFoundError
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelGold, LabelTask
-from labeling import gold, queue
+from labeling import gold, gold_scores, queue
 from labeling.replay import state_at
 from labeling.schema import parse_schema
 from labeling.slots import task_id_of
@@ -25,7 +25,7 @@ def add(desk: Any, **known: str) -> int:
 
 def scores(desk: Any) -> dict[str, tuple[int, int]]:
     with desk.catalog.read() as session:
-        found = gold.gold_scores(session, queue_id=desk.queue_id)
+        found = gold_scores.gold_scores(session, queue_id=desk.queue_id)
     return {one.annotator_id: (one.num_right, one.num_answered) for one in found}
 
 
@@ -65,7 +65,7 @@ def test_an_annotator_is_told_how_a_known_task_is_answered_and_may_not_know_it_b
         served = desk.next("ana")
         told[served.record_id] = desk.submit(served, "ana", "긍정").judged
         assert "known" not in served.why
-    assert told.pop("g") == gold.Judged(is_right=False, expected="부정", note="see g")
+    assert told.pop("g") == gold_scores.Judged(is_right=False, expected="부정", note="see g")
     assert set(told.values()) == {None}
 
 
@@ -302,8 +302,10 @@ def test_only_what_is_known_is_removed_and_all_or_nothing(new_desk: Any) -> None
     with pytest.raises(NotFoundError, match="record 'gold' is not known in this queue; did you mean 'gold1'"):
         remove(desk, "gold1", "gold")
     with desk.catalog.read() as session:
-        (found,) = gold.known_records(session, queue_id=desk.queue_id)
-    assert found == gold.KnownRecord(record_id="gold1", value="긍정", note="see gold1", num_answered=0, num_right=0)
+        (found,) = gold_scores.known_records(session, queue_id=desk.queue_id)
+    assert found == gold_scores.KnownRecord(
+        record_id="gold1", value="긍정", note="see gold1", num_answered=0, num_right=0
+    )
     with pytest.raises(NotFoundError, match="record 'a' is not known"):
         remove(desk, "a")
 
@@ -326,7 +328,7 @@ def test_known_tasks_come_and_go_among_random_acts_and_no_law_breaks(new_desk: A
             add(desk, **{record: "긍정"})
         elif act == "remove":
             with desk.catalog.read() as session:
-                known = [one.record_id for one in gold.known_records(session, queue_id=desk.queue_id)]
+                known = [one.record_id for one in gold_scores.known_records(session, queue_id=desk.queue_id)]
             if known:
                 removed += remove(desk, *chance.sample(known, chance.randint(1, len(known)))).num_records
         elif act == "publish":
@@ -346,7 +348,7 @@ def test_known_answers_go_along_with_the_schema_and_are_known_no_more_where_they
     done = desk.call(queue.change_schema, queue_id=desk.queue_id, schema=newer)
     assert (done.num_known, done.no_longer_known) == (1, ("h",))
     with desk.catalog.read() as session:
-        (known,) = gold.known_records(session, queue_id=desk.queue_id)
+        (known,) = gold_scores.known_records(session, queue_id=desk.queue_id)
         rebuilt = state_at(session, queue_id=desk.queue_id)
     assert (known.record_id, known.value) == ("g", "좋음")
     assert (known.num_answered, known.num_right) == (("g" in answered), ("g" in answered))
@@ -354,5 +356,7 @@ def test_known_answers_go_along_with_the_schema_and_are_known_no_more_where_they
     assert desk.labels()["g"] == ("좋음", 1, 1.0)
     # An answer by the schema that was on the screen is as right as it was.
     with desk.catalog.write() as session:
-        judged = [gold.judge(session, queue_id=desk.queue_id, record_id="g", value=one) for one in ("긍정", "부정")]
+        judged = [
+            gold_scores.judge(session, queue_id=desk.queue_id, record_id="g", value=one) for one in ("긍정", "부정")
+        ]
     assert [one and (one.is_right, one.expected) for one in judged] == [(True, "좋음"), (False, "좋음")]
