@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from catalog.errors import ConflictError, NotFoundError
 from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelTask
-from labeling.leases import Place
 from labeling.results import Answer, current_answers
 from labeling.schema import LabelSchema
+from labeling.servable import Place
 from labeling.slots import (
     ANSWERED,
     DECIDES,

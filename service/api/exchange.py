@@ -22,7 +22,7 @@ from labeling.exchange.label_studio import labeling_config
 from labeling.schema import LabelSchema
 from labeling.slots import checked_text
 from service.api.access import Catalogued, Curator, Reviewer
-from service.api.queues import SchemaModel
+from service.api.queue_models import SchemaModel
 from service.api.reviews import names_of
 from service.auth import audit
 from service.errors import Problem
