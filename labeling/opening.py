@@ -1,5 +1,6 @@
 """Opening, finding and closing a labeling queue."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import select
@@ -63,21 +64,15 @@ def create_queue(
     check_fit(strategy, schema)
     check_model(model, schema)
     checked_text("queue name", name, at_least=1, at_most=200)
-    if not 1 <= overlap <= MAX_OVERLAP:
-        raise ConfigError(f"overlap={overlap} must lie in [1, {MAX_OVERLAP}]")
-    if not 0 < lease_seconds <= 7 * 86_400:
-        raise ConfigError(f"lease_seconds={lease_seconds} must be above 0 and at most a week (604800)")
-    if not 0 <= held_out_share <= 0.9:
-        raise ConfigError(f"held_out_share={held_out_share} must lie in [0, 0.9]")
-    for name_of, share in (("random_share", random_share), ("hidden_share", hidden_share)):
-        if not 0 <= share <= 1:
-            raise ConfigError(f"{name_of}={share} must lie in [0, 1]")
-    if gold_every < 0 or gold_every == 1:
-        raise ConfigError(f"gold_every={gold_every} must be 0 (none) or at least 2: others must be asked about too")
-    if budget is not None and budget < 1:
-        raise ConfigError(f"budget={budget} must be at least 1; leave it out for none")
-    if refresh_every < 1:
-        raise ConfigError(f"refresh_every={refresh_every} must be at least 1")
+    _check_numbers(
+        overlap=overlap,
+        lease_seconds=lease_seconds,
+        held_out_share=held_out_share,
+        refresh_every=refresh_every,
+        shares={"random_share": random_share, "hidden_share": hidden_share},
+        gold_every=gold_every,
+        budget=budget,
+    )
     if session.scalar(select(LabelQueue.id).where(LabelQueue.dataset_id == dataset_id, LabelQueue.name == name)):
         raise TakenError(f"the dataset already has a label queue named {name!r}; choose another name")
     queue = LabelQueue(
@@ -103,6 +98,33 @@ def create_queue(
     session.add(queue)
     session.flush()
     return queue
+
+
+def _check_numbers(
+    *,
+    overlap: int,
+    lease_seconds: float,
+    held_out_share: float,
+    refresh_every: int,
+    shares: Mapping[str, float],
+    gold_every: int,
+    budget: int | None,
+) -> None:
+    if not 1 <= overlap <= MAX_OVERLAP:
+        raise ConfigError(f"overlap={overlap} must lie in [1, {MAX_OVERLAP}]")
+    if not 0 < lease_seconds <= 7 * 86_400:
+        raise ConfigError(f"lease_seconds={lease_seconds} must be above 0 and at most a week (604800)")
+    if not 0 <= held_out_share <= 0.9:
+        raise ConfigError(f"held_out_share={held_out_share} must lie in [0, 0.9]")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ConfigError(f"{name}={share} must lie in [0, 1]")
+    if gold_every < 0 or gold_every == 1:
+        raise ConfigError(f"gold_every={gold_every} must be 0 (none) or at least 2: others must be asked about too")
+    if budget is not None and budget < 1:
+        raise ConfigError(f"budget={budget} must be at least 1; leave it out for none")
+    if refresh_every < 1:
+        raise ConfigError(f"refresh_every={refresh_every} must be at least 1")
 
 
 def close_queue(session: Session, *, now: datetime, queue_id: str) -> None:
