@@ -4,18 +4,22 @@
 
 FILE is JSONL of ``{"text", "spans": [{"start", "end", "label"}]}``, or the JSON of presidio-research. A fifth of the
 texts is held out. Everyone begins with the same texts, drawn (with more where nothing is marked in them), then
-asks for as many a round; a strategy's figure is the mean over seeds of the area under the curve of exact span F1.
-Texts differ in length, so the tokens that the asked texts have are told too, and the area over tokens.
+asks for as many a round, of a small set for two thirds of the others at most; a strategy's figure is the mean over
+seeds of the area under the curve of exact span F1. Texts differ in length, so the tokens that the asked texts have are
+told too, and the area over tokens.
 
-The last line: of each set the areas, and ``cells_below_random``: sets in which the area of `mnlp` is below random's.
+The last line: of each set the areas, their differences to random's seed by seed, both with Student's interval at 95 %,
+and ``cells_below_random``: sets in which the area of `mnlp` is below random's.
 """
 
 import json
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from benchmarks.label_errors import CACHE
 from benchmarks.reporting import options_parser, report
@@ -27,6 +31,8 @@ from labeling.tagger import SpanModel
 
 STRATEGIES = ("random", "mnlp", "auto")
 HELD_OUT = 0.2
+ASKED = 2 / 3
+"""Of a set's other texts at most: strategies that ask about all of them end alike."""
 Texts = list[str]
 Answers = list[list[dict[str, Any]]]
 
@@ -68,6 +74,7 @@ def curve(
     held_out, pool = np.split(order, [round(HELD_OUT * len(order))])
     labels = sorted({span["label"] for spans in answers for span in spans})
     sizes = np.array([len(tokens(one)) for one in texts])
+    rounds = min(rounds, int(ASKED * len(pool)) // per_round - 1)
     asked = pool[:per_round].tolist()
     while not any(answers[row] for row in asked):
         asked = pool[: len(asked) + per_round].tolist()
@@ -92,6 +99,38 @@ def curve(
     return found, spent
 
 
+def interval(values: np.ndarray) -> dict[str, float]:
+    """Mean over seeds and Student's interval at 95 %, whose ends are the mean where there is one seed."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    half = float(error * student.ppf(0.975, max(len(values) - 1, 1)))
+    mean = float(values.mean())
+    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
+
+
+def compare(texts: Texts, answers: Answers, vectors: np.ndarray, options: Namespace) -> dict[str, dict[str, Any]]:
+    """What every strategy comes to on one set."""
+    areas: dict[str, np.ndarray] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for strategy in STRATEGIES:
+        began = time.process_time()
+        curves = [
+            curve(texts, answers, vectors, strategy, seed, options.per_round, options.rounds)
+            for seed in range(1, options.seeds + 1)
+        ]
+        f1 = np.array([one for one, _ in curves])
+        areas[strategy] = (f1[:, :-1] + f1[:, 1:]).mean(axis=1) / 2
+        over_tokens = [np.trapezoid(one, spent) / (spent[-1] - spent[0]) for one, spent in curves]
+        found[strategy] = {
+            "area": interval(areas[strategy]),
+            "difference_to_random": interval(areas[strategy] - areas["random"]),
+            "area_over_tokens": round(float(np.mean(over_tokens)), 4),
+            "tokens": round(float(np.mean([spent[-1] for _, spent in curves]))),
+            "f1": [round(float(one), 3) for one in f1.mean(axis=0)],
+        }
+        print(f"  {strategy:8} {found[strategy]}   {time.process_time() - began:.0f} CPU s", flush=True)
+    return found
+
+
 def main() -> None:
     """Compare, and print the last line."""
     parser = options_parser(__doc__ or "")
@@ -100,39 +139,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--per-round", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--limit", type=int, default=2_000, help="texts of a set")
+    parser.add_argument("--limit", type=int, default=1_000, help="texts of a set")
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.rounds, options.limit = 1, 2, 500
         print("--quick: one seed, two rounds, 500 texts")
-    files = options.data or ["../shared/data/presidio-pii/synth_dataset_v2.json"]
-    figures: dict[str, Any] = {"cells": len(files), "cells_below_random": 0, "areas": {}}
-    for path in map(Path, files):
+    files = [Path(one) for one in options.data or ["../shared/data/presidio-pii/synth_dataset_v2.json"]]
+    for path in files:
+        if not path.is_file():
+            parser.error(f"{path} is no file; name texts with spans by --data FILE")
+    sets: dict[str, Any] = {}
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for path in files:
         texts, answers = read(path, options.limit)
-        CACHE.mkdir(parents=True, exist_ok=True)
         vectors = ENCODERS[options.encoder].member(texts, CACHE)
-        print(f"{path.name}: {len(texts):,} texts, {sum(map(len, answers)):,} spans", flush=True)
-        areas = {}
-        for strategy in STRATEGIES:
-            began = time.process_time()
-            curves = [
-                curve(texts, answers, vectors, strategy, seed, options.per_round, options.rounds)
-                for seed in range(1, options.seeds + 1)
-            ]
-            f1 = np.array([one for one, _ in curves])
-            by_seed = (f1[:, :-1] + f1[:, 1:]).mean(axis=1) / 2
-            error = by_seed.std(ddof=1) / np.sqrt(len(by_seed)) if len(by_seed) > 1 else float("nan")
-            areas[strategy] = float(by_seed.mean())
-            per_token = np.mean([np.trapezoid(one, spent) / (spent[-1] - spent[0]) for one, spent in curves])
-            num_tokens = np.mean([spent[-1] for _, spent in curves])
-            print(
-                f"  {strategy:8} area {areas[strategy]:.4f} ± {error:.4f}   F1 {f1[:, 0].mean():.3f} to "
-                f"{f1[:, -1].mean():.3f}   tokens {num_tokens:,.0f}, area over them {per_token:.4f}   "
-                f"curve {np.round(f1.mean(axis=0), 3).tolist()}   {time.process_time() - began:.0f} CPU s",
-                flush=True,
-            )
-        figures["areas"][path.stem] = {name: round(value, 4) for name, value in areas.items()}
-        figures["cells_below_random"] += int(areas["mnlp"] < areas["random"])
+        num_spans = sum(map(len, answers))
+        print(f"{path.name}: {len(texts):,} texts, {num_spans:,} spans", flush=True)
+        sets[path.stem] = {"texts": len(texts), "spans": num_spans} | compare(texts, answers, vectors, options)
+    below = sum(one["mnlp"]["area"]["mean"] < one["random"]["area"]["mean"] for one in sets.values())
+    figures = {"cells": len(sets), "cells_below_random": below, "seeds": options.seeds, "sets": sets}
     report("span_efficiency", options, figures, ("numpy", "scipy"))
 
 

@@ -1,7 +1,7 @@
 """The one error tree: split by what the caller can do about it.
 
 Every class has a stable ``code`` (it travels to clients as JSON) and an HTTP status; the command line maps
-``ConfigError``, ``DataError`` and ``NotFoundError`` to exit code 2 and everything else to 1.
+``ConfigError``, ``DataError``, ``NotFoundError`` and ``TakenError`` to exit code 2 and everything else to 1.
 Messages name the value, the legal range and the remedy.
 """
 
@@ -74,6 +74,12 @@ class ConflictError(ServiceError):
 
     code = "conflict"
     status = 409
+
+
+class TakenError(ConflictError):
+    """A name belongs to something that was made otherwise: the caller asks as it was made, or by another name."""
+
+    exit_code = 2
 
 
 class GoneError(ServiceError):

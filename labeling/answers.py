@@ -13,7 +13,7 @@ from catalog.errors import ConflictError, DataError, GoneError, NotFoundError, S
 from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelQueue, LabelTask
-from labeling import gold
+from labeling.gold_scores import Judged, judge
 from labeling.slots import (
     ANSWERED,
     Move,
@@ -53,7 +53,7 @@ class Submitted:
     queue_id: str
     late: bool
     repeated: bool
-    judged: gold.Judged | None = None
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -308,7 +308,7 @@ class _Batch:
         judged = None
         if one.lease.kind == "gold":
             record_id = self.tasks[one.lease.task_id].record_id
-            judged = gold.judge(self.session, queue_id=one.lease.queue_id, record_id=record_id, value=one.answer)
+            judged = judge(self.session, queue_id=one.lease.queue_id, record_id=record_id, value=one.answer)
         return Submitted(
             annotation_id=one.annotation_id,
             queue_id=one.lease.queue_id,

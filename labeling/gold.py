@@ -20,14 +20,12 @@ from catalog.errors import ConfigError, DataError, NotFoundError, nearest
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelGold, LabelQueue, LabelTask
 from labeling.schema import LabelSchema
 from labeling.slots import ANSWERED, checked_text, move, open_queue, record_event, task_id_of
-from labeling.versions import SchemaHistory, mapped
+from labeling.versions import mapped
 
 OVERLAP = 10_000
 """Everybody is asked: a known task has more slots than a queue has annotators."""
 NO_LONGER = "its answer is known no more"
 CHUNK_ROWS = 500
-WHY = "random check"
-"""What the annotator is told, as of tasks that chance drew: who knows which are known answers these with more care."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,26 +45,6 @@ class GoldItem:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
-    """An answer beside the known one, for the annotator who gave it."""
-
-    is_right: bool
-    expected: object
-    note: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KnownRecord:
-    """A record whose answer is known, and how often people answered so."""
-
-    record_id: str
-    value: object
-    note: str
-    num_answered: int
-    num_right: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Removed:
     """What became of records that are known no more.
 
@@ -83,15 +61,6 @@ class Removed:
     num_late: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GoldScore:
-    """How one annotator did on known tasks."""
-
-    annotator_id: str
-    num_answered: int
-    num_right: int
-
-
 def add_gold(
     session: Session, *, now: datetime, queue_id: str, items: Sequence[GoldItem], by: str | None = None
 ) -> int:
@@ -105,11 +74,12 @@ def add_gold(
     NotFoundError : no such queue. GoneError : it is closed.
     DataError : an answer that the schema does not allow, a record twice, or a text that databases refuse.
     """
-    queue = open_queue(session, queue_id)
+    queue = _locked(session, queue_id)
     schema = LabelSchema.from_json(queue.schema)
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     seen: set[str] = set()
-    for item in items:
+    # Tasks in the order of their ids, as everybody locks them who locks several.
+    for item in sorted(items, key=lambda one: task_id_of(queue_id, one.record_id)):
         if item.record_id in seen:
             raise DataError(f"record {item.record_id!r} is given twice; give each record one known answer")
         seen.add(item.record_id)
@@ -148,8 +118,7 @@ def remove_gold(
     ------
     NotFoundError : no such queue, or a record is not known; nothing is removed then. GoneError : the queue is closed.
     """
-    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
-    queue = open_queue(session, queue_id)
+    queue = _locked(session, queue_id)
     rows = session.scalars(select(LabelGold).where(LabelGold.queue_id == queue_id)).all()
     known = {one.record_id: one for one in rows}
     wanted = sorted(set(record_ids))
@@ -157,6 +126,12 @@ def remove_gold(
         if record_id not in known:
             raise NotFoundError(f"record {record_id[:100]!r} is not known in this queue; {nearest(record_id, known)}")
     return _forget(session, queue, [known[one] for one in wanted], now, {"by": by})
+
+
+def _locked(session: Session, queue_id: str) -> LabelQueue:
+    """The queue, into which nobody publishes meanwhile: records become known, or ordinary, in all its generations."""
+    session.execute(select(LabelQueue.id).where(LabelQueue.id == queue_id).with_for_update(key_share=True))
+    return open_queue(session, queue_id)
 
 
 def carry_known(
@@ -295,45 +270,6 @@ def _make_ordinary(session: Session, queue: LabelQueue, task: LabelTask, now: da
     return num_votes, num_late
 
 
-def known_records(session: Session, *, queue_id: str, after: str = "", limit: int | None = None) -> list[KnownRecord]:
-    """Records whose answer is known, by record id, with what was answered to them.
-
-    Parameters
-    ----------
-    after : the last record id of the page before.
-
-    Raises
-    ------
-    NotFoundError : no such queue.
-    """
-    history = SchemaHistory.of(open_queue(session, queue_id, even_closed=True).schema)
-    rows = session.scalars(
-        select(LabelGold)
-        .where(LabelGold.queue_id == queue_id, LabelGold.record_id > after)
-        .order_by(LabelGold.record_id)
-        .limit(limit)
-    ).all()
-    answers: dict[str, list[object]] = {one.record_id: [] for one in rows}
-    given = (
-        select(LabelTask.record_id, LabelTask.text, Annotation.value, Annotation.schema_version)
-        .join(Annotation, Annotation.task_id == LabelTask.id)
-        .where(LabelTask.queue_id == queue_id, LabelTask.gold.is_(True), Annotation.retracted.is_(None))
-    )
-    for record_id, text, value, version in session.execute(given):
-        if record_id in answers:
-            answers[record_id].append(history.seen(value, version, text).value)
-    return [
-        KnownRecord(
-            record_id=one.record_id,
-            value=one.value,
-            note=one.note,
-            num_answered=len(answers[one.record_id]),
-            num_right=sum(value == one.value for value in answers[one.record_id]),
-        )
-        for one in rows
-    ]
-
-
 def ask_every(session: Session, *, now: datetime, queue_id: str, every: int, by: str | None = None) -> None:
     """Ask about a known task every so many; 0 never.
 
@@ -405,45 +341,3 @@ def _num_due(num_answered: int, every: int, who: str) -> int:
     stretch, place = divmod(num_answered, every)
     digest = hashlib.blake2b(f"{who} {stretch}".encode(), digest_size=8).digest()
     return stretch + (place >= int.from_bytes(digest, "big") % every)
-
-
-def judge(session: Session, *, queue_id: str, record_id: str, value: object) -> Judged | None:
-    """An answer beside the known one, also where it is one by an earlier schema; None where none is known."""
-    known = session.get(LabelGold, (queue_id, record_id))
-    if known is None:
-        return None
-    is_right = known.value == value or _was_right(session, known, value)
-    return Judged(is_right=is_right, expected=known.value, note=known.note)
-
-
-def _was_right(session: Session, known: LabelGold, value: object) -> bool:
-    """Whether a value is the known answer as an earlier schema had it."""
-    history = SchemaHistory.of(session.get_one(LabelQueue, known.queue_id).schema)
-    if not history.has_changed:
-        return False
-    text = session.get_one(LabelTask, task_id_of(known.queue_id, known.record_id)).text
-    for schema in history.schemas[:-1]:
-        try:
-            if history.seen(schema.validate(value, text), schema.version, text).value == known.value:
-                return True
-        except DataError:
-            continue
-    return False
-
-
-def gold_scores(session: Session, *, queue_id: str) -> list[GoldScore]:
-    """How the annotators did on known tasks, by annotator id; answers taken back do not count."""
-    history = SchemaHistory.of(open_queue(session, queue_id, even_closed=True).schema)
-    rows = session.execute(
-        select(Annotation.annotator_id, Annotation.value, Annotation.schema_version, LabelTask.text, LabelGold.value)
-        .join(LabelTask, LabelTask.id == Annotation.task_id)
-        .join(LabelGold, (LabelGold.queue_id == LabelTask.queue_id) & (LabelGold.record_id == LabelTask.record_id))
-        .where(Annotation.queue_id == queue_id, LabelTask.gold.is_(True), Annotation.retracted.is_(None))
-    )
-    answers: dict[str, list[bool]] = {}
-    for annotator_id, value, version, text, known in rows:
-        answers.setdefault(annotator_id, []).append(history.seen(value, version, text).value == known)
-    return [
-        GoldScore(annotator_id=who, num_answered=len(right), num_right=sum(right))
-        for who, right in sorted(answers.items())
-    ]

@@ -4,17 +4,28 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, exists, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
 
 from catalog.database import among
 from catalog.errors import ConflictError, DataError, GoneError, ServiceError
-from catalog.tables.base import Moment, new_id
-from catalog.tables.labeling import LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
+from catalog.tables.base import new_id
+from catalog.tables.labeling import LabelAssignment, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
 from labeling import gold
+from labeling.mixing import random_why
+from labeling.servable import (
+    Offer,
+    Place,
+    Shown,
+    left_over,
+    met,
+    read_offers,
+    servable,
+    servable_by_anybody,
+    servable_locked,
+)
 from labeling.slots import (
     ANSWERED,
     Move,
@@ -34,36 +45,8 @@ WAIT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
 """How soon to ask again when another annotator is just now taking or answering the last free task."""
 MAX_CLAIMS = 20
-NEVER = 2**30
-"""More slots than any task has."""
 MAX_IN_HAND = 4
 """Leases that one annotator holds at once: the one on the screen, and those fetched ahead."""
-
-
-class Place(NamedTuple):
-    """Why a task is next: its place in the order, and who put it there."""
-
-    rank: int
-    utility: float
-    why: str
-    kind: str
-
-
-class Shown(NamedTuple):
-    """What of a task is needed to serve it."""
-
-    id: str
-    record_id: str
-    text: str
-    overlap: int
-    is_suggested: bool = False
-
-
-class Offer(NamedTuple):
-    """A locked task that may be served, and why."""
-
-    place: Place
-    task: Shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,92 +202,6 @@ def skip(session: Session, *, now: datetime, lease_id: str, annotator_id: str, r
         move(session, lease, now, state="skipped", slot=None, kind="skipped", detail={"reason": reason})
 
 
-@cache
-def _servable() -> Select[int, float, str, str, str, str, str, int, bool]:
-    """The best task of the current generation with a free slot that this annotator has not dealt with.
-
-    Built once: putting the statement together costs more than running it. It stops at the first row of the index of
-    open entries that fits.
-    """
-    return _in_order().where(_is_free(LabelEntry.task_id, to_annotator=True)).limit(1)
-
-
-@cache
-def _servable_locked() -> Select[int, float, str, str, str, str, str, int, bool]:
-    """The same, passing over tasks that somebody else is changing and locking the one it finds."""
-    return _servable().with_for_update(of=LabelTask, skip_locked=True, key_share=True)
-
-
-@cache
-def _servable_by_anybody() -> Select[int, float, str, str, str, str, str, int, bool]:
-    """The best tasks of the current generation with a free slot, locked as well."""
-    best = _in_order().where(_is_free(LabelEntry.task_id)).limit(bindparam("num_tasks"))
-    return best.with_for_update(of=LabelTask, skip_locked=True, key_share=True)
-
-
-def _in_order() -> Select[int, float, str, str, str, str, str, int, bool]:
-    is_suggested = exists().where(
-        LabelSuggestion.queue_id == LabelTask.queue_id, LabelSuggestion.record_id == LabelTask.record_id
-    )
-    task = (LabelTask.id, LabelTask.record_id, LabelTask.text, LabelTask.overlap, is_suggested)
-    return (
-        select(LabelEntry.rank, LabelEntry.utility, LabelEntry.why, LabelEntry.kind, *task)
-        .join(LabelTask, LabelTask.id == LabelEntry.task_id)
-        .where(
-            LabelEntry.queue_id == bindparam("queue_id"),
-            LabelEntry.generation == bindparam("generation"),
-            LabelEntry.done.is_(False),
-        )
-        .order_by(LabelEntry.rank)
-    )
-
-
-@cache
-def _left_over() -> Select[str]:
-    """Any open task that this annotator may answer, whether or not the current generation has it."""
-    return (
-        select(LabelTask.id)
-        .where(
-            LabelTask.queue_id == bindparam("queue_id"),
-            LabelTask.done.is_(False),
-            LabelTask.gold.is_(False),
-            _is_free(LabelTask.id, to_annotator=True),
-        )
-        .limit(1)
-    )
-
-
-def _is_free(task_id: InstrumentedAttribute[str], *, to_annotator: bool = False) -> ColumnElement[bool]:
-    """One of the task's slots is free, and this annotator has not dealt with the task and has it not in hand.
-
-    Both are read in one look at the task's assignments. Two, one of them "not exists", a planner may turn into a join
-    with everything that the annotator ever did.
-    """
-    taken = aliased(LabelAssignment)
-    is_live = and_(taken.state == "leased", taken.expires_at > bindparam("now", type_=Moment))
-    weights = [(or_(taken.state == "accepted", is_live), 1)]
-    if to_annotator:
-        dealt_with = and_(taken.annotator_id == bindparam("annotator_id"), or_(taken.state.in_(ANSWERED), is_live))
-        weights.insert(0, (dealt_with, NEVER))
-    num_taken = (
-        select(func.coalesce(func.sum(case(*weights, else_=0)), 0))
-        .where(taken.task_id == task_id)
-        .correlate_except(taken)
-        .scalar_subquery()
-    )
-    return num_taken < LabelTask.overlap
-
-
-def _met(task_id: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    """This annotator has dealt with the task, or has it in hand."""
-    mine = aliased(LabelAssignment)
-    return exists().where(
-        mine.task_id == task_id,
-        mine.annotator_id == bindparam("annotator_id"),
-        or_(mine.state.in_(ANSWERED), and_(mine.state == "leased", mine.expires_at > bindparam("now", type_=Moment))),
-    )
-
-
 def _parameters(queue: LabelQueue, annotator_id: str, now: datetime) -> dict[str, Any]:
     return {"queue_id": queue.id, "generation": queue.generation, "annotator_id": annotator_id, "now": now}
 
@@ -355,7 +252,7 @@ def _known(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: d
     if not queue.gold_every:
         return {}
     due = gold.due_tasks(session, queue, [one.annotator_id for one in asking], now)
-    offers = {task.id: Offer(Place(0, 0.0, gold.WHY, "gold"), _shown(task)) for task in due.values()}
+    offers = {task.id: Offer(Place(0, 0.0, random_why(queue.strategy), "gold"), _shown(task)) for task in due.values()}
     wanted = [(annotator_id, [offers[task.id]]) for annotator_id, task in due.items()]
     return _lease(session, queue, wanted, now)
 
@@ -368,21 +265,17 @@ def _chosen(session: Session, queue: LabelQueue, asking: Sequence[Asking], now: 
     if len(asking) > 1:
         # As many tasks as people: whoever finds none among the best that they may answer looks further alone.
         given = {"queue_id": queue.id, "generation": queue.generation, "now": now, "num_tasks": len(asking)}
-        offers = _offers(session, _servable_by_anybody(), given)
+        offers = read_offers(session, servable_by_anybody(), given)
         found = _lease(session, queue, [(one.annotator_id, offers) for one in asking], now)
     for one in asking:
         for _ in range(MAX_CLAIMS):
             if one.annotator_id in found:
                 break
-            offers = _offers(session, _servable_locked(), _parameters(queue, one.annotator_id, now))
+            offers = read_offers(session, servable_locked(), _parameters(queue, one.annotator_id, now))
             if not offers:
                 break
             found |= _lease(session, queue, [(one.annotator_id, offers)], now)
     return found
-
-
-def _offers(session: Session, statement: Select[*tuple[Any, ...]], given: dict[str, Any]) -> list[Offer]:
-    return [Offer(Place(*row[:4]), Shown(*row[4:])) for row in session.execute(statement, given)]
 
 
 def _lease(
@@ -488,19 +381,19 @@ def _served(queue: LabelQueue, lease: LabelAssignment, task: Shown) -> Served:
 
 def _nothing(session: Session, queue: LabelQueue, annotator_id: str, now: datetime) -> NoTask:
     parameters = _parameters(queue, annotator_id, now)
-    if session.execute(_servable(), parameters).first() is not None:
+    if session.execute(servable(), parameters).first() is not None:
         return NoTask(reason="all_leased", retry_after_seconds=RETRY_SECONDS)
     expires_at = session.scalar(
         select(func.min(LabelAssignment.expires_at)).where(
             LabelAssignment.queue_id == queue.id,
             LabelAssignment.state == "leased",
             LabelAssignment.expires_at > now,
-            ~_met(LabelAssignment.task_id),
+            ~met(LabelAssignment.task_id),
         ),
         parameters,
     )
     wait = None if expires_at is None else max((expires_at - now).total_seconds(), RETRY_SECONDS)
-    if queue.waiting_for_model or _num_left(session, queue.id) > 0 or session.scalar(_left_over(), parameters):
+    if queue.waiting_for_model or _num_left(session, queue.id) > 0 or session.scalar(left_over(), parameters):
         return NoTask(reason="waiting_for_model", retry_after_seconds=min(wait or WAIT_SECONDS, WAIT_SECONDS))
     return NoTask(reason="done" if wait is None else "all_leased", retry_after_seconds=wait)
 

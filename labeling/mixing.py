@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 RANDOM_WHY = "random check"
+CHOSEN_BY_CHANCE = "chosen at random"
+"""Where chance is the strategy, of every task: there is nothing that it would check."""
 DEFAULT_RANDOM_SHARE = 0.1
 """Of a queue's tasks, unless whoever opens it says otherwise."""
 
@@ -17,6 +19,15 @@ def share_for(strategy: str, asked: float = DEFAULT_RANDOM_SHARE) -> float:
     (0.1, 0.0)
     """
     return 0.0 if strategy == "label_errors" else asked
+
+
+def random_why(strategy: str) -> str:
+    """What annotators are told of tasks that chance drew, and of known ones, which must look like those.
+
+    >>> random_why("auto"), random_why("random")
+    ('random check', 'chosen at random')
+    """
+    return CHOSEN_BY_CHANCE if strategy == "random" else RANDOM_WHY
 
 
 def random_places(num_entries: int, share: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -39,9 +50,9 @@ def random_places(num_entries: int, share: float, rng: np.random.Generator) -> n
     num_random = round(num_entries * share)
     if num_random == 0:
         return np.empty(0, dtype=np.int64)
-    stretch = num_entries / num_random
-    starts = np.arange(num_random) * stretch
-    return np.minimum(np.floor(starts + rng.random(num_random) * stretch), num_entries - 1).astype(np.int64)
+    # Whole ranks: one that lay in two stretches could be drawn for both.
+    bounds = np.arange(num_random + 1) * num_entries // num_random
+    return rng.integers(bounds[:-1], bounds[1:])
 
 
 def mixed(

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from catalog.errors import ConflictError, NotFoundError
 from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelTask
-from labeling.leases import Place
 from labeling.results import Answer, current_answers
 from labeling.schema import LabelSchema
+from labeling.servable import Place
 from labeling.slots import (
     ANSWERED,
     DECIDES,
@@ -22,6 +22,7 @@ from labeling.slots import (
     lock_task,
     move,
     open_queue,
+    retract,
     serialize_annotator,
 )
 from labeling.tasks import canonical
@@ -176,6 +177,50 @@ def adjudicate(
     detail = {"annotation_id": annotation.id, "note": note}
     move(session, lease, now, state="late", slot=None, kind="adjudicated", detail=detail)
     return annotation.id
+
+
+def take_back(session: Session, *, now: datetime, queue_id: str, reviewer_id: str) -> Disagreement | None:
+    """Take back the reviewer's last decision in this queue that still stands; its task waits for one again.
+
+    The decision is marked, not removed, and one that it had superseded does not come back: whoever settles the task
+    anew sees what annotators said. It works on a closed queue too.
+
+    Returns
+    -------
+    the task as it waits now, or None when there is nothing left to take back.
+
+    Raises
+    ------
+    NotFoundError : no such queue.
+    """
+    queue = open_queue(session, queue_id, even_closed=True)
+    who = DECIDES + reviewer_id
+    serialize_annotator(session, who)
+    while True:
+        lease = session.scalars(
+            select(LabelAssignment)
+            .join(Annotation, Annotation.lease_id == LabelAssignment.id)
+            .where(
+                LabelAssignment.queue_id == queue_id,
+                LabelAssignment.annotator_id == who,
+                LabelAssignment.state == "late",
+                Annotation.retracted.is_(None),
+            )
+            .order_by(LabelAssignment.event_id.desc())
+            .limit(1)
+        ).first()
+        if lease is None:
+            return None
+        lock_task(session, lease.task_id)
+        annotation_id = retract(session, lease, now, "undone")
+        if annotation_id is not None:
+            break
+        # Another reviewer has decided in that moment: what stands is not this one's.
+    detail = {"was": "late", "annotation_id": annotation_id}
+    move(session, lease, now, state="released", slot=None, kind="undone", detail=detail)
+    answers = current_answers(session, queue, task_ids=[lease.task_id])
+    task = session.get_one(LabelTask, lease.task_id)
+    return _disagreement(task, sorted(answers, key=lambda one: one.annotator_id))
 
 
 def reassign(session: Session, *, now: datetime, task_id: str, to: str, by: str) -> str:

@@ -1,6 +1,8 @@
 """The one table from errors to answers: ``{code, message}`` for the API, a page for people."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import NamedTuple
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -38,6 +40,23 @@ PROBLEMS: dict[int | str, dict[str, object]] = {
 """Documented answers of every API route."""
 
 
+class Back(NamedTuple):
+    """Where the page of an error leads to."""
+
+    address: str
+    words: str
+
+
+START = Back("/", "Back to the start")
+LISTS = {
+    "/label": Back("/#queues", "Show the open labeling queues"),
+    "/queues": Back("/#queues", "Show the open labeling queues"),
+    "/datasets": Back("/#datasets", "Show the datasets"),
+    "/runs": Back("/#runs", "Show the last runs"),
+}
+"""By the first part of an address, the list that what was looked for would be in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Status, code and message of a failed request."""
@@ -67,7 +86,9 @@ def error_response(request: Request, error: Exception) -> Response:
     if request.url.path.startswith(FOR_PROGRAMS):
         body = Problem(code=answer.code, message=answer.message).model_dump()
         return JSONResponse(body, status_code=answer.status, headers=headers)
-    return render(request, "error.html", status_code=answer.status, headers=headers, answer=answer)
+    part = f"/{request.url.path.split('/')[1]}"
+    back = LISTS.get(part, START) if answer.status == HTTPStatus.NOT_FOUND else START
+    return render(request, "error.html", status_code=answer.status, headers=headers, answer=answer, back=back)
 
 
 def _problems(error: RequestValidationError) -> str:

@@ -8,7 +8,10 @@ from sqlalchemy.orm import Session
 
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelTask
 from labeling.queue import Submitted
+from labeling.slots import task_id_of
 from workers import webhooks
+
+CHUNK_ROWS = 500
 
 
 def answered(session: Session, *, now: datetime, lease_id: str, submitted: Submitted, wanted: Collection[str]) -> None:
@@ -64,6 +67,19 @@ def taken_back(session: Session, *, now: datetime, queue_id: str, annotator_id: 
         "retracted": "undone",
     }
     webhooks.emit(session, event="annotation.updated", about=f"{annotation.id}:undone", payload=payload, now=now)
+
+
+def known_no_more(session: Session, *, now: datetime, queue_id: str, record_ids: Collection[str]) -> None:
+    """Known answers were taken away: ``item.completed`` of those tasks that what was answered to them finishes."""
+    if "item.completed" not in webhooks.wanted(session):
+        return
+    ids = sorted(task_id_of(queue_id, one) for one in record_ids)
+    for start in range(0, len(ids), CHUNK_ROWS):
+        some = LabelTask.id.in_(ids[start : start + CHUNK_ROWS])
+        finished = select(LabelTask).where(some, LabelTask.done.is_(True), LabelTask.gold.is_(False))
+        for task in session.scalars(finished, execution_options={"populate_existing": True}):
+            about = {"queue_id": queue_id, "task_id": task.id, "record_id": task.record_id}
+            webhooks.emit(session, event="item.completed", about=f"{task.id}:{now.isoformat()}", payload=about, now=now)
 
 
 def refreshed(session: Session, *, now: datetime, queue_id: str, generation: int, num_labels: int) -> None:

@@ -123,11 +123,13 @@ class Import:
     ----------
     aside : what was not taken, a line each with the reason, as ``Jsonl`` reads it again where it is an item.
     reasons : how many of those, by reason.
+    num_unanswered : items with neither an answer nor a prediction.
     num_suggestions : predictions that are shown to annotators, but for the share that the queue hides.
     num_snapped : spans widened to whole characters.
     """
 
     num_items: int = 0
+    num_unanswered: int = 0
     num_answers: int = 0
     num_predictions: int = 0
     num_suggestions: int = 0
@@ -188,6 +190,7 @@ def import_file(
             found.set_aside(item.reason, {"raw": item.raw}, item.where)
             continue
         found.num_items += 1
+        found.num_unanswered += not item.answers and not item.guesses
         answers += _of_item(item, known, schema, named, accounts, unknown, found)
         guesses += _guesses(item, known, schema, named, unknown, found)
     if unknown:

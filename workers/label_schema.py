@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 from catalog.database import Catalog
+from catalog.tables.datasets import Dataset, Version
 from labeling.schema import LabelSchema
 from labeling.schema_change import SchemaChanged, annotators_of, ask_again, change_schema
-from labeling.slots import serialize_annotator
+from labeling.slots import open_queue, serialize_annotator
+from workers import label_events
+from workers.pairs import check_pairs
 
 
 def replace_schema(catalog: Catalog, *, queue_id: str, schema: LabelSchema, dry_run: bool = False) -> SchemaChanged:
@@ -23,9 +26,17 @@ def replace_schema(catalog: Catalog, *, queue_id: str, schema: LabelSchema, dry_
     Raises
     ------
     NotFoundError, GoneError, StaleVersionError, ConfigError : as ``labeling.schema_change.change_schema``.
+    DataError : none of the queue's records has both columns that a pairwise schema compares.
     """
+    with catalog.read() as session:
+        queue = open_queue(session, queue_id)
+        version = session.get_one(Version, queue.version_id)
+        text_column = session.get_one(Dataset, queue.dataset_id).text_column
+    check_pairs(catalog.settings, version, text_column, schema)
     with catalog.write() as session:
-        done = change_schema(session, now=catalog.now(session), queue_id=queue_id, schema=schema)
+        now = catalog.now(session)
+        done = change_schema(session, now=now, queue_id=queue_id, schema=schema)
+        label_events.known_no_more(session, now=now, queue_id=queue_id, record_ids=done.no_longer_known)
         if dry_run:
             session.rollback()
     if dry_run or catalog.is_sqlite:

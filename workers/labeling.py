@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
-from catalog.errors import ConfigError, ConflictError, DataError, NotFoundError
+from catalog.errors import ConfigError, DataError, NotFoundError, TakenError
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
 from catalog.tables.labeling import LabelQueue, LabelTask
@@ -22,7 +22,8 @@ from labeling.model_choice import CHECKPOINT, LINEAR, SETFIT, check_model, train
 from labeling.schema import LabelSchema
 from labeling.schema_change import ask_again
 from labeling.strategies.label_errors import SECOND_OPINION
-from workers import manifests, model_scores, suspects
+from labeling.tasks.pairwise import Pairwise
+from workers import label_events, manifests, model_scores, suspects
 from workers.pipelines.query import submit_query
 
 DEFAULT_STRATEGY = "auto"
@@ -74,9 +75,10 @@ def open_queue(
     Raises
     ------
     NotFoundError : no such dataset or strategy, nothing cleaned yet, or second opinions are to be asked and nobody has
-        looked for label errors, or there is no such training. DataError : no record stayed.
+        looked for label errors, or there is no such training. DataError : no record stayed, or none has both columns
+        that a pairwise schema compares.
     ConfigError : the strategy or the model does not hold for the schema's task.
-    ConflictError : the dataset has a queue of that name that was made otherwise or is closed; the message says how.
+    TakenError : the dataset has a queue of that name that was made otherwise or is closed; the message says how.
     """
     asked: dict[str, Any] = {
         "strategy": strategy,
@@ -104,6 +106,13 @@ def open_queue(
         given.pop("random_share", None)
     check_fit(strategy, schema)
     check_model(model or LINEAR, schema)
+    if isinstance(schema.kind, Pairwise):
+        from workers.pairs import check_pairs
+
+        with catalog.read() as session:
+            found = manifests.find_dataset(session, dataset)
+            version = manifests.require_version(session, found, "curated")
+        check_pairs(catalog.settings, version, found.text_column, schema)
     with catalog.write() as session:
         now = catalog.now(session)
         found = manifests.find_dataset(session, dataset)
@@ -168,7 +177,7 @@ def _check_same(
     if queue.state != "open" and not queue.rehearsal:
         differs.append("it is closed")
     if differs:
-        raise ConflictError(
+        raise TakenError(
             f"the dataset already has a label queue named {queue.name!r}, with {', '.join(differs)}; "
             "ask with the same options to go on with it, or choose another name"
         )
@@ -273,6 +282,7 @@ def make_ordinary(catalog: Catalog, queue_id: str, record_ids: Collection[str], 
         now = catalog.now(session)
         done = gold.remove_gold(session, now=now, queue_id=queue_id, record_ids=record_ids, by=by)
         ask_again(session, now=now, queue_id=queue_id)
+        label_events.known_no_more(session, now=now, queue_id=queue_id, record_ids=record_ids)
     return done
 
 

@@ -1,11 +1,13 @@
 """The texts that a queue serves: those of the records, or for pairwise queues two columns of each record."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 
 from catalog.errors import DataError
+from catalog.settings import Settings
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Version
 from curation.sources.conversations import STYLES, Style, TurnsError, contents, rendered
@@ -37,20 +39,47 @@ def served_texts(
     served: list[str | None] = []
     seen: set[str] = {text_column}
     texts = iter(records["text"])
+    for row, style in _rows(store, version):
+        seen.update(names(row))
+        served.append(_pair(row, next(texts), text_column, kind, style))
+    if records.height and not any(one is not None for one in served):
+        raise _without_pairs(kind, seen)
+    return pl.Series("served", served, dtype=pl.String)
+
+
+def check_pairs(settings: Settings, version: Version, text_column: str, schema: LabelSchema) -> None:
+    """Refuse a pairwise schema whose columns no record has both of; it looks as far as the first that has them.
+
+    Raises
+    ------
+    DataError : there is none; the message lists the columns that there are.
+    """
+    kind = schema.kind
+    if not isinstance(kind, Pairwise):
+        return
+    seen: set[str] = {text_column}
+    for row, style in _rows(Store.of(settings), version):
+        if _pair(row, "", text_column, kind, style) is not None:
+            return
+        seen.update(names(row))
+    raise _without_pairs(kind, seen)
+
+
+def _rows(store: Store, version: Version) -> Iterator[tuple[dict[str, Any], Style]]:
+    """What the records have besides text and label, in their order, and how their turns are told."""
     for entry in manifests.read(store, version)["shards"]:
         rows = store.read_frame(StoredFile.from_json(entry["selection"]), ["row"])["row"]
         fields = store.read_frame(StoredFile.from_json(entry["data"]), ["fields"])["fields"][rows]
         style = STYLES[entry["turns"]] if "turns" in entry else CHAT
         for one in fields:
-            row = json.loads(one) if one else {}
-            seen.update(names(row))
-            served.append(_pair(row, next(texts), text_column, kind, style))
-    if records.height and not any(one is not None for one in served):
-        raise DataError(
-            f"no record has text in both columns {kind.a!r} and {kind.b!r} that the label schema compares; name two of "
-            f"{', '.join(sorted(seen)[:20])} as its a and b"
-        )
-    return pl.Series("served", served, dtype=pl.String)
+            yield json.loads(one) if one else {}, style
+
+
+def _without_pairs(kind: Pairwise, seen: set[str]) -> DataError:
+    return DataError(
+        f"no record has text in both columns {kind.a!r} and {kind.b!r} that the label schema compares; name two of "
+        f"{', '.join(sorted(seen)[:20])} as its a and b"
+    )
 
 
 def _pair(row: dict[str, Any], text: str, text_column: str, kind: Pairwise, style: Style) -> str | None:

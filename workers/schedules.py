@@ -23,7 +23,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from catalog.database import Catalog, one_at_a_time
-from catalog.errors import ConfigError, ConflictError, NotFoundError, ServiceError, TransientError, nearest
+from catalog.errors import ConfigError, ConflictError, NotFoundError, ServiceError, TakenError, TransientError, nearest
 from catalog.faults import fault
 from catalog.settings import Settings
 from catalog.store import Store
@@ -141,7 +141,7 @@ def add_schedule(
 
     Raises
     ------
-    ConfigError : an option is wrong. ConflictError : the name is taken. NotFoundError : no such dataset, unless a
+    ConfigError : an option is wrong. TakenError : the name is taken. NotFoundError : no such dataset, unless a
         folder is watched, whose first file makes it.
     """
     _check(session, settings, wanted)
@@ -166,7 +166,7 @@ def add_schedule(
     _set_next(session, schedule, now)
     # Last: who mistypes an option wants to hear of that, not of a name that is a default.
     if session.scalar(select(Schedule.id).where(Schedule.name == wanted.name)) is not None:
-        raise ConflictError(f"there is a schedule {wanted.name!r}; choose another name (--name), or remove that one")
+        raise TakenError(f"there is a schedule {wanted.name!r}; choose another name (--name), or remove that one")
     session.add(schedule)
     session.flush()
     return schedule

@@ -12,6 +12,7 @@ from catalog.errors import ConfigError, DataError, nearest
 from labeling.exchange import FORMATS, Format, Given, Item, Problem, Written, moment, read_text, retraction, seconds
 from labeling.schema import LabelSchema
 from labeling.tasks import canonical
+from labeling.tasks.free_text import FreeText
 
 COLUMNS = ("record_id", "text", "annotator", "value", "at", "late", "seconds_spent", "retracted")
 PLAIN = frozenset({"single_choice", "pairwise", "free_text"})
@@ -20,7 +21,7 @@ PLAIN = frozenset({"single_choice", "pairwise", "free_text"})
 
 @dataclass(frozen=True, kw_only=True)
 class Csv(Format):
-    """RFC 4180 in UTF-8 with a header, a row an answer.
+    """RFC 4180 in UTF-8 with a header, a row an answer. Reading, an empty answer is none, unless the schema allows it.
 
     Parameters
     ----------
@@ -75,6 +76,9 @@ class Csv(Format):
         if None in row or None in row.values():
             return Problem(where=where, reason="the row has more or fewer cells than the header", raw=str(row))
         cell = row[self.value]
+        record_id, text = row.get(self.id) or None, row.get(self.text)
+        if not cell.strip() and not (isinstance(schema.kind, FreeText) and schema.kind.min_chars == 0):
+            return Item(record_id=record_id, text=text, where=where)
         try:
             value = cell if schema.task in PLAIN else json.loads(cell)
         except (ValueError, RecursionError):
@@ -89,7 +93,7 @@ class Csv(Format):
             late=row.get("late") == "true",
             retracted=retraction(row.get("retracted")),
         )
-        return Item(record_id=row.get(self.id) or None, text=row.get(self.text), answers=(answer,), where=where)
+        return Item(record_id=record_id, text=text, answers=(answer,), where=where)
 
 
 def _number(cell: str | None) -> float | None:

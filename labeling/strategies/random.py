@@ -3,6 +3,7 @@
 import numpy as np
 
 from labeling.candidates import Candidates, Selection
+from labeling.mixing import CHOSEN_BY_CHANCE
 from labeling.strategies import STRATEGIES, AnyTask
 from labeling.uncertainty import best_first
 
@@ -17,4 +18,4 @@ def random(candidates: Candidates, batch_size: int, rng: np.random.Generator) ->
     """
     draws = rng.random(len(candidates))
     indices = best_first(draws, batch_size, rng)
-    return Selection(indices=indices, utility=draws[indices], why=["random check"] * batch_size)
+    return Selection(indices=indices, utility=draws[indices], why=[CHOSEN_BY_CHANCE] * batch_size)

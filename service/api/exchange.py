@@ -22,7 +22,7 @@ from labeling.exchange.label_studio import labeling_config
 from labeling.schema import LabelSchema
 from labeling.slots import checked_text
 from service.api.access import Catalogued, Curator, Reviewer
-from service.api.queues import SchemaModel
+from service.api.queue_models import SchemaModel
 from service.api.reviews import names_of
 from service.auth import audit
 from service.errors import Problem
@@ -97,6 +97,7 @@ class ImportedOut(BaseModel):
     """What an import found and did."""
 
     num_records: int
+    num_unanswered: int = Field(description="of those, with neither an answer nor a prediction")
     num_answers: int
     num_predictions: int
     num_suggestions: int = Field(description="predictions that are shown from now on, but for the hidden share")
@@ -211,6 +212,7 @@ def import_answers(
     refresh_if_due(catalog, queue_id)
     return ImportedOut(
         num_records=done.num_items,
+        num_unanswered=done.num_unanswered,
         num_answers=done.num_answers,
         num_predictions=done.num_predictions,
         num_suggestions=done.num_suggestions,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling import gold, queue
+from labeling import gold_scores, queue
 from labeling.suggestions import remove_suggestions, suggestion_sources
 from service.api.access import Catalogued, Curator, PageSize, Reviewer
 from service.api.reviews import names_of
@@ -92,7 +92,7 @@ def read_gold(catalog: Catalogued, _who: Reviewer, queue_id: QueueId) -> list[Go
     """By annotator; answers that were taken back do not count."""
     with catalog.read() as session:
         queue.open_queue(session, queue_id, even_closed=True)
-        scores = gold.gold_scores(session, queue_id=queue_id)
+        scores = gold_scores.gold_scores(session, queue_id=queue_id)
         names = names_of(session, {one.annotator_id for one in scores})
     return [
         GoldScoreOut(annotator=names[one.annotator_id], num_answered=one.num_answered, num_right=one.num_right)
@@ -110,7 +110,7 @@ def list_known(
 ) -> KnownPage:
     """With what people answered: a known answer that hardly anybody gives may be wrong itself."""
     with catalog.read() as session:
-        found = gold.known_records(session, queue_id=queue_id, after=after, limit=limit + 1)
+        found = gold_scores.known_records(session, queue_id=queue_id, after=after, limit=limit + 1)
     items = [KnownOut.model_validate(asdict(one)) for one in found[:limit]]
     return KnownPage(items=items, next=items[-1].record_id if len(found) > limit else None)
 

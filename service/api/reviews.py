@@ -1,5 +1,6 @@
 """What reviewers do with a queue: settle disagreements, hand tasks over, look back, see what the labels are worth."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -62,6 +63,12 @@ class DecisionOut(BaseModel):
     """The decision as it is kept."""
 
     annotation_id: str
+
+
+class TakenBackOut(BaseModel):
+    """The task whose decision was taken back, as it waits for one now, or null: nothing to take back."""
+
+    case: CaseOut | None
 
 
 class ReassignRequest(BaseModel):
@@ -142,10 +149,15 @@ def list_cases(
     """Those that wait for a decision, or those that have one."""
     with catalog.read() as session:
         found = review.disagreements(session, queue_id=queue_id, after=after, limit=limit + 1, settled=settled)
-        people = {one.annotator_id for case in found for one in (*case.opinions, *filter(None, [case.settled]))}
-        names = names_of(session, people)
+        names = _people(session, found)
     more = found[limit - 1].task_id if len(found) > limit else None
     return CasePage(items=[_case(one, names) for one in found[:limit]], next=more)
+
+
+def _people(session: Session, cases: Sequence[review.Disagreement]) -> dict[str, str]:
+    return names_of(
+        session, {one.annotator_id for case in cases for one in (*case.opinions, *filter(None, [case.settled]))}
+    )
 
 
 def _case(case: review.Disagreement, names: dict[str, str]) -> CaseOut:
@@ -176,6 +188,14 @@ def decide(catalog: Catalogued, who: Reviewer, task_id: TaskId, request: Decisio
             note=request.note,
         )
     return DecisionOut(annotation_id=made)
+
+
+@router.post("/queues/{queue_id}/decisions/undo", summary="Take back the caller's last decision")
+def take_back(catalog: Catalogued, who: Reviewer, queue_id: QueueId) -> TakenBackOut:
+    """Its task waits for a decision again; the one before it, if there was one, does not come back."""
+    with catalog.write() as session:
+        found = review.take_back(session, now=catalog.now(session), queue_id=queue_id, reviewer_id=who.user_id)
+        return TakenBackOut(case=None if found is None else _case(found, _people(session, [found])))
 
 
 @router.post("/tasks/{task_id}/reassign", summary="Give a task to somebody")

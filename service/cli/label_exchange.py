@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError
+from catalog.tables.labeling import LabelQueue
 from labeling import queue as queues
 from labeling.exchange import Format, pair_of, worded
 from labeling.schema import LabelSchema, parse_schema
@@ -16,6 +18,7 @@ from workers import manifests
 
 FORMAT_HELP = "conll, csv, hf, jsonl, label_studio or prodigy; default by the suffix."
 OPTION_HELP = "NAME=VALUE of the format, as often as wanted: see docs/exchange.md."
+ARGUMENT = "a second argument"
 QUEUE_HELP = "Name of the queue; default the only open one."
 OptionsOf = Annotated[list[str] | None, typer.Option("--option", help=OPTION_HELP)]
 
@@ -47,7 +50,7 @@ def export_(
     aside = output.with_name(f".tmp-{output.name}")
     try:
         with catalog.read() as session:
-            found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=queue)
+            found = _find(session, dataset, queue, ARGUMENT)
             schema = LabelSchema.from_json(found.schema)
             writer, name = _format(format_, output, schema, option), found.name
             _remove(aside)
@@ -94,7 +97,7 @@ def import_(
         raise ConfigError(f"{file} does not exist; give a file with answers")
     catalog = workspace()
     with catalog.read() as session:
-        found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=queue)
+        found = _find(session, dataset, queue, "--queue")
         reader = _format(format_, file, LabelSchema.from_json(found.schema), option)
         queue_id, name = found.id, found.name
     if file.is_dir() != reader.is_folder:
@@ -114,6 +117,7 @@ def import_(
     told: dict[str, Any] = {
         "queue": name,
         "records": done.num_items,
+        "unanswered": done.num_unanswered,
         "answers": done.num_answers,
         "predictions": done.num_predictions,
         "suggestions": done.num_suggestions,
@@ -132,6 +136,8 @@ def import_(
         f"queue {name!r}: {taken.num_new:,} answers are new ({taken.num_late:,} beyond the overlap), "
         f"{taken.num_repeated:,} were there already, {taken.num_history:,} are history"
     )
+    if done.num_unanswered:
+        say(f"{done.num_unanswered:,} of {done.num_items:,} records in the file have no answer")
     if done.num_suggestions:
         say(f"{done.num_suggestions:,} predictions are shown to annotators as suggestions, but for the hidden share")
     if done.num_snapped:
@@ -156,7 +162,7 @@ def schema_(
     catalog = workspace()
     if schema is None:
         with catalog.read() as session:
-            found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=queue)
+            found = _find(session, dataset, queue, ARGUMENT)
             present, name = LabelSchema.from_json(found.schema), found.name
         if json:
             emit_json({"queue": name, "schema": present.to_json()})
@@ -165,7 +171,7 @@ def schema_(
         return
     asked = parse_schema(read_schema(schema))
     with catalog.read() as session:
-        found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=queue)
+        found = _find(session, dataset, queue, ARGUMENT)
         queue_id, name = found.id, found.name
     done = replace_schema(catalog, queue_id=queue_id, schema=asked, dry_run=dry_run)
     gone = [{"record": one.record_id, "answer": one.given, "reason": one.reason} for one in done.invalid]
@@ -184,6 +190,11 @@ def schema_(
         say(f"{len(done.no_longer_known):,} known answers are none any more: their records are asked like all others")
     if gone:
         emit_table("no answers any more", ("record", "reason"), [(one["record"], one["reason"]) for one in gone[:20]])
+
+
+def _find(session: Session, dataset: str, name: str | None, named_by: str) -> LabelQueue:
+    found = manifests.find_dataset(session, dataset)
+    return queues.find_queue(session, dataset_id=found.id, name=name, named_by=named_by)
 
 
 def _show_schema(schema: LabelSchema) -> None:

@@ -13,8 +13,8 @@ from catalog.errors import ConfigError, DataError, NotFoundError
 from catalog.tables.access import User
 from catalog.tables.labeling import LabelTask
 from labeling import gold as golds
+from labeling import gold_scores, replay
 from labeling import queue as queues
-from labeling import replay
 from labeling.schema import LabelSchema
 from labeling.slots import DECIDES
 from labeling.suggestions import remove_suggestions, suggestion_sources
@@ -83,6 +83,12 @@ def gold(
     else:
         assert sample is not None
         values = draw_known(catalog, queue_id, sample)
+        if len(values) < sample:
+            say(
+                f"{len(values):,} of the {sample:,} asked for: no other record that is not among the tasks yet came "
+                "with a label of the schema",
+                as_json=json,
+            )
     num_known = make_known(catalog, queue_id, values, notes=notes, by="command line")
     with catalog.write() as session:
         golds.ask_every(session, now=catalog.now(session), queue_id=queue_id, every=every, by="command line")
@@ -96,7 +102,7 @@ def gold(
 
 def _list_known(catalog: Catalog, queue_id: str, *, as_json: bool) -> None:
     with catalog.read() as session:
-        known = golds.known_records(session, queue_id=queue_id)
+        known = gold_scores.known_records(session, queue_id=queue_id)
     if as_json:
         emit_json([asdict(one) for one in known])
         return
@@ -156,13 +162,14 @@ def _read_known(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def advise(dataset: Dataset, name: Name = "labels", *, json: AsJson = False) -> None:
     """Say what the labels are worth, by tasks that chance drew, and whether asking on pays. Advice, never an end."""
-    from service.api.reviews import names_of, strategy_of
-
     catalog = workspace()
     with catalog.read() as session:
         found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=name)
+        # Behind the look-up: who mistypes a name is not to wait for the web service's modules.
+        from service.api.reviews import names_of, strategy_of
+
         told = strategy_of(session, found.id)
-        scores = golds.gold_scores(session, queue_id=found.id)
+        scores = gold_scores.gold_scores(session, queue_id=found.id)
         names = names_of(session, {one.annotator_id for one in scores})
     known = [(names[one.annotator_id], one.num_answered, one.num_right) for one in scores]
     if json:
@@ -217,11 +224,11 @@ def history(
     json: AsJson = False,
 ) -> None:
     """Tell what happened in a queue: who got what, when, and why."""
-    from service.api.reviews import names_of
-
     catalog = workspace()
     with catalog.read() as session:
         found = queues.find_queue(session, dataset_id=manifests.find_dataset(session, dataset).id, name=name)
+        from service.api.reviews import names_of
+
         task_id = None
         if record is not None:
             named = select(LabelTask.id).where(LabelTask.queue_id == found.id, LabelTask.record_id == record)

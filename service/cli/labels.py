@@ -217,8 +217,8 @@ def list_queues(dataset: Annotated[str, typer.Argument(help="Name of a dataset."
             select(LabelQueue).where(LabelQueue.dataset_id == found.id).order_by(LabelQueue.created_at)
         ):
             progress = queues.progress(session, now=now, queue_id=one.id)
-            rows.append((one.name, one.id, one.strategy, one.state, progress.num_done, progress.num_tasks))
-    header = ("queue", "id", "strategy", "state", "done", "offered")
+            rows.append((one.name, one.id, one.strategy, one.model, one.state, progress.num_done, progress.num_tasks))
+    header = ("queue", "id", "strategy", "model", "state", "done", "offered")
     if json:
         emit_json([dict(zip(header, row, strict=True)) for row in rows])
         return

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from catalog.tables.access import User
 from catalog.tables.labeling import LabelRound
 from labeling import queue
-from labeling.gold import gold_scores
+from labeling.gold_scores import gold_scores
 from labeling.results import Throughput, throughput
 from labeling.schema import LabelSchema
 from service.api.access import Catalogued, Reviewer

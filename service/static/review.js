@@ -24,6 +24,7 @@ function setState(state) {
   page.dataset.state = state;
   editor.enable(state === "ready");
   byId("later").disabled = state !== "ready";
+  byId("undo").disabled = state !== "ready" && state !== "empty";
 }
 
 function show() {
@@ -82,13 +83,34 @@ async function decide(value) {
   next();
 }
 
+async function undo() {
+  const before = page.dataset.state;
+  if (before !== "ready" && before !== "empty") return;
+  setState("sending");
+  const outcome = await call("POST", `/queues/${queue}/decisions/undo`);
+  const back = outcome.ok ? outcome.body.case : null;
+  if (back === null) {
+    setState(before);
+    if (outcome.ok) say("There is no decision of yours to take back.", "warn");
+    else say(`Not taken back: ${outcome.message ?? "the service does not answer. Try again."}`, "warn");
+    return;
+  }
+  key = newKey();
+  // Where the page was among the others is not forgotten by it.
+  cases = [{ ...back, again: true }, ...cases.filter((one) => one.task_id !== back.task_id)];
+  say("Taken back. Settle this text again.");
+  show();
+}
+
 function next() {
-  after = cases.shift().task_id;
+  const done = cases.shift();
+  if (!done.again) after = done.task_id;
   if (cases.length === 0) load();
   else show();
 }
 
 byId("show-guidelines").addEventListener("click", () => byId("guidelines-dialog").showModal());
+byId("undo").addEventListener("click", undo);
 byId("later").addEventListener("click", () => {
   say("Left for later.");
   next();
@@ -105,6 +127,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && document.activeElement?.matches("button") && !document.activeElement.closest("#answer")) return;
   if (editor.key(event)) event.preventDefault();
   else if (event.key === "n" || event.code === "KeyN") byId("later").click();
+  else if (event.key === "z" || event.code === "KeyZ") byId("undo").click();
   else if (event.key === "g" || event.code === "KeyG") byId("show-guidelines").click();
 });
 

@@ -47,7 +47,15 @@ def test_disagreements_are_settled_by_keyboard(visitor, site):
     visitor.page.wait_for_selector("#nothing:not([hidden])")
     assert counts[0] == "1 to settle"
     assert shown == {texts[0], texts[2]}
-    assert labels(site, queue_id) == {"r0": "중립", "r1": "부정", "r2": "중립"}
+    last = visitor.page.evaluate("document.getElementById('text').textContent")
+    visitor.page.keyboard.press("z")
+    visitor.wait_for_status("Taken back. Settle this text again.")
+    visitor.wait_for_text(last)
+    visitor.page.keyboard.press("1")
+    visitor.wait_for_status("Settled.")
+    visitor.page.wait_for_selector("#nothing:not([hidden])")
+    decided = {"r0": "중립", "r1": "부정", "r2": "중립"} | {f"r{texts.index(last)}": "긍정"}
+    assert labels(site, queue_id) == decided
     assert visitor.troubles == []
     assert visitor.violations() == []
 

@@ -61,13 +61,14 @@ def test_queue_serves_the_page_that_was_printed_and_its_answers_are_part_of_the_
     assert "answered billing by 지민 in '첫 번째'" in shown.out
     assert (again.code, again.out) == (0, made.out)
     assert "this queue was opened before; the same one:" in again.err
-    assert refused.code == 1
+    assert refused.code == 2
     assert "already has a label queue named '첫 번째', with strategy='kmeans' (asked for: 'random')" in refused.err
     (listed,) = [one for one in winnow.ok("label", "list", "tickets") if one["id"] == queue]
     assert listed == {
         "queue": "첫 번째",
         "id": queue,
         "strategy": "kmeans",
+        "model": "linear",
         "state": "open",
         "done": 1,
         "offered": listed["offered"],

@@ -35,13 +35,15 @@ def test_answers_come_in_go_out_and_outlive_a_new_schema(prepared: Prepared, tmp
         writer.writerow(["body", "queue", "who"])
         writer.writerows([row["body"], row["queue"], "외주"] for row in chosen)
         writer.writerow(["nobody wrote this", "billing", "외주"])
+        writer.writerow([rows[0]["body"], "", "외주"])
     columns = [word for one in ("text=body", "value=queue", "annotator=who") for word in ("--option", one)]
     command = ["label", "import", "tickets", answers, "--queue", "교환", *columns]
     first = winnow.ok(*command)
     aside = f"{answers}.aside.jsonl"
     assert first == {
         "queue": "교환",
-        "records": 4,
+        "records": 5,
+        "unanswered": 1,
         "answers": 4,
         "predictions": 0,
         "suggestions": 0,
@@ -56,6 +58,7 @@ def test_answers_come_in_go_out_and_outlive_a_new_schema(prepared: Prepared, tmp
     assert json.loads(Path(aside).read_text())["text"] == "nobody wrote this"
     again = winnow(*command)
     assert "queue '교환': 0 answers are new (0 beyond the overlap), 3 were there already" in again.err
+    assert "1 of 5 records in the file have no answer" in again.err
     assert again.out.splitlines()[-1] == aside
 
     shown = winnow("label", "schema", "tickets", "교환")

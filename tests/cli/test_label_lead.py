@@ -1,5 +1,6 @@
 """``winnow label gold|advise|history``: what whoever leads a queue asks of it."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def test_a_queue_is_led_from_its_first_known_task_to_the_advice(prepared: Prepar
     assert [one["what"] for one in story][-2:] == ["served", "submitted"]
     assert story[-2]["annotator"] == "lead's annotator"
     assert story[-2]["why"]
+    fewer = winnow("label", "gold", "tickets", "led", "--sample", "9999")
+    assert re.search(r"\d+ of the 9,999 asked for: no other record that is not among the tasks yet came", fewer.err)
 
 
 def test_wrong_input_is_told_with_what_would_do(prepared: Prepared, tmp_path: Path) -> None:

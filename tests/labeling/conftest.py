@@ -57,6 +57,10 @@ class Desk:
         given = {"task_id": served.task_id, "reviewer_id": reviewer, "value": value, "key": key or new_id()}
         return str(self.call(review.adjudicate, **given))
 
+    def take_back(self, reviewer: str) -> str | None:
+        found = self.call(review.take_back, queue_id=self.queue_id, reviewer_id=reviewer)
+        return None if found is None else str(found.record_id)
+
     def reassign(self, served: Any, to: str) -> str:
         return str(self.call(review.reassign, task_id=served.task_id, to=to, by="lead"))
 
@@ -101,6 +105,7 @@ def open_desk(
     overlap: int = 1,
     lease_seconds: float = LEASE_SECONDS,
     schema: LabelSchema = SCHEMA,
+    strategy: str = "margin",
     **options: Any,
 ) -> Desk:
     """A dataset with one version and an empty queue on it."""
@@ -142,7 +147,7 @@ def open_desk(
             dataset_id=dataset_id,
             version_id=version_id,
             schema=schema,
-            strategy="margin",
+            strategy=strategy,
             encoder="minilm",
             overlap=overlap,
             lease_seconds=lease_seconds,

@@ -447,14 +447,17 @@ def test_hf_folder_is_what_the_library_loads(tmp_path):
 
 def test_csv_of_another_tool_is_read_by_the_names_of_its_columns(tmp_path):
     path = tmp_path / "x.csv"
-    path.write_text('\ufefftweet,label,who\r\n"a, b",긍정,ana\r\nc,부정,\r\nbroken\r\n')
+    path.write_text('\ufefftweet,label,who\r\n"a, b",긍정,ana\r\nc,부정,\r\nd, ,ana\r\nbroken\r\n')
     schema = parse_schema("labels: [긍정, 부정]")
     options = {"text": "tweet", "value": "label", "annotator": "who"}
-    one, other, broken = chosen(None, path, schema, options).read(path, schema)
+    one, other, empty, broken = chosen(None, path, schema, options).read(path, schema)
     assert [(each.text, each.answers[0].value, each.answers[0].annotator) for each in (one, other)] == [
         ("a, b", "긍정", "ana"),
         ("c", "부정", "imported"),
     ]
+    assert (empty.text, empty.answers) == ("d", ())
+    written = parse_schema("task: free_text\nmin_chars: 0")
+    assert list(chosen(None, path, written, options).read(path, written))[2].answers[0].value == " "
     assert broken.reason == "the row has more or fewer cells than the header"
     with pytest.raises(ConfigError, match="no column 'value' for the answers; Known: label, tweet, who"):
         list(chosen(None, path, schema, {}).read(path, schema))

@@ -1,14 +1,15 @@
 """Tasks whose answer is known: who meets them when, and what they say of people."""
 
 import random
+import threading
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from catalog.errors import ConfigError, DataError, NotFoundError
-from catalog.tables.labeling import Annotation, LabelAssignment, LabelEvent, LabelGold, LabelTask
-from labeling import gold, queue
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelGold, LabelTask
+from labeling import gold, gold_scores, queue
 from labeling.replay import state_at
 from labeling.schema import parse_schema
 from labeling.slots import task_id_of
@@ -24,7 +25,7 @@ def add(desk: Any, **known: str) -> int:
 
 def scores(desk: Any) -> dict[str, tuple[int, int]]:
     with desk.catalog.read() as session:
-        found = gold.gold_scores(session, queue_id=desk.queue_id)
+        found = gold_scores.gold_scores(session, queue_id=desk.queue_id)
     return {one.annotator_id: (one.num_right, one.num_answered) for one in found}
 
 
@@ -64,8 +65,18 @@ def test_an_annotator_is_told_how_a_known_task_is_answered_and_may_not_know_it_b
         served = desk.next("ana")
         told[served.record_id] = desk.submit(served, "ana", "긍정").judged
         assert "known" not in served.why
-    assert told.pop("g") == gold.Judged(is_right=False, expected="부정", note="see g")
+    assert told.pop("g") == gold_scores.Judged(is_right=False, expected="부정", note="see g")
     assert set(told.values()) == {None}
+
+
+@pytest.mark.parametrize(("strategy", "told"), [("margin", "random check"), ("random", "chosen at random")])
+def test_a_known_task_looks_like_one_that_chance_drew(new_desk: Any, strategy: str, told: str) -> None:
+    desk = new_desk(gold_every=2, strategy=strategy)
+    desk.publish("a", "b")
+    add(desk, g="부정")
+    first = desk.next("ana")
+    why = {one.record_id: one.why for one in (first, desk.next("ana", first))}
+    assert why["g"] == told
 
 
 def test_tasks_in_hand_count_so_that_fetching_ahead_meets_no_more_of_them(new_desk: Any) -> None:
@@ -95,6 +106,35 @@ def test_a_record_that_is_offered_becomes_known(new_desk: Any) -> None:
     with desk.catalog.read() as session:
         tasks = session.execute(select(LabelTask.record_id, LabelTask.gold, LabelTask.done)).all()
     assert {tuple(row) for row in tasks} == {("a", True, False), ("b", True, False)}
+
+
+def entries_done(desk: Any, generation: int) -> dict[str, bool]:
+    of_generation = select(LabelTask.record_id, LabelEntry.done).join(LabelEntry, LabelEntry.task_id == LabelTask.id)
+    with desk.catalog.read() as session:
+        return dict(session.execute(of_generation.where(LabelEntry.generation == generation)).all())
+
+
+def test_a_record_that_became_known_before_its_generation_was_published_is_asked_as_known(new_desk: Any) -> None:
+    desk = new_desk(gold_every=2)
+    add(desk, a="긍정")
+    desk.publish("a", "b")
+    assert entries_done(desk, 1) == {"a": True, "b": False}
+    desk.call(gold.remove_gold, queue_id=desk.queue_id, record_ids=["a"])
+    assert entries_done(desk, 1) == {"a": False, "b": False}
+
+
+def test_a_record_that_becomes_known_while_a_generation_is_published_is_asked_as_known(new_desk: Any) -> None:
+    desk = new_desk(gold_every=2)
+    desk.publish("a", "b")
+    entries = [queue.QueueEntry(record_id=name, text=f"글 {name}", utility=1.0, why="") for name in ("a", "b")]
+    becoming = threading.Thread(target=add, args=(desk,), kwargs={"a": "긍정"})
+    with desk.catalog.write() as session:
+        queue.publish_generation(session, now=desk.now, queue_id=desk.queue_id, entries=entries)
+        becoming.start()
+        # Long enough for it to be over if it waited for nobody.
+        becoming.join(0.3)
+    becoming.join()
+    assert entries_done(desk, 2) == {"a": True, "b": False}
 
 
 def test_bad_known_tasks_are_refused_and_none_is_kept(new_desk: Any) -> None:
@@ -262,8 +302,10 @@ def test_only_what_is_known_is_removed_and_all_or_nothing(new_desk: Any) -> None
     with pytest.raises(NotFoundError, match="record 'gold' is not known in this queue; did you mean 'gold1'"):
         remove(desk, "gold1", "gold")
     with desk.catalog.read() as session:
-        (found,) = gold.known_records(session, queue_id=desk.queue_id)
-    assert found == gold.KnownRecord(record_id="gold1", value="긍정", note="see gold1", num_answered=0, num_right=0)
+        (found,) = gold_scores.known_records(session, queue_id=desk.queue_id)
+    assert found == gold_scores.KnownRecord(
+        record_id="gold1", value="긍정", note="see gold1", num_answered=0, num_right=0
+    )
     with pytest.raises(NotFoundError, match="record 'a' is not known"):
         remove(desk, "a")
 
@@ -286,7 +328,7 @@ def test_known_tasks_come_and_go_among_random_acts_and_no_law_breaks(new_desk: A
             add(desk, **{record: "긍정"})
         elif act == "remove":
             with desk.catalog.read() as session:
-                known = [one.record_id for one in gold.known_records(session, queue_id=desk.queue_id)]
+                known = [one.record_id for one in gold_scores.known_records(session, queue_id=desk.queue_id)]
             if known:
                 removed += remove(desk, *chance.sample(known, chance.randint(1, len(known)))).num_records
         elif act == "publish":
@@ -306,7 +348,7 @@ def test_known_answers_go_along_with_the_schema_and_are_known_no_more_where_they
     done = desk.call(queue.change_schema, queue_id=desk.queue_id, schema=newer)
     assert (done.num_known, done.no_longer_known) == (1, ("h",))
     with desk.catalog.read() as session:
-        (known,) = gold.known_records(session, queue_id=desk.queue_id)
+        (known,) = gold_scores.known_records(session, queue_id=desk.queue_id)
         rebuilt = state_at(session, queue_id=desk.queue_id)
     assert (known.record_id, known.value) == ("g", "좋음")
     assert (known.num_answered, known.num_right) == (("g" in answered), ("g" in answered))
@@ -314,5 +356,7 @@ def test_known_answers_go_along_with_the_schema_and_are_known_no_more_where_they
     assert desk.labels()["g"] == ("좋음", 1, 1.0)
     # An answer by the schema that was on the screen is as right as it was.
     with desk.catalog.write() as session:
-        judged = [gold.judge(session, queue_id=desk.queue_id, record_id="g", value=one) for one in ("긍정", "부정")]
+        judged = [
+            gold_scores.judge(session, queue_id=desk.queue_id, record_id="g", value=one) for one in ("긍정", "부정")
+        ]
     assert [one and (one.is_right, one.expected) for one in judged] == [(True, "좋음"), (False, "좋음")]

@@ -26,6 +26,15 @@ def test_chance_fills_its_share_of_the_ranks_evenly_and_each_row_comes_once(shar
     assert all(row == chosen[place] for row, place in order if place is not None)
 
 
+def test_a_generation_of_all_that_is_left_has_each_row_once_whatever_the_share() -> None:
+    rng = np.random.default_rng(3)
+    for size in range(1, 60):
+        for share in (0.1, 0.3, 0.5, 0.7):
+            order = mixed(rng.permutation(size).tolist(), size, size, share, rng)
+            assert sorted(row for row, _ in order) == list(range(size))
+            assert sum(place is None for _, place in order) == round(size * share)
+
+
 def test_chance_draws_from_the_whole_pool() -> None:
     drawn = np.zeros(50)
     for seed in range(2000):

@@ -11,8 +11,8 @@ from catalog.errors import ConfigError, ConflictError, DataError, GoneError, Not
 from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelTask
 from labeling import queue
-from labeling.leases import _servable_locked
 from labeling.results import throughput
+from labeling.servable import servable_locked
 
 LEASE_SECONDS = 60.0
 
@@ -587,8 +587,8 @@ def test_queue_is_found_by_name_or_by_being_the_only_open_one(desk: Any) -> None
             one.key: getattr(made, one.key) for one in made.__mapper__.column_attrs if one.key not in ("id", "name")
         }
         session.add(LabelQueue(**columns, name="second"))
-    with pytest.raises(ConfigError, match="main, second"):
-        find()
+    with pytest.raises(ConfigError, match="say by --queue which: main, second"), desk.catalog.read() as session:
+        queue.find_queue(session, dataset_id=desk.dataset_id, named_by="--queue")
     desk.call(queue.close_queue, queue_id=desk.queue_id)
     assert find() == find("second")
     with desk.catalog.read() as session, pytest.raises(NotFoundError, match="winnow label create"):
@@ -657,7 +657,7 @@ def test_serving_walks_the_index_of_open_entries_without_sorting(desk: Any) -> N
     desk.publish(*(f"r{number}" for number in range(3000)))
     given = {"queue_id": desk.queue_id, "generation": 1, "annotator_id": "ana", "now": desk.now}
     with desk.catalog.read() as session:
-        statement = _servable_locked().params(given)
+        statement = servable_locked().params(given)
         sql = str(statement.compile(session.connection(), compile_kwargs={"literal_binds": True}))
         explain = "EXPLAIN QUERY PLAN " if desk.catalog.is_sqlite else "EXPLAIN "
         plan = " ".join(str(row) for row in session.connection().exec_driver_sql(explain + sql))

@@ -376,7 +376,13 @@ class QueueMachine(RuleBasedStateMachine):
         lease = self._draw(data)
         if lease is not None:
             self.desk.adjudicate(lease.served, "lead", value)
+            self.model.decided.pop(lease.record, None)
             self.model.decided[lease.record] = value
+
+    @rule()
+    def take_back(self) -> None:
+        expected = self.model.decided.popitem()[0] if self.model.decided else None
+        assert self.desk.take_back("lead") == expected
 
     @rule(data=st.data(), to=annotators)
     def reassign(self, data: st.DataObject, to: str) -> None:

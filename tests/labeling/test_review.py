@@ -50,6 +50,34 @@ def test_disagreements_are_told_side_by_side_until_a_reviewer_settles_them(pair_
     assert desk.labels()["c"] == ("긍정", 1, 1.0)
 
 
+def test_a_reviewer_takes_own_decisions_back_the_last_one_first(pair_desk: Any) -> None:
+    desk = pair_desk
+    desk.publish("a", "b", "c")
+    for who, value in (("ana", "긍정"), ("bo", "부정")):
+        for _ in range(3):
+            desk.answer(who, value)
+    cases = {one.record_id: one for one in open_cases(desk)}
+    for name, who in (("a", "lead"), ("b", "lead"), ("c", "lead"), ("b", "dee")):
+        desk.adjudicate(cases[name], who, "중립 😐", key=f"{name} by {who}")
+    found = desk.call(review.take_back, queue_id=desk.queue_id, reviewer_id="lead")
+    assert (found.task_id, found.settled) == (cases["c"].task_id, None)
+    assert [one.value for one in found.opinions] == ["긍정", "부정"]
+    # The other's decision stands, and so it is not for this reviewer to take back.
+    assert [desk.take_back("lead"), desk.take_back("lead")] == ["a", None]
+    assert sorted(one.record_id for one in open_cases(desk)) == ["a", "c"]
+    assert [value for value, _, _ in desk.labels().values()].count("중립 😐") == 1
+    # A retry of what was taken back says that it was stored, and settles nothing.
+    desk.adjudicate(cases["c"], "lead", "중립 😐", key="c by lead")
+    assert sorted(one.record_id for one in open_cases(desk)) == ["a", "c"]
+    desk.adjudicate(cases["c"], "lead", "부정")
+    assert desk.labels()["c"] == ("부정", 1, 1.0)
+    with desk.catalog.read() as session:
+        told = replay.history(session, queue_id=desk.queue_id, task_id=cases["c"].task_id)
+    assert [one.kind for one in told][:3] == ["adjudicated", "undone", "adjudicated"]
+    with pytest.raises(NotFoundError, match="no label queue 'nope'"):
+        desk.call(review.take_back, queue_id="nope", reviewer_id="lead")
+
+
 def test_a_closed_queue_is_still_settled_and_bad_decisions_are_refused(pair_desk: Any) -> None:
     desk = pair_desk
     desk.publish("a")

@@ -52,7 +52,7 @@ def test_reasons_say_what_the_model_hesitates_between() -> None:
         "entropy 1.19 of at most 1.39: best guess positive 0.45"
     ]
     assert choose(candidates(proba), "least_confidence", 1, rng).why == ["confidence 0.45: best guess positive"]
-    assert choose(candidates(proba), "random", 1, rng).why == ["random check"]
+    assert choose(candidates(proba), "random", 1, rng).why == ["chosen at random"]
 
 
 def test_random_selection_is_uniform() -> None:

@@ -3,13 +3,15 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from catalog.tables.labeling import LabelQueue
+from catalog.tables.webhooks import Delivery
 from labeling import gold
 from labeling.suggestions import Suggestion, add_suggestions
 from service.app import API
 from tests.service.conftest import TEXTS, World
+from workers.webhooks import add_webhook
 
 
 @pytest.fixture
@@ -47,6 +49,9 @@ def test_a_known_record_that_nobody_agrees_with_is_found_and_taken_away(told: Wo
     known = {one["record_id"]: one for one in page["items"] + rest["items"]}
     assert (sorted(known), rest["next"]) == (["r0", "r1"], None)
     record = met["record_id"]
+    with told.catalog.write() as session:
+        url = "https://example.org/hook"
+        add_webhook(session, url=url, events=["item.completed"], now=told.catalog.now(session))
     assert known[record] == {
         "record_id": record, "value": "긍정", "note": "", "num_answered": 1, "num_right": 0,
     }  # fmt: skip
@@ -56,6 +61,9 @@ def test_a_known_record_that_nobody_agrees_with_is_found_and_taken_away(told: Wo
     assert (done.status_code, done.json()) == (
         200, {"num_records": 1, "num_asked": 1, "num_votes": 1, "num_late": 0},
     )  # fmt: skip
+    with told.catalog.read() as session:
+        finished = {"queue_id": told.queue_id, "task_id": met["task_id"], "record_id": record}
+        assert [one.payload["data"] for one in session.scalars(select(Delivery))] == [finished]
     assert curator.delete(path_of(told, "gold"), params={"record": record}).status_code == 404
     assert curator.delete(path_of(told, "gold")).status_code == 422
     assert reviewer.get(path_of(told, "gold")).json() == []

@@ -191,12 +191,16 @@ def test_label_page_carries_schema_and_hotkeys(world):
     assert "Judge the tone, not the topic." in page
 
 
-def test_unknown_pages_are_404_pages(world):
+def test_unknown_pages_are_404_pages_that_lead_to_the_list_of_what_there_is(world):
     client = world.browser("curator")
-    for path in ("/runs/none", "/queues/none", "/label/none", "/datasets/none", "/nothing"):
+    lists = {"/runs/none": "runs", "/queues/none": "queues", "/label/none": "queues", "/datasets/none": "datasets"}
+    home = client.get("/").text
+    for path, listed in {**lists, "/nothing": None}.items():
         answer = client.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8"), path
         assert "Not found" in answer.text
+        assert f'<a href="/{"" if listed is None else "#" + listed}">' in answer.text, path
+        assert listed is None or f'id="{listed}"' in home
 
 
 def test_no_page_needs_inline_style_or_script(world):

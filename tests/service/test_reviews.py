@@ -59,6 +59,21 @@ def test_disagreements_are_settled_by_reviewers_and_unseen_by_annotators(pair: W
     assert [one["kind"] for one in told[1:]] == ["submitted", "served", "submitted", "served"]
 
 
+def test_a_decision_is_taken_back_and_its_task_waits_again(pair: World) -> None:
+    task = answer(pair, "annotator", "긍정", key="a1")
+    answer(pair, "bo", "부정", key="b1")
+    reviewer, path = pair.client("reviewer"), f"{API}/queues/{pair.queue_id}"
+    decided = reviewer.put(f"{API}/tasks/{task['task_id']}/decision", json={"key": "decision-1", "value": "중립"})
+    assert decided.status_code == 200
+    assert pair.client("annotator").post(f"{path}/decisions/undo").status_code == 403
+    assert pair.client("curator").post(f"{path}/decisions/undo").json() == {"case": None}
+    back = reviewer.post(f"{path}/decisions/undo").json()["case"]
+    assert reviewer.get(f"{path}/disagreements").json()["items"] == [back]
+    assert (back["task_id"], back["settled"], len(back["opinions"])) == (task["task_id"], None, 2)
+    assert reviewer.post(f"{path}/decisions/undo").json() == {"case": None}
+    assert reviewer.post(f"{API}/queues/nope/decisions/undo").status_code == 404
+
+
 def test_a_reviewer_hands_a_task_to_somebody(pair: World) -> None:
     held = pair.client("annotator").post(f"{API}/queues/{pair.queue_id}/next").json()["task"]
     reviewer, path = pair.client("reviewer"), f"{API}/tasks/{held['task_id']}/reassign"

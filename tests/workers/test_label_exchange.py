@@ -248,7 +248,8 @@ def test_what_is_not_taken_is_kept_with_the_reason_and_can_be_imported_once_mend
     wrong = [{"start": 0, "end": 999, "label": "도시"}]
     path = lines(
         tmp_path / "x.jsonl",
-        {"text": "a text that is not here", "value": first_word("a text")},
+        # Nor is its label the queue's: that stops nothing, since it is not taken.
+        {"text": "a text that is not here", "value": [{"start": 0, "end": 1, "label": "나라"}]},
         {"text": TEXTS[0], "value": wrong},
         {"text": TEXTS[1], "value": first_word(TEXTS[1]), "predictions": [{"value": [], "model": "m", "score": 0.5}]},
         {"record_id": "f" * 32 + "-0", "text": TEXTS[2], "value": first_word(TEXTS[2])},

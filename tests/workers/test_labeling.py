@@ -303,6 +303,14 @@ def test_who_skips_everything_has_seen_everything_once_and_others_still_get_it(m
     assert set(answered) == set(passed)
 
 
+def test_queue_that_chance_fills_says_so_of_every_text(cleaned: Catalog) -> None:
+    queue_id, _, _ = ask(cleaned, strategy="random", random_share=0.5)
+    drain(cleaned)
+    with cleaned.read() as session:
+        told = session.execute(select(LabelEntry.kind, LabelEntry.why).where(LabelEntry.queue_id == queue_id)).all()
+    assert {tuple(one) for one in told} == {("chosen", "chosen at random"), ("random", "chosen at random")}
+
+
 def test_strategies_get_what_they_ask_for_once_there_are_labels(many: Catalog) -> None:
     told = {
         "auto": r"margin 0\.\d\d: .* like it$",

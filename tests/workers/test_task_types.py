@@ -20,6 +20,7 @@ from service.cli.labels import EXAMPLE_SCHEMA
 from tests.workers.building import clean_dataset, drain
 from tests.workers.corpus import sentences
 from training.recipe import TrainRecipe
+from workers.label_schema import replace_schema
 from workers.labeling import open_queue, refill
 from workers.pipelines.label_errors import submit_label_errors
 from workers.pipelines.train import submit_train
@@ -122,20 +123,17 @@ def test_pairwise_queue_serves_both_columns_of_the_records_that_have_them(cleane
     assert again == queues.NoTask(reason="done", retry_after_seconds=None)
 
 
-def test_columns_that_no_record_has_fail_the_run_with_those_that_there_are(cleaned: Catalog) -> None:
-    _, run_id, _ = open_queue(
-        cleaned,
-        dataset="tickets",
-        name="typo",
-        schema=parse_schema("task: pairwise\na: body\nb: bettr"),
-        strategy="random",
-    )
-    drain(cleaned)
+def test_columns_that_no_record_has_are_refused_with_those_that_there_are(cleaned: Catalog) -> None:
+    queue_id = ask(cleaned, "pairwise", num_entries=1)
+    told = "no record has text in both columns 'body' and 'bettr'.* better, better.text, body"
+    typo = parse_schema("version: 2\ntask: pairwise\na: body\nb: bettr")
+    with pytest.raises(DataError, match=told):
+        open_queue(cleaned, dataset="tickets", name="typo", schema=typo, strategy="random")
+    with pytest.raises(DataError, match=told):
+        replace_schema(cleaned, queue_id=queue_id, schema=typo)
     with cleaned.read() as session:
-        run = session.get_one(Run, run_id)
-        assert run.state == "failed"
-        assert "no record has text in both columns 'body' and 'bettr'" in str(run.reason)
-        assert "better, better.text, body" in str(run.reason)
+        assert session.scalars(select(LabelQueue.id)).all() == [queue_id]
+        assert session.get_one(LabelQueue, queue_id).schema["version"] == 1
 
 
 def test_ratings_teach_a_model_as_classes(cleaned: Catalog) -> None:

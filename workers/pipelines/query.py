@@ -19,7 +19,7 @@ from labeling.candidates import Candidates
 from labeling.honesty import worth
 from labeling.label_heads import LabelHeads
 from labeling.learner import Learner, fit_committee
-from labeling.mixing import RANDOM_WHY
+from labeling.mixing import random_why
 from labeling.queue import QueueEntry
 from labeling.schema import LabelSchema
 from labeling.selection import choose
@@ -338,7 +338,7 @@ def _entries(
                 record_id=record_id,
                 text=text,
                 utility=0.0 if place is None else float(chosen.utility[place]),
-                why=RANDOM_WHY if place is None else chosen.why[place],
+                why=random_why(strategy) if place is None else chosen.why[place],
                 kind="random" if place is None else "chosen" if row < len(pool) else relabels.KIND,
                 predicted=None if told is None else (schema.classes[int(told.argmax())], float(told.max())),
             )
