@@ -190,7 +190,9 @@ def import_file(
             found.set_aside(item.reason, {"raw": item.raw}, item.where)
             continue
         found.num_items += 1
-        found.num_unanswered += not item.answers and not item.guesses
+        if not item.answers and not item.guesses:
+            found.num_unanswered += 1
+            continue
         answers += _of_item(item, known, schema, named, accounts, unknown, found)
         guesses += _guesses(item, known, schema, named, unknown, found)
     if unknown:

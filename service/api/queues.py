@@ -195,7 +195,7 @@ def queue_with_dataset(session: Session, queue_id: str) -> tuple[LabelQueue, Dat
     row = session.execute(query.where(LabelQueue.id == queue_id)).one_or_none()
     if row is None:
         raise NotFoundError(
-            f"there is no labeling queue {queue_id[:40]!r}; the start page lists the open ones, GET /api/v1/queues all"
+            f"there is no labeling queue {queue_id[:40]!r}; the list of queues has all"
         )
     return row[0], row[1]
 

@@ -169,7 +169,7 @@ def _case(case: review.Disagreement, names: dict[str, str]) -> CaseOut:
         task_id=case.task_id,
         record_id=case.record_id,
         text=case.text,
-        opinions=[opinion(one) for one in case.opinions],
+        opinions=sorted(map(opinion, case.opinions), key=lambda one: one.annotator),
         settled=None if case.settled is None else opinion(case.settled),
     )
 

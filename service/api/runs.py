@@ -346,7 +346,7 @@ def log_of(session: Session, run_id: str, limit: int = 50) -> list[LogLine]:
 
 
 def _no_run(run_id: str) -> NotFoundError:
-    return NotFoundError(f"there is no run {run_id[:40]!r}; the start page lists the last ones, GET /api/v1/runs all")
+    return NotFoundError(f"there is no run {run_id[:40]!r}; the list of runs has all")
 
 
 def _run_out(run: Run, dataset: str) -> RunOut:

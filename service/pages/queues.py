@@ -67,6 +67,7 @@ def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: 
         pace = throughput(session, now=now, queue_id=queue_id)
         gold = {one.annotator_id: one for one in gold_scores(session, queue_id=queue_id)}
         names = _names(session)
+        people = {one: names.get(one, one) for one in {*progress.annotators, *gold}}
         return render(
             request,
             "queue.html",
@@ -79,7 +80,7 @@ def show_queue(request: Request, catalog: Catalogued, _who: Reviewer, queue_id: 
             pace_chart=pace_chart(pace),
             strategy=strategy_of(session, queue_id),
             gold=gold,
-            people={one: names.get(one, one) for one in sorted({*progress.annotators, *gold})},
+            people=dict(sorted(people.items(), key=lambda one: (one[1], one[0]))),
         )
 
 

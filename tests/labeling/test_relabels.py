@@ -9,6 +9,7 @@ from sqlalchemy import select
 from catalog.tables.labeling import LabelAssignment, LabelEvent, LabelTask
 from labeling import relabels
 from labeling.candidates import Answers
+from labeling.imports import Imported, import_answers
 from labeling.learner import out_of_sample
 from labeling.quality import queue_quality
 from labeling.queue import MadeBy, QueueEntry, publish_generation
@@ -103,7 +104,8 @@ def test_task_whose_first_answer_was_taken_back_waits_for_both(desk: Any) -> Non
     # Bo's answer has the second slot: the task cannot be made smaller, and goes on as one that waits.
     assert (task(desk, "a").overlap, task(desk, "a").done) == (2, False)
     assert desk.next("cy").reason == "waiting_for_model"
-    desk.publish("a")
+    desk.publish("a", again={"a"})
+    assert task(desk, "a").overlap == 2
     assert desk.answer("cy", "부정") == "a"
     assert task(desk, "a").done
 
@@ -112,20 +114,26 @@ def test_only_what_somebody_present_could_answer_is_asked_again(desk: Any) -> No
     desk.publish("a", "b", "c")
     for _ in range(3):
         desk.answer("ana")
+    # Whose answer was imported is not here.
+    imported = [Imported(record_id="z", annotator_id="외주", value="긍정")]
+    desk.call(import_answers, queue_id=desk.queue_id, answers=imported, texts={"z": "글 z"}, source="x.jsonl")
     assert askable(desk) == set()
     desk.publish("a", "b", "c", "d", "e")
     desk.skip(desk.next("bo"), "bo")
-    assert askable(desk) == {"a", "b", "c"}
+    assert askable(desk) == {"a", "b", "c", "z"}
     desk.adjudicate(type("Served", (), {"task_id": task_id_of(desk.queue_id, "a")}), "lead", "중립 😐")
-    assert askable(desk) == {"b", "c"}
+    assert askable(desk) == {"b", "c", "z"}
     desk.publish("a", "b", "c", again={"a", "b", "c"})
     assert [task(desk, one).overlap for one in "abc"] == [1, 2, 2]
     assert desk.answer("bo") == "b"
     # What waits for another opinion may be chosen anew; what bo has answered, nobody present could.
-    assert askable(desk) == {"c"}
+    assert askable(desk) == {"c", "z"}
     desk.next("bo")
-    assert askable(desk) == set()
+    assert askable(desk) == {"z"}
     desk.wait(relabels.ACTIVE_DAYS * 86_400 + 61)
+    assert askable(desk) == set()
+    # Somebody alone: cy could say something of b, and there would be nobody to say whose opinion is right.
+    assert desk.next("cy").record_id == "c"
     assert askable(desk) == set()
 
 
@@ -138,6 +146,9 @@ def test_five_answers_are_the_most(desk: Any) -> None:
         assert task(desk, "a").overlap == min(number + 1, relabels.MOST_ANSWERS)
     assert task(desk, "a").done
     assert desk.next("fay").reason == "done"
+    desk.publish("a", "b")
+    assert desk.next("fay").record_id == "b"
+    assert askable(desk) == set()
 
 
 def test_whom_only_doubted_labels_compare_is_not_measured_by_them(new_desk: Any) -> None:
