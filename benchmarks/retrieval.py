@@ -49,7 +49,7 @@ from training.retrieval.votes import best_weight, interpolated, neighbour_proba
 PACKAGES = ("scipy", "sympy", "pandas")
 OTHERS = ("numpy", "sklearn", "matplotlib", "sqlalchemy")
 TOKENS, BATCH, PEAK, NEIGHBOURS = 128, 32, 3e-3, 64
-TEMPERATURES = (1.0, 3.0, 10.0, 30.0, 100.0)
+TEMPERATURES = (0.3, 1.0, 3.0, 10.0, 30.0)
 CHUNK, SYMBOLS = 8, 64
 NEAR_LABELS, LABEL_TEMPERATURES = 16, (0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -59,14 +59,14 @@ class Sizes:
     """How much of everything."""
 
     seeds: tuple[int, ...] = (1, 2, 3)
-    steps: int = 300
-    memory_rows: int = 1_500
-    held_out_rows: int = 100
-    planted_steps: int = 400
-    records: int = 3_000
+    steps: int = 200
+    memory_rows: int = 800
+    held_out_rows: int = 60
+    planted_steps: int = 300
+    records: int = 2_000
 
 
-QUICK = Sizes(steps=40, memory_rows=300, held_out_rows=20, planted_steps=150, records=600)
+QUICK = Sizes(seeds=(1, 2), steps=40, memory_rows=200, held_out_rows=10, planted_steps=60, records=300)
 
 
 def network(**options: Any) -> Transformer:
