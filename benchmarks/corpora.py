@@ -101,6 +101,14 @@ def docstrings() -> Texts:
     return _numbered("docstring", _source_texts().filter(pl.col("kind") == "docstring")["text"])
 
 
+def docstrings_of(package: str) -> pl.Series:
+    """Distinct docstrings of one installed package, in file order."""
+    folder = Path(sysconfig.get_paths()["purelib"]) / package
+    sources = (path.read_text(encoding="utf-8", errors="ignore") for path in sorted(folder.rglob("*.py")))
+    found = [inspect.cleandoc(match[2]) for source in sources for match in _DOCSTRING.finditer(source)]
+    return pl.Series("text", found, dtype=pl.String).unique(maintain_order=True)
+
+
 def licence_headers() -> pl.Series:
     """Distinct comments at the top of installed source files that state a licence."""
     return _source_texts().filter(pl.col("kind") == "header")["text"]

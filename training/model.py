@@ -19,6 +19,8 @@ from training.feedforward import FEEDFORWARD
 from training.positions import POSITIONS, PositionOptions, PositionShape, Rotation
 
 VocabHead = Literal["none", "tied", "own"]
+LayerHook = Callable[[int, Tensor], Tensor]
+"""Given a layer's number, from 1, and the residual stream behind it, (B, T, C): the stream to go on with."""
 Turn = Callable[[Tensor], Tensor]
 """Rotates vectors by their positions, or gives them back as they are."""
 
@@ -423,6 +425,7 @@ class Transformer(nn.Module):
         *,
         documents: Tensor | None = None,
         prefix: Tensor | None = None,
+        behind: LayerHook | None = None,
     ) -> Tensor:
         """Normalised states of every token, (B, T, C), zeros at padding.
 
@@ -431,13 +434,14 @@ class Transformer(nn.Module):
         input_ids, attention_mask, prefix : as ``forward`` takes them.
         documents : (B, T) int64, which document of a packed row each token is of. Tokens see their own document alone,
             and count positions from its start.
+        behind : what is done to the residual stream behind each layer.
 
         Raises
         ------
         ValueError : as ``forward``, or documents are given to an attention that cannot keep them apart.
         """
         layout = self._layout(input_ids, attention_mask, documents, prefix)
-        *_, x_NC = self._layers(input_ids, layout)
+        *_, x_NC = self._layers(input_ids, layout, behind)
         return layout.padded(self.norm(x_NC))
 
     def exit_logits(self, input_ids: Tensor, attention_mask: Tensor, prefix: Tensor | None = None) -> Iterator[Tensor]:
@@ -561,11 +565,13 @@ class Transformer(nn.Module):
             x_XC = x_XC + self.positions(position_X.flatten()).view_as(x_XC)
         return x_XC  # type: ignore[no-any-return]
 
-    def _layers(self, input_ids: Tensor, layout: Layout) -> Iterator[Tensor]:
+    def _layers(self, input_ids: Tensor, layout: Layout, behind: LayerHook | None = None) -> Iterator[Tensor]:
         """The residual stream (N, C) behind every layer."""
         x_NC = self._embedded(input_ids.flatten()[layout.index_N], layout.position_N)
         for layer in range(self.config.num_layers):
             x_NC = self._block(layer)(x_NC, layout, self._rotation)
+            if behind is not None:
+                x_NC = layout.packed(behind(layer + 1, layout.padded(x_NC)))
             yield x_NC
 
     def _layout(

@@ -1,6 +1,7 @@
 """A trained dense network as the start of one with experts, and how experts share their work."""
 
 import dataclasses
+import math
 from typing import Any, cast
 
 import torch
@@ -58,12 +59,21 @@ def router_statistics(model: nn.Module) -> dict[str, float]:
     Returns
     -------
     For every layer of experts, by its name: ``NAME/max_load`` (tokens of the busiest expert over the mean, 1 is even),
-    ``NAME/idle`` (share of experts without a token). Empty before the first pass, and without experts.
+    ``NAME/idle`` (share of experts without a token), ``NAME/entropy`` (of the load, over its largest value: 1 is even,
+    0 a single expert), ``NAME/dropped`` (share of routed copies that no expert got) and, after a pass in training,
+    ``NAME/z`` (mean squared log-sum of the gate's exponentials, before its weight). Empty before the first pass, and
+    without experts.
     """
     found: dict[str, float] = {}
     for name, part in model.named_modules():
         if isinstance(part, MoeFeedForward) and len(part.counts_E):
-            counts_E = part.counts_E.float()
+            counts_E = part.counts_E.double()
+            load_E = counts_E / counts_E.sum().clamp(min=1)
+            largest = math.log(max(len(load_E), 2))
             found[f"{name}/max_load"] = float(counts_E.max() / counts_E.mean().clamp(min=1e-9))
-            found[f"{name}/idle"] = float((counts_E == 0).float().mean())
+            found[f"{name}/idle"] = float((counts_E == 0).double().mean())
+            found[f"{name}/entropy"] = float(torch.special.entr(load_E).sum()) / largest
+            found[f"{name}/dropped"] = 1 - float(counts_E.sum()) / max(part.num_copies, 1)
+            if part.z is not None:
+                found[f"{name}/z"] = float(part.z)
     return found

@@ -32,6 +32,7 @@ from training.feedforward import FEEDFORWARD
 from training.objectives import OBJECTIVES
 from training.pacing import PACING
 from training.positions import POSITIONS
+from training.retrieval import RETRIEVAL
 from training.schedules import SCHEDULES
 from workers.pipelines import PIPELINES
 
@@ -40,7 +41,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 REGISTRIES: list[Registry[Any]] = [
     RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TASKS,
     FORMATS, TRUTH, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
-    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS, CACHES,
+    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS, CACHES, RETRIEVAL,
 ]  # fmt: skip
 
 OF_BENCHMARKS = ("benchmark", "cost")

@@ -1,5 +1,7 @@
 """The mixture of experts computes what it says, whichever product it uses."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -179,7 +181,65 @@ def test_a_choice_bias_says_who_is_chosen_and_not_how_much_he_counts() -> None:
     share = proba[:, 2] / (proba[:, 2] + proba[torch.arange(40), other])
     expected = share[:, None] * every[2] + (1 - share)[:, None] * every[other, torch.arange(40)]
     assert torch.allclose(both(x), expected, atol=1e-5)
-    assert router_statistics(layer) == {"/max_load": 4.0, "/idle": 0.75}
+    assert router_statistics(layer) == {"/max_load": 4.0, "/idle": 0.75, "/entropy": 0.0, "/dropped": 0.0}
+
+
+def test_statistics_say_how_even_the_load_is_and_how_large_the_logits() -> None:
+    layer = moe(top_k=1, balancing="bias").train()
+    with torch.no_grad():
+        layer.gate.weight.zero_()
+        layer.choice_bias_E[:] = torch.tensor([0.0, 0.0, 9.0, 0.0])
+    layer(tokens())
+    found = router_statistics(layer)
+    assert found["/entropy"] == 0
+    assert found["/z"] == pytest.approx(math.log(4) ** 2)  # logits of 0
+    layer.counts_E = torch.tensor([10, 10, 10, 0])
+    found = router_statistics(layer)
+    assert found["/entropy"] == pytest.approx(math.log(3) / math.log(4))
+    assert found["/dropped"] == pytest.approx(0.25)  # 30 of the 40 copies
+
+
+@pytest.mark.parametrize("biases", ["none", "own"])
+def test_experts_in_turn_equal_grouped_ones_forward_and_backward(biases: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = moe(num_experts=6, biases=biases).train()
+    with torch.no_grad():
+        layer.gate.weight[3] = -100.0  # an expert without a token
+        for one in (layer.experts.up_bias_EH, layer.experts.down_bias_EC):
+            if one is not None:
+                nn.init.normal_(one, generator=torch.Generator().manual_seed(2))
+    results = []
+    for blocked in (True, False):
+        with monkeypatch.context() as patch:
+            if not blocked:
+                patch.setattr(GroupedExperts, "goes_blocked", lambda *_: False)
+            x = tokens().abs().requires_grad_()
+            out = layer(x)
+        (out * tokens()).sum().backward()
+        results.append([out.detach(), x.grad, *(one.grad for one in layer.parameters())])
+        layer.zero_grad()
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert layer.counts_E[3] == 0
+
+
+def test_experts_in_turn_train_in_bfloat16_and_leave_frozen_weights_alone() -> None:
+    layer = moe(biases="own").train()
+    layer.experts.up_ECH.requires_grad_(requires_grad=False)
+    gradients = []
+    for enabled in (True, False):
+        x = tokens().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = layer(x)
+        assert out.dtype == (torch.bfloat16 if enabled else torch.float32)
+        out.float().square().sum().backward()
+        gradients.append(
+            torch.cat(
+                [x.grad.flatten(), *(one.grad.flatten() for one in layer.experts.parameters() if one.requires_grad)]
+            )
+        )
+        layer.zero_grad()
+    assert layer.experts.up_ECH.grad is None
+    assert (gradients[0] - gradients[1]).norm() / gradients[1].norm() < 0.02
 
 
 def test_biases_are_added_in_every_product() -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from training.feedforward import FEEDFORWARD
+from training.feedforward.blocked_experts import Routes, blocked_mixture
 
 Balancing = Literal["loss", "bias"]
 Biases = Literal["none", "own"]
@@ -59,9 +60,9 @@ class MoeTopK:
 
 
 class GroupedExperts(nn.Module):
-    """All experts in two tensors, run by one grouped matrix product each.
+    """All experts in two tensors: on a CPU one after the other, elsewhere by one grouped matrix product a layer.
 
-    Falls back to a loop over experts where ``grouped_mm`` cannot run (an unaligned size, float64); both give the same
+    Falls back to a loop over experts where ``grouped_mm`` cannot run (an unaligned size, float64); all give the same
     numbers up to rounding.
     """
 
@@ -81,6 +82,20 @@ class GroupedExperts(nn.Module):
         multiply = grouped_product if _aligned(x_SC, self.up_ECH, self.down_EHC) else looped_product
         up_SH = _with_bias(multiply(x_SC, self.up_ECH, counts_E), self.up_bias_EH, counts_E)
         return _with_bias(multiply(F.gelu(up_SH), self.down_EHC, counts_E), self.down_bias_EC, counts_E)
+
+    def goes_blocked(self, x_NC: Tensor) -> bool:
+        """Whether ``blocked`` can take the tokens: on a CPU, in a type that it knows."""
+        return x_NC.device.type == "cpu" and _autocast_dtype(x_NC) in (torch.float32, torch.bfloat16)
+
+    def blocked(self, x_NC: Tensor, routes: Routes) -> Tensor:
+        """Each token's experts, weighted and summed, without a copy of all routed rows."""
+        kind = _autocast_dtype(x_NC)
+        weights = (self.up_ECH.to(kind), self.down_EHC.to(kind))
+        up_bias_EH, down_bias_EC = (
+            None if one is None else one.to(kind) for one in (self.up_bias_EH, self.down_bias_EC)
+        )
+        with torch.autocast("cpu", enabled=False):
+            return blocked_mixture(x_NC.to(kind), routes, weights, (up_bias_EH, down_bias_EC))
 
     def separated(self) -> "SeparateExperts":
         """The same experts as plain linear layers, which quantizers know how to convert."""
@@ -112,10 +127,14 @@ class MoeFeedForward(nn.Module):
     ----------
     auxiliary_loss : what is added to the training loss.
     counts_E : (E,) int64, routed copies that each expert got in the last pass; empty before the first.
+    num_copies : copies that its tokens asked for: tokens times ``top_k``.
+    z : the z-loss of the last pass in training, before its weight; None before the first.
     """
 
     auxiliary_loss: Tensor
     counts_E: Tensor  # noqa: N815
+    num_copies: int
+    z: Tensor | None
 
     def __init__(self, dim: int, config: MoeTopK) -> None:
         super().__init__()
@@ -126,6 +145,8 @@ class MoeFeedForward(nn.Module):
         self.choice_bias_E = nn.Parameter(torch.zeros(config.num_experts)) if config.balancing == "bias" else None
         self.auxiliary_loss = torch.zeros(())
         self.counts_E = torch.zeros(0, dtype=torch.int64)
+        self.num_copies = 0
+        self.z = None
 
     def train(self, mode: bool = True) -> "MoeFeedForward":  # noqa: FBT001, FBT002
         """Switch mode; leaving training forgets the last graph, so that the module can be copied and saved."""
@@ -146,16 +167,20 @@ class MoeFeedForward(nn.Module):
             weight_NK = proba_NE.gather(-1, expert_NK)
         weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
         expert_S, order_S = expert_NK.flatten().sort(stable=True)
-        counts_E = torch.bincount(expert_S, minlength=self.config.num_experts)
-        self.counts_E = counts_E
-        token_S = order_S // self.config.top_k
-        out_SC = self.experts(x_NC.index_select(0, token_S), counts_E)
-        weighted_SC = out_SC * weight_NK.flatten()[order_S, None].to(out_SC.dtype)
+        self.counts_E = torch.bincount(expert_S, minlength=self.config.num_experts)
+        self.num_copies = expert_NK.numel()
         if self.training:
-            self.auxiliary_loss = self._auxiliary(logits_NE, proba_NE, counts_E)
+            self.auxiliary_loss = self._auxiliary(logits_NE, proba_NE, self.counts_E)
+        return self._mixture(x_NC, Routes(weight_NK=weight_NK, order_S=order_S, counts_E=self.counts_E))
+
+    def _mixture(self, x_NC: Tensor, routes: Routes) -> Tensor:
+        if isinstance(self.experts, GroupedExperts) and self.experts.goes_blocked(x_NC):
+            return self.experts.blocked(x_NC, routes)
+        out_SC = self.experts(x_NC.index_select(0, routes.token_S), routes.counts_E)
+        weighted_SC = out_SC * routes.weight_NK.flatten()[routes.order_S, None].to(out_SC.dtype)
         # Back to token order, then summed over a token's k copies: index_add would sum in no fixed order on a GPU.
-        place_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
-        mixed_NC: Tensor = weighted_SC.index_select(0, place_S).view(*expert_NK.shape, -1).sum(1)
+        place_NK = routes.place_NK
+        mixed_NC: Tensor = weighted_SC.index_select(0, place_NK.flatten()).view(*place_NK.shape, -1).sum(1)
         return mixed_NC
 
     def _auxiliary(self, logits_NE: Tensor, proba_NE: Tensor, counts_E: Tensor) -> Tensor:
@@ -163,6 +188,7 @@ class MoeFeedForward(nn.Module):
         load_E = counts_E / counts_E.sum().clamp(min=1)
         balance = self.config.num_experts * (load_E * proba_NE.mean(0)).sum()
         z = logits_NE.logsumexp(-1).square().mean()
+        self.z = z.detach()
         total = self.config.balance_weight * balance + self.config.z_weight * z
         if self.choice_bias_E is None:
             return total
