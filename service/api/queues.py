@@ -194,9 +194,7 @@ def queue_with_dataset(session: Session, queue_id: str) -> tuple[LabelQueue, Dat
     query = select(LabelQueue, Dataset).join(Dataset, Dataset.id == LabelQueue.dataset_id)
     row = session.execute(query.where(LabelQueue.id == queue_id)).one_or_none()
     if row is None:
-        raise NotFoundError(
-            f"there is no labeling queue {queue_id[:40]!r}; the list of queues has all"
-        )
+        raise NotFoundError(f"there is no labeling queue {queue_id[:40]!r}; the list of queues has all")
     return row[0], row[1]
 
 

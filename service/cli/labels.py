@@ -99,7 +99,7 @@ def create(
         config = {option: value for option, value in config.items() if value is not None}
         ask_after(catalog, after=after, kind="label", dataset=dataset, config=config, as_json=json)
         return
-    queue_id, run_id, state = open_queue(
+    made = open_queue(
         catalog,
         dataset=dataset,
         name=name,
@@ -114,20 +114,26 @@ def create(
         model=model,
         requested_by="command line",
     )
-    if state == "done":
-        say("this queue was opened before; the same one:", as_json=json)
-    elif state != "new":
-        say("this queue was opened before; going on from where the last try ended", as_json=json)
-    result = run_to_end(catalog, run_id, as_json=json).result or {}
-    page = f"{service_url(catalog.settings)}/label/{queue_id}"
+    told = _first_choice(catalog, made, as_json=json)
     if json:
-        emit_json({"queue": queue_id, "page": page} | result)
+        emit_json(told)
         return
     with catalog.read() as session:
-        strategy = session.get_one(LabelQueue, queue_id).strategy
-    say(f"queue {name!r}: {result['num_entries']:,} items chosen out of {result['pool']:,} by {strategy}")
+        strategy = session.get_one(LabelQueue, told["queue"]).strategy
+    say(f"queue {name!r}: {told['num_entries']:,} items chosen out of {told['pool']:,} by {strategy}")
     say("annotators log in with a token (`winnow user NAME --role annotator`) while `winnow up` runs, at:")
-    show(page)
+    show(told["page"])
+
+
+def _first_choice(catalog: Catalog, made: tuple[str, str, str], *, as_json: bool) -> dict[str, Any]:
+    """Wait for the first choice of a queue as ``open_queue`` gives it; its id, its page, and what was chosen."""
+    queue_id, run_id, state = made
+    if state == "done":
+        say("this queue was opened before; the same one:", as_json=as_json)
+    elif state != "new":
+        say("this queue was opened before; going on from where the last try ended", as_json=as_json)
+    result = run_to_end(catalog, run_id, as_json=as_json).result or {}
+    return {"queue": queue_id, "page": f"{service_url(catalog.settings)}/label/{queue_id}"} | result
 
 
 @app.command("review")
@@ -150,7 +156,7 @@ def review(
         asked = rehearsal.oracle_schema(labels)
     else:
         asked = parse_schema(read_schema(schema))
-    queue_id, run_id, state = open_queue(
+    made = open_queue(
         catalog,
         dataset=dataset,
         name=name,
@@ -159,16 +165,13 @@ def review(
         overlap=overlap,
         requested_by="command line",
     )
-    if state == "done":
-        say("this queue was opened before; the same one:", as_json=json)
-    result = run_to_end(catalog, run_id, as_json=json).result or {}
-    page = f"{service_url(catalog.settings)}/label/{queue_id}"
+    told = _first_choice(catalog, made, as_json=json)
     if json:
-        emit_json({"queue": queue_id, "page": page} | result)
+        emit_json(told)
         return
-    say(f"queue {name!r}: {result['pool']:,} suspected labels, the likeliest errors first")
+    say(f"queue {name!r}: {told['pool']:,} suspected labels, the likeliest errors first")
     say(f"what people answer is trained on, and shown by `winnow label-errors {dataset}`; they answer at:")
-    show(page)
+    show(told["page"])
 
 
 @app.command("close")

@@ -120,6 +120,8 @@ def test_only_what_somebody_present_could_answer_is_asked_again(desk: Any) -> No
     assert askable(desk) == set()
     desk.publish("a", "b", "c", "d", "e")
     desk.skip(desk.next("bo"), "bo")
+    # What bo has skipped and ana answered, nobody present could.
+    assert desk.answer("ana") == "d"
     assert askable(desk) == {"a", "b", "c", "z"}
     desk.adjudicate(type("Served", (), {"task_id": task_id_of(desk.queue_id, "a")}), "lead", "중립 😐")
     assert askable(desk) == {"b", "c", "z"}
