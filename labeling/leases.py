@@ -1,6 +1,5 @@
 """Handing tasks out: the next one, signs of life, giving back, declining."""
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ from sqlalchemy.orm import Session
 from catalog.database import among
 from catalog.errors import ConflictError, DataError, GoneError, ServiceError
 from catalog.tables.base import new_id
-from catalog.tables.labeling import LabelAssignment, LabelEvent, LabelQueue, LabelSuggestion, LabelTask
+from catalog.tables.labeling import LabelAssignment, LabelEvent, LabelQueue, LabelTask
 from labeling import gold
 from labeling.mixing import random_why
 from labeling.servable import (
@@ -39,6 +38,7 @@ from labeling.slots import (
     open_queue,
     serialize_annotators,
 )
+from labeling.suggestions import newest_suggestions, suggested
 
 WAIT_SECONDS = 2.0
 """How soon to ask again while a model is being fitted."""
@@ -315,46 +315,17 @@ def _lease(
                 )
             given.append((offer, lease, slot))
             break
-    suggestions = _suggestions(session, queue, [offer.task for offer, _, _ in given if offer.task.is_suggested])
+    suggestions = newest_suggestions(session, queue, [offer.task for offer, _, _ in given if offer.task.is_suggested])
     moves = []
     for offer, lease, slot in given:
         lease.generation, lease.rank, lease.utility, lease.why, lease.kind = queue.generation, *offer.place
         lease.schema_version = queue.schema["version"]
-        lease.suggestion = _suggested(queue, offer.task, lease.annotator_id, suggestions)
+        lease.suggestion = suggested(queue, offer.task, lease.annotator_id, suggestions)
         lease.expires_at = now + timedelta(seconds=queue.lease_seconds)
         detail = {"generation": queue.generation, **offer.place._asdict(), "suggestion": lease.suggestion}
         moves.append(Move(lease, "leased", slot, "served", detail))
     move_all(session, now, expiries + moves)
     return {lease.annotator_id: _served(queue, lease, offer.task) for offer, lease, _ in given}
-
-
-def _suggestions(session: Session, queue: LabelQueue, tasks: Sequence[Shown]) -> dict[str, dict[str, Any]]:
-    """The newest suggestion of each record that has one."""
-    if not tasks:
-        return {}
-    rows = session.execute(
-        select(LabelSuggestion.record_id, LabelSuggestion.value, LabelSuggestion.score, LabelSuggestion.source)
-        .where(
-            LabelSuggestion.queue_id == queue.id,
-            among(session, LabelSuggestion.record_id, [task.record_id for task in tasks]),
-        )
-        .order_by(LabelSuggestion.created_at.desc(), LabelSuggestion.source)
-    )
-    newest: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        newest.setdefault(row.record_id, {"value": row.value, "score": row.score, "source": row.source})
-    return newest
-
-
-def _suggested(
-    queue: LabelQueue, task: Shown, annotator_id: str, suggestions: dict[str, dict[str, Any]]
-) -> dict[str, Any] | None:
-    """What is suggested for a task, and whether this annotator may see it: always the same for the two."""
-    found = suggestions.get(task.record_id)
-    if found is None:
-        return None
-    digest = hashlib.blake2b(f"{queue.seed} {task.id} {annotator_id}".encode(), digest_size=8).digest()
-    return found | {"shown": int.from_bytes(digest, "big") / 2**64 >= queue.hidden_share}
 
 
 def _shown(task: LabelTask) -> Shown:

@@ -4,6 +4,7 @@ A share of the tasks with a suggestion is served without it. Where annotators ag
 often than with those they did not see, they were led: the difference is the anchoring bias.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from catalog.database import among
 from catalog.errors import DataError, NotFoundError, nearest
-from catalog.tables.labeling import Annotation, LabelAssignment, LabelSuggestion
+from catalog.tables.labeling import Annotation, LabelAssignment, LabelQueue, LabelSuggestion
 from labeling.learner import wilson_interval
+from labeling.servable import Shown
 from labeling.slots import checked_text, open_queue, record_event
 from labeling.tasks import canonical
 
@@ -193,3 +196,32 @@ def _anchoring(source: str, num_shown: int, num_accepted: int, num_hidden: int, 
         low=low,
         high=high,
     )
+
+
+def newest_suggestions(session: Session, queue: LabelQueue, tasks: Sequence[Shown]) -> dict[str, dict[str, Any]]:
+    """The newest suggestion of each record that has one."""
+    if not tasks:
+        return {}
+    rows = session.execute(
+        select(LabelSuggestion.record_id, LabelSuggestion.value, LabelSuggestion.score, LabelSuggestion.source)
+        .where(
+            LabelSuggestion.queue_id == queue.id,
+            among(session, LabelSuggestion.record_id, [task.record_id for task in tasks]),
+        )
+        .order_by(LabelSuggestion.created_at.desc(), LabelSuggestion.source)
+    )
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        newest.setdefault(row.record_id, {"value": row.value, "score": row.score, "source": row.source})
+    return newest
+
+
+def suggested(
+    queue: LabelQueue, task: Shown, annotator_id: str, suggestions: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """What is suggested for a task, and whether this annotator may see it: always the same for the two."""
+    found = suggestions.get(task.record_id)
+    if found is None:
+        return None
+    digest = hashlib.blake2b(f"{queue.seed} {task.id} {annotator_id}".encode(), digest_size=8).digest()
+    return found | {"shown": int.from_bytes(digest, "big") / 2**64 >= queue.hidden_share}
