@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 Precision = Literal["auto", "float32", "bfloat16"]
 Packing = Literal["none", "rows"]
 
-_ADDED = {"length_window": 1, "packing": "none"}
+_ADDED: dict[str, Any] = {"length_window": 1, "packing": "none", "objective_options": {}}
 """Settings that came later, with how it was before: checkpoints of then are still of the same run."""
 
 
@@ -21,7 +21,7 @@ class ArmConfig:
     name : what tables and curves call it; unique in a recipe.
     backbone, backbone_options : where the model comes from (registry ``BACKBONES``) and its options.
     pacing, pacing_options : in which order records are seen (registry ``PACING``) and its options.
-    objective : what is minimised (registry ``OBJECTIVES``).
+    objective, objective_options : what is minimised (registry ``OBJECTIVES``) and its options.
     steps : updates of the weights.
     batch_size : records of an update, over all ranks.
     micro_batch_size : records in memory at a time; 0 means the whole batch. It changes memory, not the result.
@@ -60,6 +60,7 @@ class ArmConfig:
     checkpoint_every: int = 100
     length_window: int = 1
     packing: Packing = "none"
+    objective_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "max_tokens", "checkpoint_every", "length_window"):

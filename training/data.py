@@ -22,7 +22,7 @@ class TrainingData:
     ----------
     texts : (n,) str, in the manifest's row order.
     labels : (n,) index into ``classes``, or -100 where unknown.
-    classes : names of the classes, at least two.
+    classes : names of the classes, at least two; none where no record has a label and none is needed.
     manifest : ids, hashes, difficulty and weight of the same rows.
     """
 
@@ -37,6 +37,8 @@ class TrainingData:
                 f"{len(self.texts)} texts, {len(self.labels)} labels and {len(self.manifest)} manifest rows must be "
                 "equally many; build all three from one frame"
             )
+        if not self.classes and set(self.labels) <= {IGNORED}:
+            return
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise DataError(
                 f"classes={list(self.classes)} must be at least 2, all different; label records of another class first"
@@ -51,7 +53,8 @@ class TrainingData:
         Parameters
         ----------
         frame : id, hash, text, label (str or null), difficulty, weight.
-        classes : names and order of the classes; by default the labels that occur, sorted.
+        classes : names and order of the classes; by default the labels that occur, sorted. None at all where the
+            labels are all null: texts to learn from as they are.
 
         Raises
         ------
@@ -71,8 +74,9 @@ class TrainingData:
                 f"label={unknown['label'][0]!r} of record {unknown['id'][0]!r} (and {unknown.height - 1} more) is none "
                 f"of the classes {', '.join(names)}; map it or add the class"
             )
-        labels = frame["label"].replace_strict(names, range(len(names)), default=IGNORED, return_dtype=pl.Int64)
-        return cls(frame["text"].to_list(), labels.to_list(), names, manifest)
+        number = {name: place for place, name in enumerate(names)}
+        labels = [number.get(label, IGNORED) for label in frame["label"].to_list()]
+        return cls(frame["text"].to_list(), labels, names, manifest)
 
     @cached_property
     def digest(self) -> str:

@@ -15,6 +15,7 @@ from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.checkpoint import publish_folder
 from training.fit import FitResult
+from training.objectives import objective_of
 from training.tokenizer import Encoded, TextTokenizer
 
 _MODEL, _CONFIG, _TOKENIZER, _CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
@@ -89,7 +90,7 @@ def load_model(folder: Path) -> SavedModel:
         with torch.random.fork_rng(devices=[]):
             model = registered.member.build(
                 vocab_size=document["vocab_size"],
-                num_classes=len(document["classes"]),
+                heads=objective_of(arm).heads(len(document["classes"])),
                 max_tokens=arm.max_tokens,
                 config=registered.configured(arm.backbone_options),
             )

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from catalog.errors import ConfigError, DataError
 from training.arm import ArmConfig, Precision
@@ -36,13 +36,13 @@ from training.data import TrainingData
 from training.evaluation.flops import count_flops
 from training.loader import Loader
 from training.model import auxiliary_loss
-from training.objectives import IGNORED, OBJECTIVES
+from training.objectives import Batch, Corpus, Losses, Objective, Records, objective_of
 from training.pacing import PACING, Online
-from training.packing import Packed, SeesDocuments, pack, packed_logits
+from training.packing import SeesDocuments
 from training.schedules import SCHEDULES
 from training.stream import Revision, Stream
 from training.token_shards import TokenShards
-from training.tokenizer import Encoded, TextTokenizer, padded
+from training.tokenizer import Encoded, TextTokenizer
 
 _NAMED_RECORDS = 20
 """Record ids that an error message lists."""
@@ -140,18 +140,22 @@ def fit(
         state, document = read_state(checkpoint, state)
     with _seeded_per_step(device) as seed_step:
         seed_step(arm.seed, _MODEL_DRAW)
-        tokenizer, model = _network(arm, data, document)
+        objective = objective_of(arm)
+        tokenizer, model = _network(arm, data, document, objective)
+        # Holds the model, and whatever else the objective trains beside it.
+        network = objective.network(model)
         source = _TokenSource(arm, data, tokenizer, token_dir)
-        run = _Run(arm, data, stream_of(arm, data, source.lengths), source, model.to(device), device, state.precision)
+        stream = stream_of(arm, data, source.lengths)
+        run = _Run(arm, data, stream, source, objective, network.to(device), device, state.precision)
         seed_step(arm.seed, 0)
         flops_per_token = run.probe_flops()
         if checkpoint and checkpoint_dir:
-            load_weights(checkpoint, model, run.optimizer)
+            load_weights(checkpoint, network, run.optimizer)
             run.restore(checkpoint_dir, checkpoint, state)
 
         def save() -> None:
             if checkpoint_dir:
-                save_checkpoint(checkpoint_dir, state, model, run.optimizer, tokenizer.document, run.record_losses)
+                save_checkpoint(checkpoint_dir, state, network, run.optimizer, tokenizer.document, run.record_losses)
 
         with Loader(run.stream, run.fetch, start_step=state.step, num_workers=num_workers) as loader:
             while state.step < arm.steps and not should_stop():
@@ -178,10 +182,10 @@ def fit(
                 if on_model is not None:
                     with torch.no_grad():
                         on_model(state.step, model.eval(), tokenizer)
-                    model.train()
+                    network.train()
         if state.step % arm.checkpoint_every:
             save()
-    sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
+    sizes = [(one.numel(), one.requires_grad) for one in network.parameters()]
     return FitResult(
         arm=arm,
         model=BACKBONES[arm.backbone].member.merge(model.to("cpu").eval()),
@@ -227,7 +231,6 @@ class _TokenSource:
 
     def __init__(self, arm: ArmConfig, data: TrainingData, tokenizer: TextTokenizer, token_dir: Path | None) -> None:
         self.tokenizer, self._texts, self._max_tokens = tokenizer, data.texts, arm.max_tokens
-        self._packing = arm.packing
         self.lengths: npt.NDArray[np.int64] | None = None
         self.rows: Callable[[list[int]], Sequence[Any]] = self._tokenized
         if token_dir is not None:
@@ -241,19 +244,6 @@ class _TokenSource:
     def _tokenized(self, rows: list[int]) -> Sequence[Any]:
         return self.tokenizer.token_ids([self._texts[row] for row in rows], self._max_tokens)
 
-    def batch(self, rows: list[int]) -> Encoded | Packed:
-        """Records as padded rows, one each or packed."""
-        found, pad_id = self.rows(rows), self.tokenizer.pad_id
-        return pack(found, self._max_tokens, pad_id) if self._packing == "rows" else padded(found, pad_id)
-
-
-class _MicroBatch(NamedTuple):
-    """What is in memory at a time: row numbers, tokens, and labels (B,) int64."""
-
-    rows: list[int]
-    batch: Encoded | Packed
-    labels: Tensor
-
 
 class _Run:
     """The moving parts of one training."""
@@ -264,6 +254,7 @@ class _Run:
         data: TrainingData,
         stream: Stream,
         source: _TokenSource,
+        objective: Objective,
         model: nn.Module,
         device: torch.device,
         precision: str,
@@ -271,8 +262,15 @@ class _Run:
         self.arm, self.data, self.stream, self.source = arm, data, stream, source
         self.model, self.device = model.train(), device
         self.precision = precision
-        self.packed = seeing_documents(arm, model) if arm.packing == "rows" else None
-        self.objective = OBJECTIVES[arm.objective].member
+        self.objective = objective
+        self.corpus = Corpus(
+            data=data,
+            tokenizer=source.tokenizer,
+            max_tokens=arm.max_tokens,
+            packed=arm.packing == "rows",
+            seed=arm.seed,
+            total_steps=arm.steps,
+        )
         schedule = SCHEDULES[arm.schedule]
         self.schedule, self.schedule_config = schedule.member, schedule.configured(arm.schedule_options)
         self.trained = [one for one in model.parameters() if one.requires_grad]
@@ -286,29 +284,28 @@ class _Run:
         self.online = pacing if isinstance(pacing, Online) else None
         self.record_losses = np.full(len(data.manifest), np.nan) if self.online else None
 
-    def fetch(self, rows: list[int]) -> list[_MicroBatch]:
+    def fetch(self, rows: list[int], step: int) -> list[Batch]:
         """Records as what is in memory at a time."""
         size = self.arm.micro_batch_size or len(rows)
-        return [self._micro_batch(rows[start : start + size]) for start in range(0, len(rows), size)]
+        return [self._micro_batch(rows[start : start + size], step) for start in range(0, len(rows), size)]
 
-    def _micro_batch(self, rows: list[int]) -> _MicroBatch:
-        return _MicroBatch(rows, self.source.batch(rows), torch.tensor([self.data.labels[row] for row in rows]))
+    def _micro_batch(self, rows: list[int], step: int) -> Batch:
+        return self.objective.batch(
+            Records(corpus=self.corpus, step=step, rows=rows, ids=self.source.rows(rows)),
+        )
 
-    def update(self, step: int, micro_batches: list[_MicroBatch]) -> tuple[float, int]:
+    def update(self, step: int, micro_batches: list[Batch]) -> tuple[float, int]:
         """Do the update that follows ``step`` finished ones; return its loss and the padded tokens it read."""
         rows = [row for one in micro_batches for row in one.rows]
-        num_labels = max(1, sum(self.data.labels[row] != IGNORED for row in rows))
+        counts = [sum(term) for term in zip(*(one.counts for one in micro_batches), strict=True)]
         total, num_tokens = 0.0, 0
         for micro in micro_batches:
-            share = int((micro.labels != IGNORED).sum()) / num_labels
-            loss = self._forward(micro)
-            # Each micro-batch weighs by its labels, so that the sum is the mean over the whole batch.
-            weighted = loss * share
+            weighted = self._forward(micro).mean(micro.counts, counts)
             extra = auxiliary_loss(self.model)
             whole = weighted if extra is None else weighted + extra * (len(micro.rows) / len(rows))
             torch.autograd.backward(whole)
             total += weighted.item()
-            num_tokens += micro.batch.input_ids.numel()
+            num_tokens += micro.num_tokens
         norm = nn.utils.clip_grad_norm_(self.trained, self.arm.max_gradient_norm).item()
         if not (math.isfinite(total) and math.isfinite(norm)):
             self._refuse(step, rows, total, norm)
@@ -339,30 +336,27 @@ class _Run:
     def probe_flops(self) -> float:
         """Floating-point operations per padded token, forward and backward, on the first micro-batch."""
         rows = self.stream.batch(0).tolist()[: self.arm.micro_batch_size or None]
-        micro = self._micro_batch(rows)
+        micro = self._micro_batch(rows, 0)
         kept, self.record_losses = self.record_losses, None
-        flops = count_flops(lambda: torch.autograd.backward(self._forward(micro)))
+        flops = count_flops(lambda: torch.autograd.backward(self._forward(micro).mean(micro.counts, micro.counts)))
         self.record_losses = kept
         self.optimizer.zero_grad()
-        return flops / micro.batch.input_ids.numel()
+        return flops / micro.num_tokens
 
-    def _forward(self, micro: _MicroBatch) -> Tensor:
-        tensors = [one.to(self.device) for one in micro.batch]
-        labels = micro.labels.to(self.device)
+    def _forward(self, micro: Batch) -> Losses:
+        tensors = {name: one.to(self.device) for name, one in micro.tensors.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = packed_logits(self.packed, Packed(*tensors)) if self.packed is not None else self.model(*tensors)
-        if self.record_losses is not None:
-            self._remember(micro, logits.detach(), labels, self.record_losses)
-        return self.objective(logits, labels)
+            losses = self.objective.losses(self.model, tensors, each=self.record_losses is not None)
+        if self.record_losses is not None and losses.each is not None:
+            self._remember(micro.rows, losses.each.double().cpu().numpy(), self.record_losses)
+        return losses
 
-    def _remember(
-        self, micro: _MicroBatch, logits: Tensor, labels: Tensor, record_losses: npt.NDArray[np.float64]
-    ) -> None:
-        """Keep each record's own loss. The objective is a mean, so it is asked record by record."""
-        labelled = [place for place, label in enumerate(micro.labels.tolist()) if label != IGNORED]
-        for place in labelled:
-            own = slice(place, place + 1)
-            record_losses[micro.rows[place]] = self.objective(logits[own], labels[own]).item()
+    @staticmethod
+    def _remember(rows: list[int], each: npt.NDArray[np.float64], record_losses: npt.NDArray[np.float64]) -> None:
+        """Keep each record's own loss, where it has one."""
+        for row, loss in zip(rows, each.tolist(), strict=True):
+            if not math.isnan(loss):
+                record_losses[row] = loss
 
     def _refuse(self, step: int, rows: list[int], loss: float, norm: float) -> None:
         ids = self.data.manifest.frame["id"].gather(rows).to_list()
@@ -402,13 +396,22 @@ def seeing_documents(arm: ArmConfig, model: nn.Module) -> SeesDocuments:
     return model
 
 
-def _network(arm: ArmConfig, data: TrainingData, document: str | None) -> tuple[TextTokenizer, nn.Module]:
+def _network(
+    arm: ArmConfig, data: TrainingData, document: str | None, objective: Objective
+) -> tuple[TextTokenizer, nn.Module]:
     registered = BACKBONES[arm.backbone]
     backbone, config = registered.member, registered.configured(arm.backbone_options)
-    tokenizer = TextTokenizer(document) if document else backbone.tokenizer(data.texts, config)
-    model = backbone.build(
-        vocab_size=tokenizer.vocab_size, num_classes=len(data.classes), max_tokens=arm.max_tokens, config=config
+    objective.check(data)
+    heads = objective.heads(len(data.classes))
+    backbone.check(heads, config)
+    tokenizer = (
+        TextTokenizer(document)
+        if document
+        else backbone.tokenizer(data.texts, config).with_special(objective.special_tokens())
     )
+    model = backbone.build(vocab_size=tokenizer.vocab_size, heads=heads, max_tokens=arm.max_tokens, config=config)
+    if arm.packing == "rows":
+        seeing_documents(arm, model)
     return tokenizer, backbone.adapt(model, config)
 
 

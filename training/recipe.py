@@ -15,7 +15,7 @@ from catalog.yaml_keys import StrictLoader
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
-from training.objectives import OBJECTIVES
+from training.objectives import OBJECTIVES, objective_of
 from training.pacing import PACING
 from training.presets import PRESETS, preset_names
 from training.schedules import SCHEDULES
@@ -23,7 +23,7 @@ from training.schedules import SCHEDULES
 LabelSource = Literal["merged", "given", "annotated"]
 Control = Literal["random", "controls", "none"]
 
-_SHARED = ("seed", "max_tokens", "objective")
+_SHARED = ("seed", "max_tokens", "objective", "objective_options")
 """Arm settings that the recipe may set once for all arms."""
 _COMPRESSIONS = ("int8",)
 _COMPARE_SEEDS = 3
@@ -269,7 +269,12 @@ def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[st
 
 
 def _check_arm(arm: ArmConfig) -> None:
-    registries: dict[str, Registry[Any]] = {"backbone": BACKBONES, "pacing": PACING, "schedule": SCHEDULES}
+    registries: dict[str, Registry[Any]] = {
+        "backbone": BACKBONES,
+        "pacing": PACING,
+        "schedule": SCHEDULES,
+        "objective": OBJECTIVES,
+    }
     for kind, registry in registries.items():
         name = getattr(arm, kind)
         _known(registry, name, f"arm {arm.name!r}: {kind}")
@@ -279,7 +284,12 @@ def _check_arm(arm: ArmConfig) -> None:
             raise ConfigError(f"arm {arm.name!r}: {error}") from error
         except ConfigError as error:
             raise ConfigError(f"arm {arm.name!r}: {kind} {error}") from error
-    _known(OBJECTIVES, arm.objective, f"arm {arm.name!r}: objective")
+    backbone = BACKBONES[arm.backbone]
+    try:
+        # Two classes stand for however many there will be.
+        backbone.member.check(objective_of(arm).heads(2), backbone.configured(arm.backbone_options))
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm.name!r}: objective {arm.objective!r}: {error}") from error
 
 
 def _known(registry: Registry[Any], name: str, where: str) -> None:

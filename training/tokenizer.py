@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,22 @@ class TextTokenizer:
     def pad_id(self) -> int:
         """The id that fills short rows."""
         return int(self._tokenizer.token_to_id(PAD))
+
+    def token_id(self, token: str) -> int:
+        """The id of a token that the vocabulary has."""
+        found = self._tokenizer.token_to_id(token)
+        assert found is not None, token
+        return int(found)
+
+    def with_special(self, tokens: Sequence[str]) -> Self:
+        """The same with more special tokens, behind the rest of the vocabulary; those it has stay where they are."""
+        from tokenizers import Tokenizer
+
+        if all(self._tokenizer.token_to_id(one) is not None for one in tokens):
+            return self
+        tokenizer = Tokenizer.from_str(self.document)
+        tokenizer.add_special_tokens(list(tokens))
+        return type(self)(_sorted_document(tokenizer))
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> Encoded:
         """Tokenize, cut to ``max_tokens`` and pad to the longest of the batch; raises as ``token_ids`` does."""
@@ -128,5 +144,9 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000) -> TextToke
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", special_tokens=[(START, 1)])
+    return TextTokenizer(_sorted_document(tokenizer))
+
+
+def _sorted_document(tokenizer: Any) -> str:
     # Keys sorted: the library writes its vocabulary in id order, but promises nothing about the rest.
-    return TextTokenizer(json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, sort_keys=True))
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, sort_keys=True)
