@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 _FIRST = 10
-"""Before the first hundred steps or so the average forgets faster, else it would remember the random start: after t steps
-it keeps ``(1 + t) / (10 + t)`` at most, as the TensorFlow function of that name does."""
+"""Before the first hundred steps or so the average forgets faster, else it would remember the random start: after t
+steps it keeps ``(1 + t) / (10 + t)`` at most, as the TensorFlow function of that name does."""
 
 
 class WeightAverage:
@@ -39,9 +39,14 @@ class WeightAverage:
     @torch.no_grad()
     def load(self, stored: dict[str, Tensor]) -> None:
         """Put a stored average in place."""
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
         assert stored.keys() == self.weights.keys()
         for name, average in self.weights.items():
-            average.copy_(stored[name])
+            whole = stored[name]
+            if isinstance(average, DTensor):
+                whole = distribute_tensor(whole, average.device_mesh, average.placements)
+            average.copy_(whole)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """The loss over a vocabulary, without ever holding the logits of all tokens.
 
-Logits of a chunk of tokens are made, turned into their own gradient in place, and used for both products of the backward
-pass at once: so memory goes with the chunk, and the softmax is walked over while it is still in the cache.
+Logits of a chunk of tokens are made, turned into their own gradient in place, and used for both products of the
+backward pass at once: so memory goes with the chunk, and the softmax is walked over while it is still in the cache.
 
 Shapes: N tokens, C dim, V vocabulary.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CHUNK_LOGITS = 2**20
-"""Logits of a chunk: 4 MiB of float32. Half and double of it were as fast on a CPU; a quarter was slower, as every chunk
-adds to the whole gradient of the weights."""
+"""Logits of a chunk: 4 MiB of float32. Half and double of it were as fast on a CPU; a quarter was slower, as every
+chunk adds to the whole gradient of the weights."""
 
 
 def token_cross_entropy(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, labels_N: Tensor) -> Tensor:

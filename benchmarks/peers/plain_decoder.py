@@ -1,8 +1,8 @@
 """A decoder and a training step with nothing around them: what a page of torch does without a trainer.
 
 The published GPT-2 shape (Radford et al. 2019, section 2.3): learned positions, pre-norm blocks, one projection for
-queries, keys and values, a feed-forward of four widths, output weights shared with the embedding. Written anew from that
-description, as small training scripts such as nanoGPT are: every row full, no mask, one fused AdamW, random crops.
+queries, keys and values, a feed-forward of four widths, output weights shared with the embedding. Written anew from
+that description, as small training scripts such as nanoGPT are: every row full, no mask, one fused AdamW.
 
 Shapes: B rows, T tokens, C dim, H heads, V vocabulary.
 """

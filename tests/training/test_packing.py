@@ -13,8 +13,9 @@ from catalog.errors import ConfigError, DataError
 from training.arm import ArmConfig
 from training.backbones.minilm_lora import MeanPooledClassifier
 from training.data import TrainingData
-from training.fit import fit, seeing_documents
+from training.fit import fit
 from training.model import ModelConfig, Transformer
+from training.network import seeing_documents
 from training.objectives.classification import class_loss
 from training.packing import Packed, pack, packed_logits
 from training.tokenizer import padded

@@ -41,8 +41,8 @@ class Tracked:
 
 
 TRACKERS: Registry[Callable[[Tracked], Tracker]] = Registry("tracker", "training.trackers")
-"""Contract: ``(tracked) -> Tracker``. Its package is imported when it is called, never before. It only watches: a run with
-and without it has the same bits."""
+"""Contract: ``(tracked) -> Tracker``. Its package is imported when it is called, never before. It only watches: a run
+with and without it has the same bits."""
 
 
 def needed(module: str, tracker: str) -> Any:
@@ -56,8 +56,8 @@ def needed(module: str, tracker: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ConfigError(
-            f"tracker {tracker!r} needs a package that is not installed ({error}); run pip install 'winnow[{tracker}]', "
-            "or leave the tracker out"
+            f"tracker {tracker!r} needs a package that is not installed ({error}); run pip install "
+            f"'winnow[{tracker}]', or leave the tracker out"
         ) from error
 
 

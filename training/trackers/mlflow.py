@@ -33,5 +33,5 @@ class _MlflowRun:
 
 @TRACKERS.register("mlflow")
 def mlflow(tracked: Tracked) -> Tracker:
-    """A run of the experiment ``winnow``, on the server that MLFLOW_TRACKING_URI names; a resumed training goes on in it."""
+    """A run of the experiment ``winnow``, where MLFLOW_TRACKING_URI points; a resumed training goes on in it."""
     return _MlflowRun(tracked)
