@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from catalog.errors import DataError
+from catalog.errors import ConfigError, DataError
 
 PAD, START = "[PAD]", "[START]"
 _BYTES = 256
@@ -63,6 +63,30 @@ class TextTokenizer:
         found = self._tokenizer.token_to_id(token)
         assert found is not None, token
         return int(found)
+
+    @cached_property
+    def ordinary_ids(self) -> npt.NDArray[np.int64]:
+        """Ids of what texts are made of: all but the special tokens, rising."""
+        special = {number for number, one in self._tokenizer.get_added_tokens_decoder().items() if one.special}
+        return np.array([one for one in range(self.vocab_size) if one not in special], dtype=np.int64)
+
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        """What each token spells as UTF-8, by id; nothing for special tokens.
+
+        Raises
+        ------
+        ConfigError : the vocabulary is not one of bytes, so that its tokens do not spell the text.
+        """
+        if (json.loads(self.document).get("decoder") or {}).get("type") != "ByteLevel":
+            raise ConfigError(
+                "the tokenizer is not byte-level, and its tokens do not spell the text; use backbone small"
+            )
+        spelled = [b""] * self.vocab_size
+        byte_of = _bytes_by_letter()
+        for number in self.ordinary_ids.tolist():
+            spelled[number] = bytes(byte_of[letter] for letter in self._tokenizer.id_to_token(number))
+        return spelled
 
     def with_special(self, tokens: Sequence[str]) -> Self:
         """The same with more special tokens, behind the rest of the vocabulary; those it has stay where they are."""
@@ -145,6 +169,13 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000) -> TextToke
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", special_tokens=[(START, 1)])
     return TextTokenizer(_sorted_document(tokenizer))
+
+
+def _bytes_by_letter() -> dict[str, int]:
+    """The byte that each letter of a byte-level vocabulary stands for (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [one for one in range(_BYTES) if one not in set(printable)]
+    return {chr(one): one for one in printable} | {chr(_BYTES + place): one for place, one in enumerate(others)}
 
 
 def _sorted_document(tokenizer: Any) -> str:

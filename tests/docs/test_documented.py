@@ -29,6 +29,7 @@ from training.backbones import BACKBONES
 from training.caches import CACHES
 from training.compression import COMPRESSION
 from training.feedforward import FEEDFORWARD
+from training.masking import MASKING
 from training.objectives import OBJECTIVES
 from training.pacing import PACING
 from training.positions import POSITIONS
@@ -40,7 +41,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 REGISTRIES: list[Registry[Any]] = [
     RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TASKS,
     FORMATS, TRUTH, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
-    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS, CACHES,
+    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS, CACHES, MASKING,
 ]  # fmt: skip
 
 OF_BENCHMARKS = ("benchmark", "cost")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,14 @@ class Corpus:
     packed: bool
     seed: int
     total_steps: int
+
+    @cached_property
+    def _difficulty(self) -> list[float]:
+        return self.data.manifest.frame["difficulty"].to_list()
+
+    def difficulty(self, row: int) -> float:
+        """Difficulty of a record, in [0, 1]."""
+        return self._difficulty[row]
 
     def generator(self, step: int, row: int, part: int = 0) -> np.random.Generator:
         """What is drawn for one record in one step, from nothing but the seed and these numbers.

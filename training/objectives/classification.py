@@ -1,5 +1,7 @@
 """One class a record."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from catalog.registry import NoConfig
 from training.backbones import Heads
 from training.data import TrainingData
 from training.objectives import IGNORED, OBJECTIVES, Batch, Losses, Objective, Records
-from training.packing import Packed, packed_logits
+from training.packing import ClassifiesDocuments, Packed, packed_logits
 from training.rows import inputs
 
 
@@ -50,7 +52,7 @@ class Classification(Objective):
         labels_B = tensors["labels"]
         if "documents" in tensors:
             packed = Packed(tensors["input_ids"], tensors["attention_mask"], tensors["documents"])
-            logits_BK = packed_logits(network, packed)  # type: ignore[arg-type] - checked before the run
+            logits_BK = packed_logits(cast("ClassifiesDocuments", network), packed)
         else:
             logits_BK = network(tensors["input_ids"], tensors["attention_mask"])
         return Losses((class_loss(logits_BK, labels_B),), class_losses(logits_BK, labels_B) if each else None)
