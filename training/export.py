@@ -114,6 +114,8 @@ def model_card(result: FitResult, facts: dict[str, Any]) -> str:
         "training operations": f"{result.flops:.3e}",
         "training seconds": f"{result.seconds:.1f}",
         "precision": result.precision,
+        **({"stopped early": f"held-out loss {result.checks[-1][1]:.4f}"} if result.stopped_early else {}),
+        **{f"experts, {name}": f"{value:.2f}" for name, value in result.router.items()},
         "seed": str(arm.seed),
         "config digest": arm.digest(),
     } | {name: str(value) for name, value in facts.items()}

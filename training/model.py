@@ -17,6 +17,7 @@ from training.attention.windows import document_ends
 from training.caches import Kept, KeyValueCache, Stored, attend_to_kept, in_order
 from training.feedforward import FEEDFORWARD
 from training.positions import POSITIONS, PositionOptions, PositionShape, Rotation
+from training.token_loss import token_cross_entropy
 
 VocabHead = Literal["none", "tied", "own"]
 Turn = Callable[[Tensor], Tensor]
@@ -460,13 +461,26 @@ class Transformer(nn.Module):
         ------
         ValueError : the config has no token head.
         """
+        hidden_XC, weight = self._before_vocabulary(hidden_XC)
+        return F.linear(hidden_XC, weight, self.vocab_bias)
+
+    def token_losses(self, hidden_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross entropy of ``token_logits`` and labels (N,), and each token's; see ``token_cross_entropy``.
+
+        Raises
+        ------
+        ValueError : the config has no token head.
+        """
+        hidden_NC, weight = self._before_vocabulary(hidden_NC)
+        return token_cross_entropy(hidden_NC, weight, self.vocab_bias, labels_N)
+
+    def _before_vocabulary(self, hidden_XC: Tensor) -> tuple[Tensor, Tensor]:
         if self.config.vocab_head == "none":
             raise ValueError("vocab_head='none': the model has no head over tokens; use 'tied' or 'own'")
         if self.config.embedding_dim:
             # Back through the matrix that widened it, so that factorising saves on this side too.
             hidden_XC = hidden_XC @ self.widen.weight
-        weight = self.tokens.weight if self.config.vocab_head == "tied" else self.vocab_weight
-        return F.linear(hidden_XC, weight, self.vocab_bias)
+        return hidden_XC, self.tokens.weight if self.config.vocab_head == "tied" else self.vocab_weight
 
     def extend(self, input_ids: Tensor, caches: Sequence[KeyValueCache]) -> Tensor:
         """Normalised states of new tokens behind those that the caches have seen, (B, S, C).

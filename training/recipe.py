@@ -16,9 +16,11 @@ from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
 from training.objectives import OBJECTIVES, objective_of
+from training.optimizers import OPTIMIZERS
 from training.pacing import PACING
 from training.presets import PRESETS, preset_names
 from training.schedules import SCHEDULES
+from training.trackers import TRACKERS
 
 LabelSource = Literal["merged", "given", "annotated"]
 Control = Literal["random", "controls", "none"]
@@ -66,6 +68,7 @@ class TrainRecipe:
     difficulty : by which records are ordered: ``combined``, a part of the cleaning recipe, or a measure of
         ``winnow difficulty``.
     seed : split, order, weights and dropout of every arm that sets no seed of its own.
+    trackers : names in ``TRACKERS`` that are told every update of every arm.
     """
 
     name: str
@@ -79,6 +82,7 @@ class TrainRecipe:
     compressions: tuple[str, ...] = _COMPRESSIONS
     difficulty: str = "combined"
     seed: int = 0
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.arms:
@@ -106,6 +110,8 @@ class TrainRecipe:
             )
         for compression in self.compressions:
             _known(COMPRESSION, compression, "compressions")
+        for tracker in self.trackers:
+            _known(TRACKERS, tracker, "trackers")
 
     def plan(self) -> tuple[PlannedArm, ...]:
         """Every arm in order, each followed by its controls."""
@@ -148,6 +154,8 @@ class TrainRecipe:
         document = asdict(self) | {"arms": [arm.settings() for arm in self.arms]}
         if self.compare != "controls":
             del document["compare_seeds"]
+        if not self.trackers:
+            del document["trackers"]
         return json.dumps(document, sort_keys=True, ensure_ascii=False)
 
     def digest(self) -> str:
@@ -191,11 +199,13 @@ class TrainRecipe:
             if not isinstance(arm, dict):
                 raise ConfigError(f"{place}: {arm!r} must be a mapping with at least a name")
             arms.append(_built(ArmConfig, shared | arm, place, also=()))
-        compressions = document.get("compressions", list(_COMPRESSIONS))
-        if not isinstance(compressions, list) or not all(isinstance(one, str) for one in compressions):
-            raise ConfigError(f"{where}: compressions={compressions!r} must be a list of names")
+        lists = {}
+        for key, default in (("compressions", _COMPRESSIONS), ("trackers", ())):
+            lists[key] = document.get(key, list(default))
+            if not isinstance(lists[key], list) or not all(isinstance(one, str) for one in lists[key]):
+                raise ConfigError(f"{where}: {key}={lists[key]!r} must be a list of names")
         recipe: Self = _built(
-            cls, document | {"arms": tuple(arms), "compressions": tuple(compressions)}, where, also=_SHARED
+            cls, document | {"arms": tuple(arms)} | {k: tuple(v) for k, v in lists.items()}, where, also=_SHARED
         )
         return recipe
 
@@ -273,6 +283,7 @@ def _check_arm(arm: ArmConfig) -> None:
         "backbone": BACKBONES,
         "pacing": PACING,
         "schedule": SCHEDULES,
+        "optimizer": OPTIMIZERS,
         "objective": OBJECTIVES,
     }
     for kind, registry in registries.items():

@@ -74,24 +74,10 @@ class Run:
         self.record_losses = np.full(len(data.manifest), np.nan) if self.online else None
         self.held_out = np.flatnonzero(held_out(arm, data.manifest))[:MOST_RECORDS].tolist()
         self.measured: dict[str, float] = {}
-        self._prepare_blocks()
+        prepare_blocks(arm, network)
         self.loss = BatchLoss(objective, network)
         self.spread: nn.Module = self.loss
         self._has_unused = False
-
-    def _prepare_blocks(self) -> None:
-        blocks = [part for part in self.network.modules() if isinstance(part, Block)]
-        for name in ("recompute", "compile"):
-            if getattr(self.arm, name) != "none" and not blocks:
-                raise ConfigError(
-                    f"{name}={getattr(self.arm, name)!r} of arm {self.arm.name!r}: backbone {self.arm.backbone!r} has "
-                    f"no blocks of ours; set {name} to none"
-                )
-        for block in blocks:
-            if self.arm.recompute == "blocks":
-                block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
-            if self.arm.compile == "blocks":
-                block.compile(dynamic=True)
 
     def start(self) -> Moving:
         """Spread the network over the world and make what changes it."""
@@ -255,6 +241,27 @@ class Run:
         """A record's loss in a batch of its own."""
         micro = self._micro_batch([row], step)
         return float(self._loss_of(micro, list(micro.counts))[1])
+
+
+def prepare_blocks(arm: ArmConfig, network: nn.Module) -> None:
+    """Have the network's blocks computed again or compiled, where the arm asks for it.
+
+    Raises
+    ------
+    ConfigError : the network has none.
+    """
+    blocks = [part for part in network.modules() if isinstance(part, Block)]
+    for name in ("recompute", "compile"):
+        if getattr(arm, name) != "none" and not blocks:
+            raise ConfigError(
+                f"{name}={getattr(arm, name)!r} of arm {arm.name!r}: backbone {arm.backbone!r} has no blocks of "
+                f"ours; set {name} to none"
+            )
+    for block in blocks:
+        if arm.recompute == "blocks":
+            block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+        if arm.compile == "blocks":
+            block.compile(dynamic=True)
 
 
 def _remember(rows: list[int], each: npt.NDArray[np.float64], record_losses: npt.NDArray[np.float64]) -> None:

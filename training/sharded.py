@@ -17,22 +17,22 @@ def save_sharded(
     folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
 ) -> None:
     """Write weights, optimizer state and average, by name, each process what it holds."""
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     with _quiet():
-        dcp.save(_state(network, optimizer, average), checkpoint_id=folder)
+        save(_state(network, optimizer, average), checkpoint_id=folder)
 
 
 def load_sharded(
     folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
 ) -> None:
     """Put them in place, however many processes wrote them and read them; one alone needs no group."""
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     with _quiet():
         state = _state(network, optimizer, average)
-        dcp.load(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
+        load(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
         set_state_dict(
             network, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"], options=_options()
         )
@@ -40,7 +40,7 @@ def load_sharded(
 
 
 def load_whole(
-    weights: dict[str, Tensor], optimizer_state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
+    weights: dict[str, Any], optimizer_state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Spread what one process wrote in one piece.
 

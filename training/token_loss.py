@@ -18,10 +18,12 @@ _CHUNK_LOGITS = 2**20
 chunk adds to the whole gradient of the weights."""
 
 
-def token_cross_entropy(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, labels_N: Tensor) -> Tensor:
-    """Sum over tokens of the cross entropy of ``hidden @ weight.T + bias`` and the labels, in nats.
+def token_cross_entropy(
+    hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | None, labels_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of ``hidden @ weight.T + bias`` and the labels, in nats: the sum over tokens, and each one's.
 
-    Equals ``F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="sum")``, in whose place it stands.
+    Equals ``F.cross_entropy(F.linear(hidden, weight, bias), labels)`` reduced by sum, in whose place it stands.
 
     Parameters
     ----------
@@ -31,19 +33,19 @@ def token_cross_entropy(hidden_NC: Tensor, weight_VC: Tensor, bias_V: Tensor | N
 
     Returns
     -------
-    Scalar float32 (float64 of float64), 0 of no tokens. It can be differentiated once.
+    Scalar float32 (float64 of float64), 0 of no tokens, which can be differentiated once; and (N,) without gradient.
 
     References
     ----------
     Hsu et al. (2024), Liger Kernel, section 3.2, which does it in one GPU kernel; here they are torch's products.
     """
-    loss: Tensor = _TokenLoss.apply(hidden_NC, weight_VC, bias_V, labels_N)  # type: ignore[no-untyped-call]
-    return loss
+    total, each_N = _TokenLoss.apply(hidden_NC, weight_VC, bias_V, labels_N)  # type: ignore[no-untyped-call]
+    return total, each_N
 
 
 class _TokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         exact = torch.float64 if dtype == torch.float64 else torch.float32
@@ -52,7 +54,7 @@ class _TokenLoss(torch.autograd.Function):
         hidden_cast, weight_cast = hidden.to(dtype), weight.to(dtype)
         d_hidden, d_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=exact)
         d_bias = torch.zeros(weight.shape[0], dtype=exact, device=hidden.device)
-        total = torch.zeros((), dtype=exact, device=hidden.device)
+        each = torch.empty(len(labels), dtype=exact, device=hidden.device)
         with torch.autocast(device, enabled=False):
             for start in range(0, len(labels), size):
                 part = slice(start, start + size)
@@ -63,7 +65,7 @@ class _TokenLoss(torch.autograd.Function):
                 label_logit = logits.gather(1, at)
                 highest = logits.amax(1, keepdim=True)
                 normaliser = logits.sub_(highest).exp_().sum(1, keepdim=True)
-                total += (normaliser.log() + highest - label_logit).sum()
+                each[part] = (normaliser.log() - (label_logit - highest)).squeeze(1)
                 if not wanted:
                     continue
                 # From here on the logits are their own gradient: probabilities, less 1 at the label.
@@ -77,9 +79,10 @@ class _TokenLoss(torch.autograd.Function):
                     d_weight += slope.t() @ hidden_cast[part]
         if wanted:
             ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype), None if bias is None else d_bias.to(bias.dtype))
-        return total
+        ctx.mark_non_differentiable(each)
+        return each.sum(), each
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, d_total: Tensor, d_each: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ARG004
         return (*(None if one is None else one * d_total.to(one.dtype) for one in ctx.saved_tensors), None)

@@ -6,7 +6,6 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from training.masking import MASKING, Hidden, Maskable
@@ -82,8 +81,7 @@ def token_loss(model: Transformer, hidden_RTC: Tensor, labels_RT: Tensor) -> tup
     the tokens.
     """
     at_RT = labels_RT != IGNORED
-    each_N = F.cross_entropy(model.token_logits(hidden_RTC[at_RT]).float(), labels_RT[at_RT], reduction="none")
-    return each_N.sum(), each_N.detach()
+    return model.token_losses(hidden_RTC[at_RT], labels_RT[at_RT])
 
 
 def record_means(each_N: Tensor, at_RT: Tensor, tensors: dict[str, Tensor]) -> Tensor:

@@ -26,10 +26,12 @@ def test_it_equals_torch_in_value_and_gradient_across_chunks(
     monkeypatch.setattr(token_loss, "_CHUNK_LOGITS", 400)  # eight tokens
     hidden, weight, bias, labels = inputs(num_tokens)
     wanted = (hidden, weight, bias) if with_bias else (hidden, weight)
-    ours = token_cross_entropy(hidden, weight, bias if with_bias else None, labels)
+    ours, each = token_cross_entropy(hidden, weight, bias if with_bias else None, labels)
     logits = F.linear(hidden, weight, bias if with_bias else None)
     theirs = F.cross_entropy(logits, labels, reduction="sum")
     assert torch.allclose(ours, theirs, rtol=1e-5)
+    assert torch.allclose(each, F.cross_entropy(logits, labels, reduction="none"), rtol=1e-5, atol=1e-5)
+    assert not each.requires_grad
     # A factor, as gradients of micro-batches have.
     for one, other in zip(
         torch.autograd.grad(ours * 0.3, wanted), torch.autograd.grad(theirs * 0.3, wanted), strict=True
@@ -39,12 +41,12 @@ def test_it_equals_torch_in_value_and_gradient_across_chunks(
 
 def test_its_gradient_is_that_of_finite_differences() -> None:
     hidden, weight, bias, labels = inputs(5, torch.float64)
-    assert torch.autograd.gradcheck(lambda *x: token_cross_entropy(*x, labels), (hidden, weight, bias))
+    assert torch.autograd.gradcheck(lambda *x: token_cross_entropy(*x, labels)[0], (hidden, weight, bias))
 
 
 def test_logits_beyond_the_range_of_exp_stay_finite() -> None:
     hidden, weight, bias, labels = inputs(5)
-    loss = token_cross_entropy(hidden * 1e3, weight, bias, labels)
+    loss, _ = token_cross_entropy(hidden * 1e3, weight, bias, labels)
     theirs = F.cross_entropy(F.linear(hidden * 1e3, weight, bias), labels, reduction="sum")
     assert torch.allclose(loss, theirs, rtol=1e-5)
     assert all(one.isfinite().all() for one in torch.autograd.grad(loss, (hidden, weight, bias)))
@@ -52,9 +54,9 @@ def test_logits_beyond_the_range_of_exp_stay_finite() -> None:
 
 def test_half_precision_multiplies_in_it_and_sums_in_float32() -> None:
     hidden, weight, bias, labels = inputs(23)
-    whole = token_cross_entropy(hidden, weight, bias, labels)
+    whole, _ = token_cross_entropy(hidden, weight, bias, labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        halved = token_cross_entropy(hidden, weight, bias, labels)
+        halved, _ = token_cross_entropy(hidden, weight, bias, labels)
     assert halved.dtype == torch.float32
     assert halved != whole
     assert torch.allclose(halved, whole, rtol=0.02)
@@ -70,6 +72,6 @@ def test_half_precision_multiplies_in_it_and_sums_in_float32() -> None:
 def test_without_gradients_none_are_made() -> None:
     hidden, weight, bias, labels = inputs(5)
     with torch.no_grad():
-        loss = token_cross_entropy(hidden, weight, bias, labels)
+        loss, _ = token_cross_entropy(hidden, weight, bias, labels)
     assert not loss.requires_grad
-    assert torch.allclose(loss, token_cross_entropy(hidden, weight, bias, labels))
+    assert torch.allclose(loss, token_cross_entropy(hidden, weight, bias, labels)[0])

@@ -12,17 +12,17 @@ class _Events:
 
         # What an attempt that was killed noted beyond its checkpoint is not shown twice.
         purge = tracked.start_step + 1 if tracked.start_step else None
-        self._writer = SummaryWriter(str(tracked.folder), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(tracked.folder), purge_step=purge)
         if not tracked.start_step:
             settings = json.dumps(tracked.settings, indent=1, sort_keys=True, ensure_ascii=False)
-            self._writer.add_text("settings", f"    {settings}".replace("\n", "\n    "))  # type: ignore[no-untyped-call]
+            self._writer.add_text("settings", f"    {settings}".replace("\n", "\n    "))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 @TRACKERS.register("tensorboard")

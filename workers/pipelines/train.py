@@ -205,7 +205,8 @@ def _fit(unit: UnitContext) -> UnitResult:
     from training.export import save_model
     from training.fit import fit
 
-    planned = _recipe(unit.claim.config).plan()[unit.claim.payload["index"]]
+    recipe = _recipe(unit.claim.config)
+    planned = recipe.plan()[unit.claim.payload["index"]]
     classes, train, _ = _prepared(unit)
     data = TrainingData.build(train, classes)
     checkpoints = _folder(unit, "checkpoints") / planned.config.name
@@ -230,6 +231,8 @@ def _fit(unit: UnitContext) -> UnitResult:
         on_progress=on_progress,
         should_stop=should_stop,
         token_dir=_folder(unit, "tokens"),
+        trackers=recipe.trackers,
+        track_dir=_folder(unit, "tracked") / planned.config.name,
     )
     if not result.finished:
         raise stopped[0] if stopped else StoppedError
@@ -253,6 +256,9 @@ def _fit(unit: UnitContext) -> UnitResult:
             "num_trained_parameters": result.num_trained_parameters,
             "precision": result.precision,
             "stream_wait_share": result.stream_wait_share,
+            "stopped_early": result.stopped_early,
+            "held_out_losses": result.checks,
+            "router": result.router,
             "manifests": [
                 {"step": start, "digest": manifest.digest, "file": file.to_json()}
                 for (start, manifest), file in zip(result.revisions, published, strict=True)
