@@ -20,6 +20,7 @@ from training.positions import POSITIONS, PositionOptions, PositionShape, Rotati
 from training.token_loss import token_cross_entropy
 
 VocabHead = Literal["none", "tied", "own"]
+VocabBias = Literal["own", "none"]
 Turn = Callable[[Tensor], Tensor]
 """Rotates vectors by their positions, or gives them back as they are."""
 
@@ -47,6 +48,7 @@ class ModelConfig:
     kv_latent_dim : width of the vector that all keys and values of a token are computed from; 0 for none.
     rope_head_dim : with that, width of the rotated part of each head, which all heads share in keys.
     vocab_head : how ``token_logits`` come about: from the embedding's own weights (``tied``), from others, or not.
+    vocab_bias : whether each entry of the vocabulary has a bias of its own; GPT-2 and most decoders have none.
     exit_layers : layers, counted from 1, behind which another classification head stands.
     """
 
@@ -70,6 +72,7 @@ class ModelConfig:
     kv_latent_dim: int = 0
     rope_head_dim: int = 0
     vocab_head: VocabHead = "none"
+    vocab_bias: VocabBias = "own"
     exit_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -83,7 +86,7 @@ class ModelConfig:
             raise ValueError(f"dim={self.dim} must be a multiple of num_heads={self.num_heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
-        for name, kind in (("order", Order), ("vocab_head", VocabHead)):
+        for name, kind in (("order", Order), ("vocab_head", VocabHead), ("vocab_bias", VocabBias)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(kind))}")
         self._check_heads()
@@ -392,7 +395,8 @@ class Transformer(nn.Module):
             self.vocab_weight = nn.Parameter(torch.empty_like(self.tokens.weight))
             nn.init.normal_(self.vocab_weight, std=0.02)
         if config.vocab_head != "none":
-            self.vocab_bias = nn.Parameter(torch.zeros(config.vocab_size))
+            biased = config.vocab_bias == "own"
+            self.vocab_bias = nn.Parameter(torch.zeros(config.vocab_size)) if biased else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Class logits of each record.

@@ -9,7 +9,7 @@ from torch import nn
 from catalog.errors import ConfigError
 from training.attention import Order
 from training.backbones import BACKBONES, Heads
-from training.model import ModelConfig, Transformer
+from training.model import ModelConfig, Transformer, VocabBias
 from training.tokenizer import TextTokenizer, train_tokenizer
 
 
@@ -39,6 +39,7 @@ class Small:
     num_kv_heads: int = 0
     kv_latent_dim: int = 0
     rope_head_dim: int = 0
+    vocab_bias: VocabBias = "own"
 
     def __post_init__(self) -> None:
         if self.vocab_size < 258:
@@ -68,6 +69,7 @@ class Small:
             num_kv_heads=self.num_kv_heads,
             kv_latent_dim=self.kv_latent_dim,
             rope_head_dim=self.rope_head_dim,
+            vocab_bias=self.vocab_bias,
         )
 
 
