@@ -9,6 +9,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Packing = Literal["none", "rows"]
 Recomputed = Literal["none", "blocks"]
 Compiled = Literal["none", "blocks"]
+RecordLosses = Literal["none", "last"]
 
 _ADDED: dict[str, Any] = {
     "length_window": 1,
@@ -22,6 +23,7 @@ _ADDED: dict[str, Any] = {
     "stop_patience": 0,
     "stop_every": 50,
     "stop_share": 0.1,
+    "record_losses": "none",
 }
 """Settings that came later, with how it was before: checkpoints of then are still of the same run."""
 
@@ -62,6 +64,7 @@ class ArmConfig:
         steps.
     stop_every : steps between such checks.
     stop_share : share of the records that is held out for them, by hash of the id, in (0, 1); they are not trained on.
+    record_losses : ``last`` keeps the loss that each record had when it was last drawn, beside the model.
     """
 
     name: str
@@ -93,6 +96,7 @@ class ArmConfig:
     stop_patience: int = 0
     stop_every: int = 50
     stop_share: float = 0.1
+    record_losses: RecordLosses = "none"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "max_tokens", "checkpoint_every", "length_window", "stop_every"):
@@ -110,6 +114,7 @@ class ArmConfig:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must lie in [0, 2**63)")
         choices = {"precision": Precision, "packing": Packing, "recompute": Recomputed, "compile": Compiled}
+        choices["record_losses"] = RecordLosses
         for name, legal in choices.items():
             if getattr(self, name) not in get_args(legal):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(legal))}")

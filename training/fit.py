@@ -66,6 +66,8 @@ class FitResult:
     stream_wait_share : share of ``seconds`` that was spent waiting for a batch, in [0, 1].
     revisions : manifests that an online pacing published, with the steps from which they were in force.
     checks : (step, loss) of the held-out records, where the arm may stop early.
+    record_losses : (n,) loss that each record of the manifest had when it was last drawn, NaN where it never was; None
+        where nobody asked.
     router : how evenly experts were used in the last step, by layer; see ``router_statistics``.
     """
 
@@ -84,6 +86,7 @@ class FitResult:
     revisions: tuple[Revision, ...] = ()
     checks: tuple[tuple[int, float], ...] = ()
     router: dict[str, float] = field(default_factory=dict)
+    record_losses: npt.NDArray[np.float64] | None = None
 
     @property
     def stopped_early(self) -> bool:
@@ -224,6 +227,7 @@ def fit(
         revisions=run.stream.revisions,
         checks=state.checks,
         router=router,
+        record_losses=run.record_losses,
     )
 
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arms:
             names = ", ".join(one.name for one in recipe.arms)
             raise ConfigError(f"arm={options.arm!r} is not in recipe {recipe.name!r}; it has {names}")
-        data = read_data(options.data)
+        data = read_data(options.data, options.text, options.label)
         with joined(options.strategy) as world:
             for arm in arms:
                 result = fit(
@@ -69,10 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_data(path: Path) -> TrainingData:
-    """A Parquet file with ``id``, ``text`` and, for objectives that learn from them, ``label``.
+def read_data(path: Path, text: str = "text", label: str = "label") -> TrainingData:
+    """A Parquet file as ``winnow export`` writes it, or any with ids and texts.
 
-    ``hash`` is taken from the id, ``difficulty`` and ``weight`` are as nothing where they are not there.
+    ``id``, ``difficulty`` and ``weight`` may be called ``winnow_id`` and so on, as in exports. Without labels,
+    difficulty or weights there are none; a record's hash is its id.
+
+    Parameters
+    ----------
+    text, label : names of these columns.
 
     Raises
     ------
@@ -82,15 +87,17 @@ def read_data(path: Path) -> TrainingData:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path.name} cannot be read as Parquet ({error}); write it with `winnow export`") from error
-    missing = [name for name in ("id", "text") if name not in frame.columns]
-    if missing:
-        raise DataError(f"{path.name} has columns {frame.columns}; it needs {', '.join(missing)} as well")
-    added = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
-    if "hash" not in frame.columns:
-        added.append(pl.col("id").alias("hash"))
-    if "label" not in frame.columns:
-        added.append(pl.lit(None, dtype=pl.String).alias("label"))
-    return TrainingData.build(frame.with_columns(added))
+    columns = {}
+    for name, given in (("id", "id"), ("text", text), ("label", label), *((one, one) for one in _DEFAULTS)):
+        found = next((one for one in (given, f"winnow_{given}") if one in frame.columns), None)
+        if found is not None:
+            columns[name] = pl.col(found)
+        elif name in ("id", "text"):
+            raise DataError(f"{path.name} has columns {frame.columns}; it needs {given} as well")
+        else:
+            columns[name] = pl.lit(_DEFAULTS.get(name))
+    columns |= {"label": columns["label"].cast(pl.String), "hash": columns["id"]}
+    return TrainingData.build(frame.select(**columns))
 
 
 @contextmanager
@@ -117,6 +124,8 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="training.launch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--recipe", required=True, help="a preset's name or a YAML file")
     parser.add_argument("--data", required=True, type=Path, help="Parquet with id, text, label")
+    parser.add_argument("--text", default="text", help="name of the column of texts")
+    parser.add_argument("--label", default="label", help="name of the column of labels")
     parser.add_argument("--out", required=True, type=Path, help="folder for models and checkpoints, the same for all")
     parser.add_argument("--strategy", choices=["ddp", "fsdp2"], default="ddp", help="how the model is spread")
     parser.add_argument("--arm", help="train this arm alone")

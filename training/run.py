@@ -71,7 +71,8 @@ class Run:
         self.schedule, self.schedule_config = schedule.member, schedule.configured(arm.schedule_options)
         pacing = PACING[arm.pacing].configured(arm.pacing_options)
         self.online = pacing if isinstance(pacing, Online) else None
-        self.record_losses = np.full(len(data.manifest), np.nan) if self.online else None
+        kept = self.online is not None or arm.record_losses == "last"
+        self.record_losses = np.full(len(data.manifest), np.nan) if kept else None
         self.held_out = np.flatnonzero(held_out(arm, data.manifest))[:MOST_RECORDS].tolist()
         self.measured: dict[str, float] = {}
         prepare_blocks(arm, network)
@@ -168,7 +169,7 @@ class Run:
         """Take up the order where a checkpoint left it."""
         for start, digest in state.revisions:
             self.stream = self.stream.revised(start, read_manifest(folder, digest))
-        if self.online is not None:
+        if self.record_losses is not None:
             self.record_losses = load_record_losses(checkpoint)
 
     @torch.no_grad()

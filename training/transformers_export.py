@@ -46,7 +46,7 @@ def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: P
         raise ConflictError(f"{folder} is there already; name a new folder, or remove it")
     _check(model.config)
     theirs = (_gpt2 if model.config.positions == "learned" else _starcoder2)(model, tokenizer)
-    words = PreTrainedTokenizerFast(
+    words = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(tokenizer.document), pad_token=PAD, bos_token=START
     )
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,24 @@ def test_a_run_that_was_stopped_ends_like_an_unbroken_one(name: str, data: Train
     assert torch.equal(weights(resumed), weights(whole))
 
 
+def test_each_records_last_loss_is_kept_where_asked_for(data: TrainingData, plain: FitResult, tmp_path: Path) -> None:
+    config = arm(record_losses="last", batch_size=120, steps=4)
+    done: list[int] = []
+    fit(
+        config,
+        data,
+        checkpoint_dir=tmp_path,
+        on_progress=lambda step, total, loss: done.append(step),
+        should_stop=lambda: len(done) == 3,
+    )
+    result = fit(config, data, checkpoint_dir=tmp_path)
+    assert result.record_losses is not None
+    # All are drawn in every step, and all have a label.
+    assert result.record_losses.mean() == pytest.approx(result.losses[-1][1], abs=1e-5)
+    assert result.record_losses.std() > 0
+    assert plain.record_losses is None
+
+
 def test_recomputing_keeps_less_and_changes_no_bit(data: TrainingData, plain: FitResult) -> None:
     def kept(config: ArmConfig) -> int:
         with pytest.raises(ConfigError) as caught:
@@ -212,16 +230,16 @@ def test_tensorboard_is_told_every_update_once_and_changes_no_bit(data: Training
 
     experts = arm(backbone_options=SMALL | {"feedforward": "moe_topk", "feedforward_options": {"hidden": 16}})
     whole = fit(experts, data)
-    done = [0]
+
+    def die(step: int, _total: int, _loss: float) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
     told: dict[str, Any] = {"trackers": ["tensorboard"], "track_dir": tmp_path / "runs"}
     told["checkpoint_dir"] = tmp_path / "checkpoints"
-    fit(
-        experts,
-        data,
-        on_progress=lambda step, total, loss: done.append(step),
-        should_stop=lambda: done[-1] >= 4,
-        **told,
-    )
+    # Two updates after its newest checkpoint.
+    with pytest.raises(KeyboardInterrupt):
+        fit(experts, data, on_progress=die, **told)
     result = fit(experts, data, **told)
     assert torch.equal(weights(result), weights(whole))
     events = EventAccumulator(str(tmp_path / "runs" / "tensorboard")).Reload()
@@ -253,6 +271,7 @@ def test_a_tracker_whose_package_is_missing_names_the_extra(
         ({"stop_patience": 1}, "stop_every=50 must be below steps=8"),
         ({"stop_patience": 1, "stop_every": 2, "stop_share": 1.0}, "stop_share=1.0 must lie in"),
         ({"precision": "half"}, "precision='half' must be one of auto, float32, bfloat16, float16"),
+        ({"record_losses": "all"}, "record_losses='all' must be one of none, last"),
         ({"schedule": "cosinus"}, "did you mean 'cosine'"),
     ],
 )

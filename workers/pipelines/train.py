@@ -32,6 +32,8 @@ from workers.execution import StoppedError, UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 if TYPE_CHECKING:
+    from training.data import TrainingData
+    from training.fit import FitResult
     from training.recipe import PlannedArm, TrainRecipe
 
 MIN_TEST_RECORDS = 20
@@ -242,6 +244,9 @@ def _fit(unit: UnitContext) -> UnitResult:
             (path.name, unit.store.write_bytes(path.read_bytes(), "models", path.suffix.lstrip(".")))
             for path in sorted(saved.iterdir())
         ]
+    drawn = []
+    if result.record_losses is not None:
+        drawn = [("record_losses", _losses(unit, planned.config.name, data, result))]
     published = [unit.store.write_frame(one.manifest.frame, "stream_manifests") for one in result.revisions]
     points = pl.DataFrame(result.losses, schema={"step": pl.Int64, "loss": pl.Float64}, orient="row")
     rows = points.with_columns(run_id=pl.lit(unit.claim.run_id), arm=pl.lit(planned.config.name))
@@ -265,7 +270,15 @@ def _fit(unit: UnitContext) -> UnitResult:
             ],
         },
         rows=[(LossPoint.metadata.tables["loss_points"], rows)],
+        shards=drawn,
     )
+
+
+def _losses(unit: UnitContext, arm: str, data: TrainingData, result: FitResult) -> StoredFile:
+    """A row a record that was drawn: its loss when it was drawn last, and how difficult it was said to be."""
+    frame = data.manifest.frame.select("id", "difficulty").with_columns(loss=pl.Series(result.record_losses))
+    frame = frame.filter(pl.col("loss").is_not_nan()).with_columns(arm=pl.lit(arm))
+    return unit.store.write_frame(frame, "record_losses")
 
 
 def _folder(unit: UnitContext, kind: str) -> Path:
