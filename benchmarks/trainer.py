@@ -46,7 +46,7 @@ from training.tokenizer import TextTokenizer
 
 VOCAB, DIM, LAYERS, HEADS, TOKENS, ROWS = 4096, 128, 4, 4, 128, 8
 RATE = 1e-3
-TURN = 4
+TURN = 2
 """Steps of each before the next has its turn."""
 SEEDS, QUICK_SEEDS = (1, 2, 3, 4, 5), (1, 2, 3)
 Step = Callable[[], int]
@@ -214,7 +214,7 @@ def tokenizer_of(data: TrainingData) -> TextTokenizer:
 
 def throughput(options: Namespace, folder: Path) -> dict[str, Any]:
     """Ratios of tokens a second, with their intervals over seeds."""
-    seeds, turns = (QUICK_SEEDS, 3) if options.quick else (SEEDS, 8)
+    seeds, turns = (QUICK_SEEDS, 6) if options.quick else (SEEDS, 24)
     full = data_of(sources())
     rows = tokenizer_of(full).token_ids(full.texts, TOKENS)
     full = data_of([text for text, row in zip(full.texts, rows, strict=True) if len(row) == TOKENS])

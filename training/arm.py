@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Packing = Literal["none", "rows"]
 Recomputed = Literal["none", "blocks"]
-Compiled = Literal["none", "blocks"]
+Compiled = Literal["none", "inductor", "aot_eager"]
 RecordLosses = Literal["none", "last"]
 
 _ADDED: dict[str, Any] = {
@@ -59,7 +59,8 @@ class ArmConfig:
         measured and saved. 0 averages nothing.
     recompute : ``blocks`` keeps only what enters a block and computes the rest again for the backward pass: less
         memory, about a third more time, equal bits.
-    compile : ``blocks`` has torch compile the blocks. It changes time, and results in the last bits.
+    compile : a backend of torch.compile for the blocks: ``inductor`` makes kernels; ``aot_eager`` makes none, to tell
+        what a failure comes from. It changes time, and results in the last bits.
     stop_patience : checks of the loss on held-out records without a new best after which training ends; 0 trains all
         steps.
     stop_every : steps between such checks.
@@ -118,6 +119,8 @@ class ArmConfig:
         for name, legal in choices.items():
             if getattr(self, name) not in get_args(legal):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(legal))}")
+        if self.compile != "none" and self.recompute != "none":
+            raise ValueError(f"compile={self.compile!r} goes without recompute={self.recompute!r}; choose one")
         self._check_stop()
 
     def _check_stop(self) -> None:

@@ -261,8 +261,8 @@ def prepare_blocks(arm: ArmConfig, network: nn.Module) -> None:
     for block in blocks:
         if arm.recompute == "blocks":
             block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
-        if arm.compile == "blocks":
-            block.compile(dynamic=True)
+        if arm.compile != "none":
+            block.compile(dynamic=True, backend=arm.compile)
 
 
 def _remember(rows: list[int], each: npt.NDArray[np.float64], record_losses: npt.NDArray[np.float64]) -> None:
