@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 Precision = Literal["auto", "float32", "bfloat16"]
 Packing = Literal["none", "rows"]
 
-_ADDED: dict[str, Any] = {"length_window": 1, "packing": "none", "objective_options": {}}
+_ADDED: dict[str, Any] = {"length_window": 1, "packing": "none", "objective_options": {}, "init_from": ""}
 """Settings that came later, with how it was before: checkpoints of then are still of the same run."""
 
 
@@ -38,6 +38,8 @@ class ArmConfig:
         1 sorts nothing.
     packing : ``rows`` puts several short texts into one row of up to ``max_tokens``, each seeing itself alone; ``none``
         gives each a row of its own. It changes memory and time, and of the result only what dropout draws.
+    init_from : ``RUN/ARM`` of a finished training whose vocabulary and weights, but for heads of another shape, this
+        one starts from; empty to start from nothing.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ArmConfig:
     length_window: int = 1
     packing: Packing = "none"
     objective_options: dict[str, Any] = field(default_factory=dict)
+    init_from: str = ""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "max_tokens", "checkpoint_every", "length_window"):

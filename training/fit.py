@@ -34,6 +34,7 @@ from training.checkpoint import (
 )
 from training.data import TrainingData
 from training.evaluation.flops import count_flops
+from training.initial import Initial, take_over
 from training.loader import Loader
 from training.model import auxiliary_loss
 from training.objectives import Batch, Corpus, Losses, Objective, Records, objective_of
@@ -69,6 +70,7 @@ class FitResult:
     precision : what it computed in.
     stream_wait_share : share of ``seconds`` that was spent waiting for a batch, in [0, 1].
     revisions : manifests that an online pacing published, with the steps from which they were in force.
+    network : what was trained: the model, or what holds it and the objective's own modules.
     """
 
     arm: ArmConfig
@@ -84,6 +86,7 @@ class FitResult:
     precision: str
     stream_wait_share: float = 0.0
     revisions: tuple[Revision, ...] = ()
+    network: nn.Module | None = None
 
     @property
     def finished(self) -> bool:
@@ -106,6 +109,7 @@ def fit(
     on_model: Callable[[int, nn.Module, TextTokenizer], None] | None = None,
     token_dir: Path | None = None,
     num_workers: int = 1,
+    initial: Initial | None = None,
 ) -> FitResult:
     """Train one arm, from its newest checkpoint when there is one.
 
@@ -122,6 +126,7 @@ def fit(
     token_dir : folder in which all texts are tokenized ahead, once for all runs with the same texts and tokenizer; None
         tokenizes each batch when its turn comes.
     num_workers : threads that make batches ahead. Like ``token_dir`` they change the time, not the result.
+    initial : what the arm's ``init_from`` names; needed where it names something, and only then.
 
     Raises
     ------
@@ -141,7 +146,7 @@ def fit(
     with _seeded_per_step(device) as seed_step:
         seed_step(arm.seed, _MODEL_DRAW)
         objective = objective_of(arm)
-        tokenizer, model = _network(arm, data, document, objective)
+        tokenizer, model = _network(arm, data, document, objective, initial)
         # Holds the model, and whatever else the objective trains beside it.
         network = objective.network(model)
         source = _TokenSource(arm, data, tokenizer, token_dir)
@@ -200,6 +205,7 @@ def fit(
         precision=state.precision,
         stream_wait_share=state.wait_seconds / state.seconds if state.seconds else 0.0,
         revisions=run.stream.revisions,
+        network=network.to("cpu").eval(),
     )
 
 
@@ -290,9 +296,9 @@ class _Run:
         return [self._micro_batch(rows[start : start + size], step) for start in range(0, len(rows), size)]
 
     def _micro_batch(self, rows: list[int], step: int) -> Batch:
-        return self.objective.batch(
-            Records(corpus=self.corpus, step=step, rows=rows, ids=self.source.rows(rows)),
-        )
+        # Shards hold unsigned numbers, in which the label of a position that has none would be a token.
+        ids = [np.asarray(one, dtype=np.int64) for one in self.source.rows(rows)]
+        return self.objective.batch(Records(corpus=self.corpus, step=step, rows=rows, ids=ids))
 
     def update(self, step: int, micro_batches: list[Batch]) -> tuple[float, int]:
         """Do the update that follows ``step`` finished ones; return its loss and the padded tokens it read."""
@@ -397,21 +403,25 @@ def seeing_documents(arm: ArmConfig, model: nn.Module) -> SeesDocuments:
 
 
 def _network(
-    arm: ArmConfig, data: TrainingData, document: str | None, objective: Objective
+    arm: ArmConfig, data: TrainingData, document: str | None, objective: Objective, initial: Initial | None
 ) -> tuple[TextTokenizer, nn.Module]:
+    if bool(arm.init_from) != (initial is not None):
+        raise ConfigError(f"init_from={arm.init_from!r} of arm {arm.name!r} and the weights given do not go together")
     registered = BACKBONES[arm.backbone]
     backbone, config = registered.member, registered.configured(arm.backbone_options)
     objective.check(data)
     heads = objective.heads(len(data.classes))
     backbone.check(heads, config)
-    tokenizer = (
-        TextTokenizer(document)
-        if document
-        else backbone.tokenizer(data.texts, config).with_special(objective.special_tokens())
-    )
+    if document:
+        tokenizer = TextTokenizer(document)
+    else:
+        known = initial.tokenizer if initial else backbone.tokenizer(data.texts, config)
+        tokenizer = known.with_special(objective.special_tokens())
     model = backbone.build(vocab_size=tokenizer.vocab_size, heads=heads, max_tokens=arm.max_tokens, config=config)
     if arm.packing == "rows":
         seeing_documents(arm, model)
+    if initial:
+        take_over(model, initial.weights)
     return tokenizer, backbone.adapt(model, config)
 
 
