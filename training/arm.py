@@ -15,6 +15,7 @@ _ADDED: dict[str, Any] = {
     "length_window": 1,
     "packing": "none",
     "objective_options": {},
+    "init_from": "",
     "optimizer": "adamw",
     "optimizer_options": {},
     "ema_decay": 0.0,
@@ -54,6 +55,8 @@ class ArmConfig:
         1 sorts nothing.
     packing : ``rows`` puts several short texts into one row of up to ``max_tokens``, each seeing itself alone; ``none``
         gives each a row of its own. It changes memory and time, and of the result only what dropout draws.
+    init_from : ``RUN/ARM`` of a finished training whose vocabulary and weights, but for heads of another shape, this
+        one starts from; empty to start from nothing.
     optimizer, optimizer_options : how gradients change the weights (registry ``OPTIMIZERS``) and its options.
     ema_decay : share that the moving average of the weights keeps at each step, in [0, 1); the average is what is
         measured and saved. 0 averages nothing.
@@ -89,6 +92,7 @@ class ArmConfig:
     length_window: int = 1
     packing: Packing = "none"
     objective_options: dict[str, Any] = field(default_factory=dict)
+    init_from: str = ""
     optimizer: str = "adamw"
     optimizer_options: dict[str, Any] = field(default_factory=dict)
     ema_decay: float = 0.0

@@ -29,6 +29,7 @@ from training.checkpoint import (
 )
 from training.data import TrainingData
 from training.distributed import ALONE, World, whole_weights
+from training.initial import Initial
 from training.loader import Loader
 from training.memory import free_memory
 from training.network import build_network
@@ -68,6 +69,7 @@ class FitResult:
     checks : (step, loss) of the held-out records, where the arm may stop early.
     record_losses : (n,) loss that each record of the manifest had when it was last drawn, NaN where it never was; None
         where nobody asked.
+    network : what was trained: the model, or what holds it and the objective's own modules.
     router : how evenly experts were used in the last step, by layer; see ``router_statistics``.
     """
 
@@ -87,6 +89,7 @@ class FitResult:
     checks: tuple[tuple[int, float], ...] = ()
     router: dict[str, float] = field(default_factory=dict)
     record_losses: npt.NDArray[np.float64] | None = None
+    network: nn.Module | None = None
 
     @property
     def stopped_early(self) -> bool:
@@ -114,6 +117,7 @@ def fit(
     on_model: Callable[[int, nn.Module, TextTokenizer], None] | None = None,
     token_dir: Path | None = None,
     num_workers: int = 1,
+    initial: Initial | None = None,
     trackers: Sequence[str] = (),
     track_dir: Path | None = None,
     world: World = ALONE,
@@ -134,6 +138,7 @@ def fit(
     token_dir : folder in which all texts are tokenized ahead, once for all runs with the same texts and tokenizer; None
         tokenizes each batch when its turn comes.
     num_workers : threads that make batches ahead. Like ``token_dir`` they change the time, not the result.
+    initial : what the arm's ``init_from`` names; needed where it names something, and only then.
     trackers, track_dir : names in ``TRACKERS`` that are told every update, and the folder for what they keep.
     world : the processes that train together; all call this with the same arguments but ``world`` and ``device``.
     memory_limit_bytes : what the run may take beyond its weights; None takes what the device has free.
@@ -156,7 +161,7 @@ def fit(
     with _seeded_per_step(device, world.rank) as seed_step, ExitStack() as opened:
         seed_step(arm.seed, _MODEL_DRAW)
         objective = objective_of(arm)
-        tokenizer, model = build_network(arm, data, document, objective)
+        tokenizer, model = build_network(arm, data, document, objective, initial)
         # Holds the model, and whatever else the objective trains beside it.
         network = objective.network(model).to(device)
         source = TokenSource(arm, data, tokenizer, token_dir)
@@ -210,7 +215,7 @@ def fit(
         if moving.average is not None:
             moving.average.put()
         if world.strategy == "fsdp2":
-            model = _in_one_piece(arm, data, tokenizer, network)
+            model, network = _in_one_piece(arm, data, tokenizer, network, initial)
     return FitResult(
         arm=arm,
         model=BACKBONES[arm.backbone].member.merge(model.to("cpu").eval()),
@@ -228,6 +233,7 @@ def fit(
         checks=state.checks,
         router=router,
         record_losses=run.record_losses,
+        network=network.to("cpu").eval(),
     )
 
 
@@ -319,12 +325,15 @@ def _tell(told: Sequence[Tracker], run: Run, state: TrainingState) -> None:
         one.log(state.step, values)
 
 
-def _in_one_piece(arm: ArmConfig, data: TrainingData, tokenizer: TextTokenizer, network: nn.Module) -> nn.Module:
-    """The model of a network whose weights are spread over processes."""
+def _in_one_piece(
+    arm: ArmConfig, data: TrainingData, tokenizer: TextTokenizer, spread: nn.Module, initial: Initial | None
+) -> tuple[nn.Module, nn.Module]:
+    """Model and network of one whose weights are spread over processes."""
     objective = objective_of(arm)
-    _, model = build_network(arm, data, tokenizer.document, objective)
-    objective.network(model).load_state_dict(whole_weights(network))
-    return model
+    _, model = build_network(arm, data, tokenizer.document, objective, initial)
+    network = objective.network(model)
+    network.load_state_dict(whole_weights(spread))
+    return model, network
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from catalog.yaml_keys import StrictLoader
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
-from training.objectives import OBJECTIVES, objective_of
+from training.objectives import OBJECTIVES, Reads, objective_of
 from training.optimizers import OPTIMIZERS
 from training.pacing import PACING
 from training.presets import PRESETS, preset_names
@@ -89,6 +89,7 @@ class TrainRecipe:
             raise ConfigError(f"recipe {self.name!r} has no arms; list at least one under 'arms'")
         for arm in self.arms:
             _check_arm(arm)
+        self._check_reads()
         names = [one.config.name for one in self.plan()]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -112,6 +113,20 @@ class TrainRecipe:
             _known(COMPRESSION, compression, "compressions")
         for tracker in self.trackers:
             _known(TRACKERS, tracker, "trackers")
+
+    def _check_reads(self) -> None:
+        reads = {arm.name: objective_of(arm).reads for arm in self.arms}
+        if len(set(reads.values())) > 1:
+            kinds = ", ".join(f"{name} from {one}" for name, one in reads.items())
+            raise ConfigError(
+                f"arms of recipe {self.name!r} learn from different things ({kinds}) and cannot be compared; make a "
+                "recipe of each"
+            )
+        if self.reads == "texts" and self.labels != "merged":
+            raise ConfigError(
+                f"labels={self.labels!r} has no effect in recipe {self.name!r}: its arms learn from texts alone; leave "
+                "it out"
+            )
 
     def plan(self) -> tuple[PlannedArm, ...]:
         """Every arm in order, each followed by its controls."""
@@ -139,6 +154,11 @@ class TrainRecipe:
                         compressions=(),
                         replica_of=control.name if number else None,
                     )
+
+    @property
+    def reads(self) -> Reads:
+        """What its arms learn from."""
+        return objective_of(self.arms[0]).reads
 
     def draws_by_source(self) -> bool:
         """Whether an arm's pacing sets shares of sources."""

@@ -108,7 +108,9 @@ class Run:
         return [self._micro_batch(part.tolist(), step) for part in np.array_split(np.array(rows), parts)]
 
     def _micro_batch(self, rows: list[int], step: int) -> Batch:
-        return self.objective.batch(Records(corpus=self.corpus, step=step, rows=rows, ids=self.source.rows(rows)))
+        # Shards hold unsigned numbers, in which the label of a position that has none would be a token.
+        ids = [np.asarray(one, dtype=np.int64) for one in self.source.rows(rows)]
+        return self.objective.batch(Records(corpus=self.corpus, step=step, rows=rows, ids=ids))
 
     def update(self, step: int, micro_batches: list[Batch]) -> tuple[float, int]:
         """Do the update that follows ``step`` finished ones; return its loss and the padded tokens it read."""

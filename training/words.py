@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from training.rows import TokenRow
 from training.tokenizer import TextTokenizer
 
 Numbers = npt.NDArray[np.int64]
@@ -19,7 +20,7 @@ _WORD = rf" ?(?:[[\p{{L}}\p{{M}}\p{{N}}_'’]--[{_UNSPACED}]]+|\X)"
 _SENTENCE_END = r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？؟।။]+[」』”’)]*|\n+"
 
 
-def word_numbers(tokenizer: TextTokenizer, ids: Sequence[int]) -> Numbers:
+def word_numbers(tokenizer: TextTokenizer, ids: TokenRow) -> Numbers:
     """The number of the word that each token is of, (n,) int64, rising from 0.
 
     A word is a run of letters, digits and marks with the space before it; in scripts without spaces, and for whatever
@@ -35,13 +36,13 @@ def word_numbers(tokenizer: TextTokenizer, ids: Sequence[int]) -> Numbers:
     return _numbers(starts, [one.start() for one in _pattern(_WORD).finditer(text)], text)
 
 
-def sentence_numbers(tokenizer: TextTokenizer, ids: Sequence[int]) -> Numbers:
+def sentence_numbers(tokenizer: TextTokenizer, ids: TokenRow) -> Numbers:
     """The number of the sentence that each token is of, (n,) int64, rising from 0; arguments as of ``word_numbers``."""
     text, starts = _decoded(tokenizer, ids)
     return _numbers(starts, [0, *(one.end() for one in _pattern(_SENTENCE_END).finditer(text))], text)
 
 
-def token_starts(tokenizer: TextTokenizer, ids: Sequence[int]) -> Numbers:
+def token_starts(tokenizer: TextTokenizer, ids: TokenRow) -> Numbers:
     """The byte of the text, as UTF-8, at which each token begins, and behind them where the last one ends: (n + 1,)."""
     lengths = [len(tokenizer.token_bytes[one]) for one in ids]
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
@@ -62,7 +63,7 @@ def _pattern(pattern: str) -> Any:
     return regex.compile(pattern, regex.V1)
 
 
-def _decoded(tokenizer: TextTokenizer, ids: Sequence[int]) -> tuple[str, Numbers]:
+def _decoded(tokenizer: TextTokenizer, ids: TokenRow) -> tuple[str, Numbers]:
     # A row that was cut may end within a character: its bytes stand for themselves.
     text = b"".join(tokenizer.token_bytes[one] for one in ids).decode("utf-8", "surrogateescape")
     return text, token_starts(tokenizer, ids)[:-1]

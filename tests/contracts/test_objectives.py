@@ -101,7 +101,7 @@ def assert_equal_bits(one: FitResult, other: FitResult) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stopped_run_ends_like_an_unbroken_one(name: str, tmp_path: Path) -> None:
+def test_a_run_stopped_and_gone_on_with_from_shards_ends_like_an_unbroken_one(name: str, tmp_path: Path) -> None:
     arm, data = arm_of(name, micro_batch_size=3), data_of(name)
     done = [0]
     fit(
@@ -112,4 +112,5 @@ def test_a_stopped_run_ends_like_an_unbroken_one(name: str, tmp_path: Path) -> N
         should_stop=lambda: done[-1] >= 2,
     )
     assert done[-1] == 2
-    assert_equal_bits(fit(arm, data), fit(arm, data, checkpoint_dir=tmp_path, num_workers=3))
+    resumed = fit(arm, data, checkpoint_dir=tmp_path, num_workers=3, token_dir=tmp_path / "tokens")
+    assert_equal_bits(fit(arm, data), resumed)

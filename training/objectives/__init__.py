@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from training.backbones import Heads
 if TYPE_CHECKING:
     from training.arm import ArmConfig
     from training.data import TrainingData
+    from training.rows import TokenRow
     from training.tokenizer import TextTokenizer
 
+Reads = Literal["texts", "classes", "pairs", "spans"]
 IGNORED = -100
 """The label of a position that has none."""
 
@@ -73,13 +75,13 @@ class Records:
     corpus : where they are from.
     step : updates done before; masks differ from step to step.
     rows : row numbers of the records.
-    ids : token ids of each, at least one, cut to ``corpus.max_tokens``.
+    ids : token ids of each, signed, at least one, cut to ``corpus.max_tokens``.
     """
 
     corpus: Corpus
     step: int
     rows: Sequence[int]
-    ids: Sequence[Sequence[int]]
+    ids: Sequence[TokenRow]
 
     def generator(self, place: int, part: int = 0) -> np.random.Generator:
         """What is drawn for the record at ``place`` of ``rows``; other parts are independent draws."""
@@ -138,8 +140,8 @@ class Objective(ABC):
     known beforehand, so that micro-batches and ranks add up to the whole batch.
     """
 
-    supervised = False
-    """Whether it learns from labels."""
+    reads: Reads = "texts"
+    """What it learns from: texts alone, or the classes, pairs or spans that people or the source gave."""
 
     @abstractmethod
     def heads(self, num_classes: int) -> Heads:

@@ -19,7 +19,7 @@ from training.rows import inputs
 class Classification(Objective):
     """Cross entropy over the records that have a label, in nats."""
 
-    supervised = True
+    reads = "classes"
 
     def __init__(self, config: NoConfig) -> None:
         pass

@@ -71,7 +71,10 @@ class MixtureObjective(Objective):
             name: OBJECTIVES[name].member(OBJECTIVES[name].configured(config.options.get(name)))
             for name in sorted(config.weights)
         }
-        self.supervised = any(one.supervised for one in self.parts.values())
+        kinds = sorted({one.reads for one in self.parts.values() if one.reads != "texts"})
+        if len(kinds) > 1:
+            raise ConfigError(f"weights={config.weights} learn from {' and '.join(kinds)}; records have one of them")
+        self.reads = kinds[0] if kinds else "texts"
 
     def heads(self, num_classes: int) -> Heads:
         """What any of them needs.

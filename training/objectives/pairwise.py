@@ -29,7 +29,7 @@ class Pairwise(Objective):
     case.
     """
 
-    supervised = True
+    reads = "pairs"
 
     def __init__(self, config: NoConfig) -> None:
         pass

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from training.backbones import Heads
 from training.objectives import IGNORED, OBJECTIVES, Batch, Losses, Objective, Records
+from training.rows import TokenRow
 from training.token_targets import END, MASK, TargetRow, batch_of, record_means, states, token_loss, transformer
 from training.tokenizer import TextTokenizer
 from training.words import sentence_numbers, word_numbers
@@ -84,7 +85,7 @@ class SequenceReconstructionObjective(Objective):
         return Losses((total,), record_means(each_N, labels_RT != IGNORED, tensors) if each else None)
 
 
-def pieces(tokenizer: TextTokenizer, ids: Sequence[int]) -> list[int]:
+def pieces(tokenizer: TextTokenizer, ids: TokenRow) -> list[int]:
     """Where the text may be taken apart: begins of its sentences, or of the word at its middle where it has but one."""
     begins = np.flatnonzero(np.diff(sentence_numbers(tokenizer, ids))) + 1
     if not len(begins):

@@ -11,6 +11,7 @@ from catalog.registry import NoConfig
 from training.backbones import Heads
 from training.data import Span, TrainingData
 from training.objectives import IGNORED, OBJECTIVES, Batch, Losses, Objective, Records
+from training.rows import TokenRow
 from training.token_targets import TargetRow, batch_of, record_means, states, transformer
 from training.tokenizer import TextTokenizer
 from training.words import Numbers, byte_offsets, token_starts
@@ -25,7 +26,7 @@ class Tagging(Objective):
     start left out; of overlapping parts the later one's.
     """
 
-    supervised = True
+    reads = "spans"
 
     def __init__(self, config: NoConfig) -> None:
         pass
@@ -65,7 +66,7 @@ class Tagging(Objective):
         return Losses((each_N.sum(),), record_means(each_N, at_RT, tensors) if each else None)
 
 
-def token_bounds(tokenizer: TextTokenizer, ids: Sequence[int]) -> Numbers:
+def token_bounds(tokenizer: TextTokenizer, ids: TokenRow) -> Numbers:
     """Bytes of the text at which each token begins and ends, (n, 2) int64, spaces at its start left out."""
     starts = token_starts(tokenizer, ids)
     spelled = [tokenizer.token_bytes[one] for one in ids]
