@@ -214,7 +214,7 @@ def tokenizer_of(data: TrainingData) -> TextTokenizer:
 
 def throughput(options: Namespace, folder: Path) -> dict[str, Any]:
     """Ratios of tokens a second, with their intervals over seeds."""
-    seeds, turns = (QUICK_SEEDS, 6) if options.quick else (SEEDS, 24)
+    seeds, turns = (QUICK_SEEDS, 4) if options.quick else (SEEDS, 24)
     full = data_of(sources())
     rows = tokenizer_of(full).token_ids(full.texts, TOKENS)
     full = data_of([text for text, row in zip(full.texts, rows, strict=True) if len(row) == TOKENS])

@@ -17,10 +17,10 @@ arms:
     max_tokens: 16
     backbone_options: {vocab_size: 300, dim: 16}
   - name: two
-    objective: clm
+    pacing: random
     steps: 1
     batch_size: 4
-    backbone_options: {vocab_size: 300, dim: 16, order: causal}
+    backbone_options: {vocab_size: 300, dim: 16}
 """
 
 
