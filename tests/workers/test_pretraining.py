@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, DataError, NotFoundError
+from catalog.store import Store
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
@@ -16,6 +17,7 @@ from tests.workers.corpus import RECIPE, sentences
 from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
 from training.recipe import TrainRecipe
+from workers import manifests
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
 from workers.pipelines.train import submit_train
@@ -33,8 +35,9 @@ test_share: 0.35
 max_tokens: 16
 compressions: []
 compare: none
+trackers: [tensorboard]
 arms:
-  - {{name: tuned, steps: 2, batch_size: 8, init_from: RUN/replaced, {BACKBONE}}}
+  - {{name: tuned, steps: 2, batch_size: 8, init_from: RUN/replaced, record_losses: last, {BACKBONE}}}
 """
 
 
@@ -101,8 +104,16 @@ def test_another_training_starts_from_it(home: Catalog, pretrained: Run) -> None
             for unit in session.scalars(select(Unit).where(Unit.run_id.in_([run_id, pretrained.id]), Unit.stage == 1))
             if unit.result and unit.result["arm"] in ("tuned", "replaced")
         ]
+        (drawn,) = manifests.run_files(session, run_id, "record_losses")
     assert len(files) == 2
     assert files[0]["sha256"] == files[1]["sha256"], "the vocabulary of the model that it starts from"
+    losses = Store.of(home.settings).read_frame(drawn)
+    assert losses.columns == ["id", "difficulty", "loss", "arm"]
+    assert 8 <= losses.height <= 16
+    assert losses["id"].is_unique().all()
+    assert (losses["loss"] > 0).all()
+    (events,) = (home.settings.home / "tracked" / run_id / "tuned" / "tensorboard").iterdir()
+    assert events.name.startswith("events.out.tfevents")
 
 
 def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog, pretrained: Run) -> None:
