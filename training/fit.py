@@ -33,7 +33,7 @@ from training.initial import Initial
 from training.loader import Loader
 from training.memory import free_memory
 from training.network import build_network
-from training.objectives import objective_of
+from training.objectives import Batch, objective_of
 from training.precision import resolved_precision
 from training.run import Run
 from training.stopping import has_stalled, trained_on
@@ -177,32 +177,18 @@ def fit(
             load_weights(checkpoint, moving, world)
             run.restore(checkpoint_dir, checkpoint, state)
         told = [opened.enter_context(one) for one in _tracking(arm, trackers, track_dir, state.step, world)]
+        loader = opened.enter_context(_loader(run, state.step, num_workers))
+        publish_to = checkpoint_dir if world.rank == 0 else None
 
-        def save() -> None:
+        def save(now: TrainingState) -> None:
             if checkpoint_dir:
-                save_checkpoint(checkpoint_dir, state, moving, tokenizer.document, run.record_losses, world)
+                save_checkpoint(checkpoint_dir, now, moving, tokenizer.document, run.record_losses, world)
 
-        loader = opened.enter_context(
-            Loader(
-                run.stream,
-                run.fetch,
-                start_step=state.step,
-                rank=world.rank,
-                world_size=world.size,
-                num_workers=num_workers,
-            )
-        )
-        while (
-            state.step < arm.steps
-            and not has_stalled([loss for _, loss in state.checks], arm.stop_patience)
-            and not world.agreed(should_stop())
-        ):
+        while not _is_over(arm, state) and not world.agreed(should_stop()):
             seed_step(arm.seed, state.step)
-            state = _advanced(run, loader, state, checkpoint_dir if world.rank == 0 else None)
-            if arm.stop_patience and state.step % arm.stop_every == 0:
-                state = replace(state, checks=(*state.checks, (state.step, _check(run))))
+            state = _advanced(run, loader, state, publish_to)
             if state.step % arm.checkpoint_every == 0:
-                save()
+                save(state)
             _tell(told, run, state)
             on_progress(state.step, arm.steps, state.losses[-1])
             if on_model is not None:
@@ -210,7 +196,7 @@ def fit(
                     on_model(state.step, model.eval(), tokenizer)
                 network.train()
         if state.step % arm.checkpoint_every:
-            save()
+            save(state)
         router = router_statistics(network)
         if moving.average is not None:
             moving.average.put()
@@ -260,20 +246,39 @@ def stream_of(arm: ArmConfig, data: TrainingData, lengths: npt.NDArray[np.int64]
     )
 
 
-def _advanced(run: Run, loader: Loader, state: TrainingState, publish_to: Path | None) -> TrainingState:  # type: ignore[type-arg]
-    """The state after one more update."""
+def _loader(run: Run, start_step: int, num_workers: int) -> Loader[list[Batch]]:
+    world = run.world
+    return Loader(
+        run.stream,
+        run.fetch,
+        start_step=start_step,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=num_workers,
+    )
+
+
+def _is_over(arm: ArmConfig, state: TrainingState) -> bool:
+    """Whether all steps are done, or more would find no new best."""
+    return state.step >= arm.steps or has_stalled([loss for _, loss in state.checks], arm.stop_patience)
+
+
+def _advanced(run: Run, loader: Loader[list[Batch]], state: TrainingState, publish_to: Path | None) -> TrainingState:
+    """The state after one more update, and after a check of the held-out records where one is due."""
     started, waited = time.perf_counter(), loader.wait_seconds
     loss, num_tokens = run.update(state.step, loader.take())
-    step = state.step + 1
+    step, arm = state.step + 1, run.arm
     if run.revise(step):
         loader.revise(run.stream)
         if publish_to:
             publish_manifest(publish_to, run.stream.revisions[-1].manifest)
+    is_due = arm.stop_patience > 0 and step % arm.stop_every == 0
     return replace(
         state,
         step=step,
         losses=(*state.losses, loss),
         num_tokens=state.num_tokens + num_tokens,
+        checks=(*state.checks, (step, _check(run))) if is_due else state.checks,
         seconds=state.seconds + time.perf_counter() - started,
         wait_seconds=state.wait_seconds + loader.wait_seconds - waited,
         revisions=tuple((start, one.digest) for start, one in run.stream.revisions),
