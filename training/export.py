@@ -129,6 +129,7 @@ def model_card(result: FitResult, facts: dict[str, Any]) -> str:
         "backbone": f"{arm.backbone} {json.dumps(arm.backbone_options, sort_keys=True)}",
         "pacing": f"{arm.pacing} {json.dumps(arm.pacing_options, sort_keys=True)}",
         "parameters": f"{result.num_parameters:,}, of which {result.num_trained_parameters:,} trained",
+        "optimizer": f"{arm.optimizer}, rate {arm.learning_rate:g}, schedule {arm.schedule}",
         "steps": f"{result.steps} of {arm.steps}, {arm.batch_size} records each",
         "last training loss": last,
         "training operations": f"{result.flops:.3e}",

@@ -18,10 +18,12 @@ import polars as pl
 import torch
 
 from catalog.errors import ConfigError, DataError, ServiceError
+from training.arm import ArmConfig
 from training.data import TrainingData
 from training.distributed import Strategy, World
-from training.export import save_model
+from training.export import load_model, save_model
 from training.fit import fit
+from training.initial import Initial
 from training.recipe import load_recipe
 
 _PATIENCE = timedelta(minutes=10)
@@ -51,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     arm,
                     data,
                     device=world.device,
+                    initial=_initial(arm, options.initial),
                     checkpoint_dir=options.out / "checkpoints" / arm.name,
                     token_dir=options.out / "tokens",
                     trackers=options.track,
@@ -100,6 +103,16 @@ def read_data(path: Path, text: str = "text", label: str = "label") -> TrainingD
     return TrainingData.build(frame.select(**columns))
 
 
+def _initial(arm: ArmConfig, folder: Path | None) -> Initial | None:
+    """The model that an arm starts from: a folder stands here for the run that its recipe names."""
+    if not arm.init_from:
+        return None
+    if folder is None:
+        raise ConfigError(f"arm {arm.name!r} starts from {arm.init_from!r}; name the folder of that model by --initial")
+    saved = load_model(folder)
+    return Initial(dict(saved.model.state_dict()), saved.tokenizer)
+
+
 @contextmanager
 def joined(strategy: Strategy) -> Iterator[World]:
     """The world of the processes that torchrun started, or of this one alone where it was not started by it."""
@@ -128,6 +141,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--label", default="label", help="name of the column of labels")
     parser.add_argument("--out", required=True, type=Path, help="folder for models and checkpoints, the same for all")
     parser.add_argument("--strategy", choices=["ddp", "fsdp2"], default="ddp", help="how the model is spread")
+    parser.add_argument("--initial", type=Path, help="folder of the saved model that init_from of an arm stands for")
     parser.add_argument("--arm", help="train this arm alone")
     parser.add_argument("--track", action="append", default=[], help="a tracker; may be given several times")
     return parser

@@ -44,7 +44,20 @@ def test_an_export_is_trained_on_and_every_arm_saved(files: Path, capsys: pytest
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["arm"], line["steps"]) for line in lines] == [("one", 2), ("two", 1)]
     assert load_model(files / "models" / "one").classes == ("food", "교통")
-    assert "| processes | 1, none |" in (files / "models" / "one" / "README.md").read_text()
+    card = (files / "models" / "one" / "README.md").read_text()
+    assert "| processes | 1, none |" in card
+    assert "| optimizer | adamw, rate 0.001, schedule wsd |" in card
+
+
+def test_an_arm_starts_from_the_folder_of_a_saved_model(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launched(files, "--label", "topic", "--arm", "one") == 0
+    (files / "recipe.yaml").write_text(RECIPE.replace("name: one", "name: next\n    init_from: run/one"))
+    assert launched(files, "--label", "topic", "--arm", "next") == 1
+    assert "arm 'next' starts from 'run/one'; name the folder of that model by --initial" in capsys.readouterr().err
+    first = str(files / "models" / "one")
+    assert launched(files, "--label", "topic", "--arm", "next", "--initial", first) == 0
+    tokenizers = [(files / "models" / name / "tokenizer.json").read_bytes() for name in ("one", "next")]
+    assert tokenizers[0] == tokenizers[1]
 
 
 @pytest.mark.parametrize(
