@@ -4,9 +4,9 @@
 
 A small encoder is trained from nothing on bytes, without labels, by each objective: MLM with 15, 30 and 40 % hidden,
 and RTD. All have the same texts, order, batch size and learning rate schedule, and equally many floating-point
-operations, generator and head over the vocabulary counted: an objective that costs more per step gets fewer steps. Then
-the encoder is frozen, and a logistic regression on the mean of its last states, standardised, says which class a text is
-of, on texts that nothing was trained on. ``untrained`` are starting weights alone: features drawn at random.
+operations, generator and head over the vocabulary counted: an objective that costs more per step gets fewer steps.
+Then the encoder is frozen, and a logistic regression on the mean of its last states, standardised, says which class a
+text is of, on texts that nothing was trained on. ``untrained`` are starting weights alone: features drawn at random.
 
 Planted: eight grammars over 24 letters, each letter followed by one of two others of its grammar's four times in five.
 All letters are equally frequent in all of them, so a text's grammar shows only in what follows what. ``--data`` names a
