@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_CGROUP_USED = ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Where the two versions of control groups say their limit, what is used, and which of that are files not in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +104,19 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
-    for limit_path, used_path in zip(_CGROUP_LIMITS, _CGROUP_USED, strict=True):
-        try:
-            limit, used = (int(Path(one).read_text()) for one in (limit_path, used_path))
-        except (OSError, ValueError):
-            continue
-        # What is used counts the files in the page cache, which make way: so this errs on the side of refusing.
-        free = min(free, max(0, limit - used))
-    return free
+    limits = [found for one in _CGROUPS if (found := container_memory(*one)) is not None]
+    return min([free, *limits])
+
+
+def container_memory(folder: Path, limit_name: str, used_name: str, files_name: str) -> int | None:
+    """Bytes that a control group can still take; None where it has no limit, or is no group."""
+    try:
+        limit, used = (int((folder / one).read_text()) for one in (limit_name, used_name))
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    # Files in the page cache make way for what is needed, but count as used.
+    return max(0, limit - used + int(counts.get(files_name, 0)))
 
 
 @contextmanager

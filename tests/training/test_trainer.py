@@ -17,7 +17,7 @@ from training.arm import ArmConfig
 from training.averaging import WeightAverage
 from training.data import TrainingData
 from training.fit import FitResult, fit, stream_of
-from training.memory import free_memory
+from training.memory import container_memory, free_memory
 from training.recipe import TrainRecipe
 from training.run import prepare_blocks
 from training.stopping import has_stalled, held_out
@@ -212,6 +212,17 @@ def test_the_estimate_is_near_what_the_process_then_takes(data: TrainingData) ->
     assert measured > 0.05
     # Padding of short texts makes it less, passing gradients more.
     assert 0.5 < estimated / measured < 2, (estimated, measured)
+
+
+def test_a_containers_own_limit_counts_without_the_files_it_has_read(tmp_path: Path) -> None:
+    names = ("memory.max", "memory.current", "inactive_file")
+    assert container_memory(tmp_path, *names) is None
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 250\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert container_memory(tmp_path, *names) is None
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert container_memory(tmp_path, *names) == 550
 
 
 def resident() -> int:
