@@ -16,9 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from catalog.errors import ConflictError, CorruptionError, DataError
+from training.averaging import WeightAverage
+from training.distributed import ALONE, World
+from training.sharded import METADATA, load_sharded, load_whole, save_sharded
 from training.stream import StreamManifest
 
 _MODEL, _OPTIMIZER, _TOKENIZER, _STATE = "model.safetensors", "optimizer.pt", "tokenizer.json", "state.json"
+_AVERAGE, _SCALER = "average.safetensors", "scaler.json"
 _RECORD_LOSSES, _MANIFESTS = "record_losses.npy", "manifests"
 _KEPT = 2
 """Older checkpoints are deleted: the newest, and one before it in case a disk loses the newest."""
@@ -38,6 +42,7 @@ class TrainingState:
     precision : what the run computes in; a resumed run keeps it.
     wait_seconds : of the training time, what was spent waiting for a batch.
     revisions : (start step, digest) of the manifests that were published during the run.
+    checks : (step, loss) of the held-out records.
     """
 
     config_digest: str
@@ -49,45 +54,93 @@ class TrainingState:
     precision: str = "float32"
     wait_seconds: float = 0.0
     revisions: tuple[tuple[int, str], ...] = ()
+    checks: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moving:
+    """What a step changes.
+
+    Parameters
+    ----------
+    network, optimizer : the weights, and what changes them.
+    average : the weights' average, where there is one.
+    scaler : of the loss in float16.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None = None
+    scaler: torch.amp.GradScaler | None = None
 
 
 def save_checkpoint(
     folder: Path,
     state: TrainingState,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    moving: Moving,
     tokenizer: str,
     record_losses: npt.NDArray[np.float64] | None = None,
+    world: World = ALONE,
 ) -> Path:
     """Write ``step-N`` aside, flush it to the disk, rename it, and delete all but the newest two.
 
     Parameters
     ----------
+    world : the processes that call this, all of them, with one and the same folder. The first writes; where each holds
+        a part of the weights, each writes its own.
     record_losses : (n,) latest loss of each record, of a run whose order follows it.
 
     Returns
     -------
     The checkpoint's folder. One that is there already is kept: equal runs write equal checkpoints.
     """
+    target = folder / f"step-{state.step:08d}"
+    aside = _made_aside(folder, target, world)
+    try:
+        if world.strategy == "fsdp2":
+            average = moving.average.weights if moving.average else {}
+            save_sharded(aside, moving.network, moving.optimizer, average)
+            world.gathered(None)
+        if world.rank == 0:
+            _write_rest(aside, moving, tokenizer, record_losses, whole=world.strategy != "fsdp2")
+            document = asdict(state) | {"sha256": {one.name: _sha256(one) for one in sorted(aside.iterdir())}}
+            (aside / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
+            publish_folder(aside, target)
+    finally:
+        if world.rank == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+    if world.rank == 0:
+        for old in _complete(folder)[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _made_aside(folder: Path, target: Path, world: World) -> Path:
+    """A new folder of the first process, which all know."""
+    if world.rank:
+        return Path(world.gathered(None)[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=folder, prefix=f"{target.name}.", suffix=".tmp"))
+    world.gathered(str(aside))
+    return aside
+
+
+def _write_rest(
+    aside: Path, moving: Moving, tokenizer: str, record_losses: npt.NDArray[np.float64] | None, *, whole: bool
+) -> None:
+    """Everything but the state; weights, optimizer and average only where one process holds the whole of them."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{state.step:08d}"
-    aside = Path(tempfile.mkdtemp(dir=folder, prefix=f"{target.name}.", suffix=".tmp"))
-    try:
-        save_file(trained_parameters(model), aside / _MODEL)
-        torch.save(optimizer.state_dict(), aside / _OPTIMIZER)
-        (aside / _TOKENIZER).write_text(tokenizer, encoding="utf-8")
-        if record_losses is not None:
-            np.save(aside / _RECORD_LOSSES, record_losses)
-        document = asdict(state) | {"sha256": {one.name: _sha256(one) for one in sorted(aside.iterdir())}}
-        (aside / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
-        publish_folder(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    for old in _complete(folder)[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+    if whole:
+        save_file(trained_parameters(moving.network), aside / _MODEL)
+        torch.save(moving.optimizer.state_dict(), aside / _OPTIMIZER)
+        if moving.average is not None:
+            save_file(moving.average.weights, aside / _AVERAGE)
+    if moving.scaler is not None:
+        (aside / _SCALER).write_text(json.dumps(moving.scaler.state_dict()), encoding="utf-8")
+    (aside / _TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    if record_losses is not None:
+        np.save(aside / _RECORD_LOSSES, record_losses)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -124,7 +177,9 @@ def read_state(checkpoint: Path, expected: TrainingState) -> tuple[TrainingState
             f"checkpoint {checkpoint.name} is damaged ({', '.join(damaged)}); delete it to go on from an older one"
         )
     revisions = tuple((step, digest) for step, digest in document.get("revisions", ()))
-    state = TrainingState(**(document | {"losses": tuple(document["losses"]), "revisions": revisions}))
+    checks = tuple((step, loss) for step, loss in document.get("checks", ()))
+    pairs = {"revisions": revisions, "checks": checks}
+    state = TrainingState(**(document | {"losses": tuple(document["losses"])} | pairs))
     for name, what in (("config_digest", "config"), ("data_digest", "manifest, labels or classes")):
         if getattr(state, name) != getattr(expected, name):
             raise ConflictError(
@@ -134,17 +189,29 @@ def read_state(checkpoint: Path, expected: TrainingState) -> tuple[TrainingState
     return state, (checkpoint / _TOKENIZER).read_text(encoding="utf-8")
 
 
-def load_weights(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a verified checkpoint's weights and optimizer state in place."""
+def load_weights(checkpoint: Path, moving: Moving, world: World = ALONE) -> None:
+    """Put a verified checkpoint's weights, optimizer state, average and scale in place, whatever world wrote it."""
     from safetensors.torch import load_file
 
+    if moving.scaler is not None:
+        moving.scaler.load_state_dict(json.loads((checkpoint / _SCALER).read_text(encoding="utf-8")))
+    if (checkpoint / METADATA).is_file():
+        average = moving.average.weights if moving.average else {}
+        load_sharded(checkpoint, moving.network, moving.optimizer, average)
+        return
     stored = load_file(checkpoint / _MODEL)
-    parameters = trained_parameters(model)
+    optimizer_state = torch.load(checkpoint / _OPTIMIZER, weights_only=True, map_location="cpu")
+    parameters = trained_parameters(moving.network)
     assert stored.keys() == parameters.keys()
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(stored[name])
-    optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, weights_only=True, map_location="cpu"))
+    if world.strategy == "fsdp2":
+        load_whole(stored, optimizer_state, moving.network, moving.optimizer)
+    else:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(stored[name])
+        moving.optimizer.load_state_dict(optimizer_state)
+    if moving.average is not None:
+        moving.average.load(load_file(checkpoint / _AVERAGE))
 
 
 def load_record_losses(checkpoint: Path) -> npt.NDArray[np.float64]:

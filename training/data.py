@@ -13,6 +13,9 @@ from catalog.errors import DataError
 from training.objectives import IGNORED
 from training.stream import StreamManifest
 
+Span = tuple[int, int, int]
+"""A part of a text: its first code point, the one behind its last, and its label's place among the classes."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -22,14 +25,17 @@ class TrainingData:
     ----------
     texts : (n,) str, in the manifest's row order.
     labels : (n,) index into ``classes``, or -100 where unknown.
-    classes : names of the classes, at least two.
+    classes : names of the classes, at least two; none where no record has a label and none is needed. With spans, names
+        of their labels, at least one.
     manifest : ids, hashes, difficulty and weight of the same rows.
+    spans : (n,) marked parts of each text, None where nobody looked; None altogether where texts have no such labels.
     """
 
     texts: Sequence[str]
     labels: Sequence[int]
     classes: Sequence[str]
     manifest: StreamManifest
+    spans: Sequence[Sequence[Span] | None] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.texts) == len(self.labels) == len(self.manifest):
@@ -37,12 +43,28 @@ class TrainingData:
                 f"{len(self.texts)} texts, {len(self.labels)} labels and {len(self.manifest)} manifest rows must be "
                 "equally many; build all three from one frame"
             )
+        if self.spans is not None:
+            self._check_spans(self.spans)
+            return
+        if not self.classes and set(self.labels) <= {IGNORED}:
+            return
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise DataError(
                 f"classes={list(self.classes)} must be at least 2, all different; label records of another class first"
             )
         if set(self.labels) == {IGNORED}:
             raise DataError("no record has a label; label some, or take labels from a column of the source")
+
+    def _check_spans(self, spans: Sequence[Sequence[Span] | None]) -> None:
+        if len(spans) != len(self.texts):
+            raise DataError(f"{len(spans)} lists of spans and {len(self.texts)} texts must be equally many")
+        for text, marked in zip(self.texts, spans, strict=True):
+            for start, end, label in marked or ():
+                if not 0 <= start < end <= len(text) or not 0 <= label < len(self.classes):
+                    raise DataError(
+                        f"span ({start}, {end}, {label}) must lie in the {len(text)} code points of its text and "
+                        f"be one of {len(self.classes)} labels; take offsets in code points, half open"
+                    )
 
     @classmethod
     def build(cls, frame: pl.DataFrame, classes: Sequence[str] | None = None) -> Self:
@@ -51,7 +73,8 @@ class TrainingData:
         Parameters
         ----------
         frame : id, hash, text, label (str or null), difficulty, weight.
-        classes : names and order of the classes; by default the labels that occur, sorted.
+        classes : names and order of the classes; by default the labels that occur, sorted. None at all where the
+            labels are all null: texts to learn from as they are.
 
         Raises
         ------
@@ -71,11 +94,15 @@ class TrainingData:
                 f"label={unknown['label'][0]!r} of record {unknown['id'][0]!r} (and {unknown.height - 1} more) is none "
                 f"of the classes {', '.join(names)}; map it or add the class"
             )
-        labels = frame["label"].replace_strict(names, range(len(names)), default=IGNORED, return_dtype=pl.Int64)
-        return cls(frame["text"].to_list(), labels.to_list(), names, manifest)
+        number = {name: place for place, name in enumerate(names)}
+        labels = [number.get(label, IGNORED) for label in frame["label"].to_list()]
+        return cls(frame["text"].to_list(), labels, names, manifest)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of manifest, labels and classes; texts are covered by the manifest's hashes."""
-        content = json.dumps([self.manifest.digest, list(self.labels), list(self.classes)])
+        """SHA-256 (hex) of manifest, labels, classes and, if any, spans; texts are covered by the manifest's hashes."""
+        content = json.dumps(
+            [self.manifest.digest, list(self.labels), list(self.classes)]
+            + ([] if self.spans is None else [list(self.spans)])
+        )
         return hashlib.sha256(content.encode()).hexdigest()

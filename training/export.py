@@ -15,19 +15,23 @@ from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.checkpoint import publish_folder
 from training.fit import FitResult
+from training.objectives import objective_of
 from training.tokenizer import Encoded, TextTokenizer
 
 _MODEL, _CONFIG, _TOKENIZER, _CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
+_BESIDE = "objective.safetensors"
+"""Weights that an objective trained beside the model; only needed to go on with it or to measure its loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """A model read back: network, tokenizer, and what it was trained as."""
+    """A model read back, its tokenizer, what it was trained as, and what holds the objective's own modules as well."""
 
     arm: ArmConfig
     model: nn.Module
     tokenizer: TextTokenizer
     classes: tuple[str, ...]
+    network: nn.Module
 
     def encode(self, texts: list[str]) -> Encoded:
         """Turn texts into the model's input."""
@@ -53,6 +57,9 @@ def save_model(result: FitResult, folder: Path, *, facts: dict[str, Any] | None 
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".tmp"))
     try:
         save_file({name: one.contiguous() for name, one in result.model.state_dict().items()}, aside / _MODEL)
+        beside = _beside(result.network or result.model, result.model)
+        if beside:
+            save_file({name: one.detach().contiguous() for name, one in beside.items()}, aside / _BESIDE)
         document = {"arm": asdict(result.arm), "classes": result.classes, "vocab_size": result.tokenizer.vocab_size}
         (aside / _CONFIG).write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
         (aside / _TOKENIZER).write_text(result.tokenizer.document, encoding="utf-8")
@@ -85,18 +92,31 @@ def load_model(folder: Path) -> SavedModel:
         arm = ArmConfig(**document["arm"])
         weights = load_file(folder / _MODEL)
         tokenizer = TextTokenizer((folder / _TOKENIZER).read_text(encoding="utf-8"))
-        registered = BACKBONES[arm.backbone]
+        registered, objective = BACKBONES[arm.backbone], objective_of(arm)
         with torch.random.fork_rng(devices=[]):
             model = registered.member.build(
                 vocab_size=document["vocab_size"],
-                num_classes=len(document["classes"]),
+                heads=objective.heads(len(document["classes"])),
                 max_tokens=arm.max_tokens,
                 config=registered.configured(arm.backbone_options),
             )
+            network = objective.network(model)
         model.load_state_dict(weights)
+        beside = _beside(network, model)
+        stored = load_file(folder / _BESIDE) if beside else {}
+        for name, one in beside.items():
+            one.data.copy_(stored[name])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CorruptionError(f"model in {folder.name} cannot be read ({error}); train it again") from error
-    return SavedModel(arm=arm, model=model.eval(), tokenizer=tokenizer, classes=tuple(document["classes"]))
+    return SavedModel(
+        arm=arm, model=model.eval(), tokenizer=tokenizer, classes=tuple(document["classes"]), network=network.eval()
+    )
+
+
+def _beside(network: nn.Module, model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of the network that are none of the model's."""
+    held = {id(one) for one in model.parameters()}
+    return {name: one for name, one in network.named_parameters() if id(one) not in held}
 
 
 def model_card(result: FitResult, facts: dict[str, Any]) -> str:
@@ -104,20 +124,25 @@ def model_card(result: FitResult, facts: dict[str, Any]) -> str:
     arm = result.arm
     last = f"{result.losses[-1][1]:.4f}" if result.losses else "none"
     rows = {
-        "classes": ", ".join(result.classes),
+        "objective": f"{arm.objective} {json.dumps(arm.objective_options, sort_keys=True)}",
+        "classes": ", ".join(result.classes) or "none",
         "backbone": f"{arm.backbone} {json.dumps(arm.backbone_options, sort_keys=True)}",
         "pacing": f"{arm.pacing} {json.dumps(arm.pacing_options, sort_keys=True)}",
         "parameters": f"{result.num_parameters:,}, of which {result.num_trained_parameters:,} trained",
+        "optimizer": f"{arm.optimizer}, rate {arm.learning_rate:g}, schedule {arm.schedule}",
         "steps": f"{result.steps} of {arm.steps}, {arm.batch_size} records each",
         "last training loss": last,
         "training operations": f"{result.flops:.3e}",
         "training seconds": f"{result.seconds:.1f}",
         "precision": result.precision,
+        **({"stopped early": f"held-out loss {result.checks[-1][1]:.4f}"} if result.stopped_early else {}),
+        **{f"experts, {name}": f"{value:.2f}" for name, value in result.router.items()},
         "seed": str(arm.seed),
         "config digest": arm.digest(),
     } | {name: str(value) for name, value in facts.items()}
+    kind = "A text classifier" if arm.objective == "classification" else f"A model ({arm.objective})"
     table = "\n".join(f"| {name} | {_cell(value)} |" for name, value in rows.items())
-    return f"# {_cell(arm.name)}\n\nA text classifier trained by Winnow.\n\n| what | value |\n|---|---|\n{table}\n"
+    return f"# {_cell(arm.name)}\n\n{kind} trained by Winnow.\n\n| what | value |\n|---|---|\n{table}\n"
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The training loop: one arm, one device, exactly resumable.
+"""The training loop: one arm, in one process or several, exactly resumable.
 
 Everything random in a step follows from (seed, step): the batch from the stream, dropout from a generator seeded anew
 at every step. So a checkpoint needs weights, optimizer state and one integer, and a run that was killed anywhere ends
@@ -6,46 +6,43 @@ with the same bits as one that was not.
 """
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from catalog.errors import ConfigError, DataError
-from training.arm import ArmConfig, Precision
+from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.checkpoint import (
     TrainingState,
     latest_checkpoint,
-    load_record_losses,
     load_weights,
     publish_manifest,
-    read_manifest,
     read_state,
     save_checkpoint,
 )
 from training.data import TrainingData
-from training.evaluation.flops import count_flops
+from training.distributed import ALONE, World, whole_weights
+from training.initial import Initial
 from training.loader import Loader
-from training.model import auxiliary_loss
-from training.objectives import IGNORED, OBJECTIVES
-from training.pacing import PACING, Online
-from training.packing import Packed, SeesDocuments, pack, packed_logits
-from training.schedules import SCHEDULES
+from training.memory import free_memory
+from training.network import build_network
+from training.objectives import Batch, objective_of
+from training.precision import resolved_precision
+from training.run import Run
+from training.stopping import has_stalled, trained_on
 from training.stream import Revision, Stream
-from training.token_shards import TokenShards
-from training.tokenizer import Encoded, TextTokenizer, padded
+from training.token_source import TokenSource
+from training.tokenizer import Encoded, TextTokenizer
+from training.trackers import TRACKERS, Tracked, Tracker
+from training.upcycling import router_statistics
 
-_NAMED_RECORDS = 20
-"""Record ids that an error message lists."""
 _MODEL_DRAW = -1
 """The "step" whose seed draws the starting weights."""
 
@@ -57,7 +54,7 @@ class FitResult:
     Parameters
     ----------
     arm : what was trained.
-    model : the merged network in evaluation mode, on the CPU.
+    model : the merged network in evaluation mode, on the CPU; of averaged weights where the arm averages.
     tokenizer : its tokenizer.
     classes : names of its outputs.
     losses : (step, loss) of every update, step counted from 1; the objective alone, in nats.
@@ -69,6 +66,11 @@ class FitResult:
     precision : what it computed in.
     stream_wait_share : share of ``seconds`` that was spent waiting for a batch, in [0, 1].
     revisions : manifests that an online pacing published, with the steps from which they were in force.
+    checks : (step, loss) of the held-out records, where the arm may stop early.
+    record_losses : (n,) loss that each record of the manifest had when it was last drawn, NaN where it never was; None
+        where nobody asked.
+    network : what was trained: the model, or what holds it and the objective's own modules.
+    router : how evenly experts were used in the last step, by layer; see ``router_statistics``.
     """
 
     arm: ArmConfig
@@ -84,11 +86,20 @@ class FitResult:
     precision: str
     stream_wait_share: float = 0.0
     revisions: tuple[Revision, ...] = ()
+    checks: tuple[tuple[int, float], ...] = ()
+    router: dict[str, float] = field(default_factory=dict)
+    record_losses: npt.NDArray[np.float64] | None = None
+    network: nn.Module | None = None
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the held-out loss found no new best any more."""
+        return self.steps < self.arm.steps and has_stalled([loss for _, loss in self.checks], self.arm.stop_patience)
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were done."""
-        return self.steps == self.arm.steps
+        """Whether there is nothing left to do."""
+        return self.steps == self.arm.steps or self.stopped_early
 
     def encode(self, texts: list[str]) -> Encoded:
         """Turn texts into the model's input."""
@@ -106,6 +117,11 @@ def fit(
     on_model: Callable[[int, nn.Module, TextTokenizer], None] | None = None,
     token_dir: Path | None = None,
     num_workers: int = 1,
+    initial: Initial | None = None,
+    trackers: Sequence[str] = (),
+    track_dir: Path | None = None,
+    world: World = ALONE,
+    memory_limit_bytes: int | None = None,
 ) -> FitResult:
     """Train one arm, from its newest checkpoint when there is one.
 
@@ -114,7 +130,7 @@ def fit(
     arm : what to train.
     data : what to train on.
     device : where to compute.
-    checkpoint_dir : folder of this run's checkpoints; None writes none.
+    checkpoint_dir : folder of this run's checkpoints, the same for all processes; None writes none.
     on_progress : called after every update with (updates done, updates in all, loss).
     should_stop : asked before every update; True saves a checkpoint and returns what there is.
     on_model : called after every update with (updates done, the network in evaluation mode, its tokenizer), without
@@ -122,11 +138,15 @@ def fit(
     token_dir : folder in which all texts are tokenized ahead, once for all runs with the same texts and tokenizer; None
         tokenizes each batch when its turn comes.
     num_workers : threads that make batches ahead. Like ``token_dir`` they change the time, not the result.
+    initial : what the arm's ``init_from`` names; needed where it names something, and only then.
+    trackers, track_dir : names in ``TRACKERS`` that are told every update, and the folder for what they keep.
+    world : the processes that train together; all call this with the same arguments but ``world`` and ``device``.
+    memory_limit_bytes : what the run may take beyond its weights; None takes what the device has free.
 
     Raises
     ------
-    ConfigError : the arm names or configures something that does not exist.
-    DataError : fewer records than a batch, or a loss that is not finite (with the batch's record ids).
+    ConfigError : the arm names or configures something that does not exist, or it will not fit into memory.
+    DataError : fewer records than a batch, or a loss that is not finite (with the record ids).
     ConflictError, CorruptionError : a checkpoint of another run, or a damaged one.
     """
     device = torch.device(device)
@@ -138,50 +158,50 @@ def fit(
     document = None
     if checkpoint:
         state, document = read_state(checkpoint, state)
-    with _seeded_per_step(device) as seed_step:
+    with _seeded_per_step(device, world.rank) as seed_step, ExitStack() as opened:
         seed_step(arm.seed, _MODEL_DRAW)
-        tokenizer, model = _network(arm, data, document)
-        source = _TokenSource(arm, data, tokenizer, token_dir)
-        run = _Run(arm, data, stream_of(arm, data, source.lengths), source, model.to(device), device, state.precision)
+        objective = objective_of(arm)
+        tokenizer, model = build_network(arm, data, document, objective, initial)
+        # Holds the model, and whatever else the objective trains beside it.
+        network = objective.network(model).to(device)
+        source = TokenSource(arm, data, tokenizer, token_dir)
+        stream = stream_of(arm, data, source.lengths)
+        run = Run(arm, data, stream, source, objective, network, world, device, state.precision)
         seed_step(arm.seed, 0)
+        limit = free_memory(device) if memory_limit_bytes is None else memory_limit_bytes
+        run.memory_need().check(arm, limit)
         flops_per_token = run.probe_flops()
+        sizes = [(one.numel(), one.requires_grad) for one in network.parameters()]
+        moving = run.start()
         if checkpoint and checkpoint_dir:
-            load_weights(checkpoint, model, run.optimizer)
+            load_weights(checkpoint, moving, world)
             run.restore(checkpoint_dir, checkpoint, state)
+        told = [opened.enter_context(one) for one in _tracking(arm, trackers, track_dir, state.step, world)]
+        loader = opened.enter_context(_loader(run, state.step, num_workers))
+        publish_to = checkpoint_dir if world.rank == 0 else None
 
-        def save() -> None:
+        def save(now: TrainingState) -> None:
             if checkpoint_dir:
-                save_checkpoint(checkpoint_dir, state, model, run.optimizer, tokenizer.document, run.record_losses)
+                save_checkpoint(checkpoint_dir, now, moving, tokenizer.document, run.record_losses, world)
 
-        with Loader(run.stream, run.fetch, start_step=state.step, num_workers=num_workers) as loader:
-            while state.step < arm.steps and not should_stop():
-                started, waited = time.perf_counter(), loader.wait_seconds
-                seed_step(arm.seed, state.step)
-                loss, num_tokens = run.update(state.step, loader.take())
-                step = state.step + 1
-                if run.revise(step):
-                    loader.revise(run.stream)
-                    if checkpoint_dir:
-                        publish_manifest(checkpoint_dir, run.stream.revisions[-1].manifest)
-                state = replace(
-                    state,
-                    step=step,
-                    losses=(*state.losses, loss),
-                    num_tokens=state.num_tokens + num_tokens,
-                    seconds=state.seconds + time.perf_counter() - started,
-                    wait_seconds=state.wait_seconds + loader.wait_seconds - waited,
-                    revisions=tuple((start, one.digest) for start, one in run.stream.revisions),
-                )
-                if state.step % arm.checkpoint_every == 0:
-                    save()
-                on_progress(state.step, arm.steps, loss)
-                if on_model is not None:
-                    with torch.no_grad():
-                        on_model(state.step, model.eval(), tokenizer)
-                    model.train()
+        while not _is_over(arm, state) and not world.agreed(should_stop()):
+            seed_step(arm.seed, state.step)
+            state = _advanced(run, loader, state, publish_to)
+            if state.step % arm.checkpoint_every == 0:
+                save(state)
+            _tell(told, run, state)
+            on_progress(state.step, arm.steps, state.losses[-1])
+            if on_model is not None:
+                with torch.no_grad():
+                    on_model(state.step, model.eval(), tokenizer)
+                network.train()
         if state.step % arm.checkpoint_every:
-            save()
-    sizes = [(one.numel(), one.requires_grad) for one in model.parameters()]
+            save(state)
+        router = router_statistics(network)
+        if moving.average is not None:
+            moving.average.put()
+        if world.strategy == "fsdp2":
+            model, network = _in_one_piece(arm, data, tokenizer, network, initial)
     return FitResult(
         arm=arm,
         model=BACKBONES[arm.backbone].member.merge(model.to("cpu").eval()),
@@ -196,6 +216,10 @@ def fit(
         precision=state.precision,
         stream_wait_share=state.wait_seconds / state.seconds if state.seconds else 0.0,
         revisions=run.stream.revisions,
+        checks=state.checks,
+        router=router,
+        record_losses=run.record_losses,
+        network=network.to("cpu").eval(),
     )
 
 
@@ -211,7 +235,7 @@ def stream_of(arm: ArmConfig, data: TrainingData, lengths: npt.NDArray[np.int64]
     ConfigError, DataError : the arm names or configures something that does not exist, or has too few records.
     """
     return Stream(
-        manifest=data.manifest,
+        manifest=trained_on(arm, data.manifest),
         pacing=arm.pacing,
         options=arm.pacing_options,
         seed=arm.seed,
@@ -222,202 +246,109 @@ def stream_of(arm: ArmConfig, data: TrainingData, lengths: npt.NDArray[np.int64]
     )
 
 
-class _TokenSource:
-    """Token ids by row number: from shards, from memory where lengths are needed before, or made when asked for."""
-
-    def __init__(self, arm: ArmConfig, data: TrainingData, tokenizer: TextTokenizer, token_dir: Path | None) -> None:
-        self.tokenizer, self._texts, self._max_tokens = tokenizer, data.texts, arm.max_tokens
-        self._packing = arm.packing
-        self.lengths: npt.NDArray[np.int64] | None = None
-        self.rows: Callable[[list[int]], Sequence[Any]] = self._tokenized
-        if token_dir is not None:
-            shards = TokenShards.open(token_dir, data.texts, tokenizer, arm.max_tokens)
-            self.rows, self.lengths = shards.rows, shards.lengths
-        elif arm.length_window > 1:
-            ids = tokenizer.token_ids(data.texts, arm.max_tokens)
-            self.rows = lambda rows: [ids[row] for row in rows]
-            self.lengths = np.array([len(one) for one in ids], dtype=np.int64)
-
-    def _tokenized(self, rows: list[int]) -> Sequence[Any]:
-        return self.tokenizer.token_ids([self._texts[row] for row in rows], self._max_tokens)
-
-    def batch(self, rows: list[int]) -> Encoded | Packed:
-        """Records as padded rows, one each or packed."""
-        found, pad_id = self.rows(rows), self.tokenizer.pad_id
-        return pack(found, self._max_tokens, pad_id) if self._packing == "rows" else padded(found, pad_id)
-
-
-class _MicroBatch(NamedTuple):
-    """What is in memory at a time: row numbers, tokens, and labels (B,) int64."""
-
-    rows: list[int]
-    batch: Encoded | Packed
-    labels: Tensor
-
-
-class _Run:
-    """The moving parts of one training."""
-
-    def __init__(
-        self,
-        arm: ArmConfig,
-        data: TrainingData,
-        stream: Stream,
-        source: _TokenSource,
-        model: nn.Module,
-        device: torch.device,
-        precision: str,
-    ) -> None:
-        self.arm, self.data, self.stream, self.source = arm, data, stream, source
-        self.model, self.device = model.train(), device
-        self.precision = precision
-        self.packed = seeing_documents(arm, model) if arm.packing == "rows" else None
-        self.objective = OBJECTIVES[arm.objective].member
-        schedule = SCHEDULES[arm.schedule]
-        self.schedule, self.schedule_config = schedule.member, schedule.configured(arm.schedule_options)
-        self.trained = [one for one in model.parameters() if one.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [one for one in self.trained if one.ndim >= 2], "weight_decay": arm.weight_decay},
-            {"params": [one for one in self.trained if one.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=arm.learning_rate, fused=device.type in ("cpu", "cuda"))
-
-        pacing = PACING[arm.pacing].configured(arm.pacing_options)
-        self.online = pacing if isinstance(pacing, Online) else None
-        self.record_losses = np.full(len(data.manifest), np.nan) if self.online else None
-
-    def fetch(self, rows: list[int]) -> list[_MicroBatch]:
-        """Records as what is in memory at a time."""
-        size = self.arm.micro_batch_size or len(rows)
-        return [self._micro_batch(rows[start : start + size]) for start in range(0, len(rows), size)]
-
-    def _micro_batch(self, rows: list[int]) -> _MicroBatch:
-        return _MicroBatch(rows, self.source.batch(rows), torch.tensor([self.data.labels[row] for row in rows]))
-
-    def update(self, step: int, micro_batches: list[_MicroBatch]) -> tuple[float, int]:
-        """Do the update that follows ``step`` finished ones; return its loss and the padded tokens it read."""
-        rows = [row for one in micro_batches for row in one.rows]
-        num_labels = max(1, sum(self.data.labels[row] != IGNORED for row in rows))
-        total, num_tokens = 0.0, 0
-        for micro in micro_batches:
-            share = int((micro.labels != IGNORED).sum()) / num_labels
-            loss = self._forward(micro)
-            # Each micro-batch weighs by its labels, so that the sum is the mean over the whole batch.
-            weighted = loss * share
-            extra = auxiliary_loss(self.model)
-            whole = weighted if extra is None else weighted + extra * (len(micro.rows) / len(rows))
-            torch.autograd.backward(whole)
-            total += weighted.item()
-            num_tokens += micro.batch.input_ids.numel()
-        norm = nn.utils.clip_grad_norm_(self.trained, self.arm.max_gradient_norm).item()
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            self._refuse(step, rows, total, norm)
-        rate = self.arm.learning_rate * self.schedule(step, self.arm.steps, self.schedule_config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return total, num_tokens
-
-    def revise(self, step: int) -> bool:
-        """Where an online pacing asks for it, go on with new weights from ``step`` on; say whether it did."""
-        if self.online is None or self.record_losses is None or step % self.online.every or step >= self.arm.steps:
-            return False
-        weight = self.data.manifest.frame["weight"].to_numpy()
-        progress = step / self.arm.steps
-        new = self.online.reweighted(weight, self.record_losses, progress, self.arm.batch_size)
-        self.stream = self.stream.revised(step, self.data.manifest.reweighted(new))
-        return True
-
-    def restore(self, folder: Path, checkpoint: Path, state: TrainingState) -> None:
-        """Take up the order where a checkpoint left it."""
-        for start, digest in state.revisions:
-            self.stream = self.stream.revised(start, read_manifest(folder, digest))
-        if self.online is not None:
-            self.record_losses = load_record_losses(checkpoint)
-
-    def probe_flops(self) -> float:
-        """Floating-point operations per padded token, forward and backward, on the first micro-batch."""
-        rows = self.stream.batch(0).tolist()[: self.arm.micro_batch_size or None]
-        micro = self._micro_batch(rows)
-        kept, self.record_losses = self.record_losses, None
-        flops = count_flops(lambda: torch.autograd.backward(self._forward(micro)))
-        self.record_losses = kept
-        self.optimizer.zero_grad()
-        return flops / micro.batch.input_ids.numel()
-
-    def _forward(self, micro: _MicroBatch) -> Tensor:
-        tensors = [one.to(self.device) for one in micro.batch]
-        labels = micro.labels.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits = packed_logits(self.packed, Packed(*tensors)) if self.packed is not None else self.model(*tensors)
-        if self.record_losses is not None:
-            self._remember(micro, logits.detach(), labels, self.record_losses)
-        return self.objective(logits, labels)
-
-    def _remember(
-        self, micro: _MicroBatch, logits: Tensor, labels: Tensor, record_losses: npt.NDArray[np.float64]
-    ) -> None:
-        """Keep each record's own loss. The objective is a mean, so it is asked record by record."""
-        labelled = [place for place, label in enumerate(micro.labels.tolist()) if label != IGNORED]
-        for place in labelled:
-            own = slice(place, place + 1)
-            record_losses[micro.rows[place]] = self.objective(logits[own], labels[own]).item()
-
-    def _refuse(self, step: int, rows: list[int], loss: float, norm: float) -> None:
-        ids = self.data.manifest.frame["id"].gather(rows).to_list()
-        more = f" and {len(ids) - _NAMED_RECORDS} more" if len(ids) > _NAMED_RECORDS else ""
-        raise DataError(
-            f"loss={loss:g} with gradient norm={norm:g} at step {step} of arm {self.arm.name!r} must be finite; lower "
-            f"learning_rate={self.arm.learning_rate:g} or look at the batch's records: "
-            f"{', '.join(ids[:_NAMED_RECORDS])}{more}"
-        )
-
-
-def resolved_precision(precision: Precision, device: torch.device) -> str:
-    """``float32`` or ``bfloat16``: for ``auto`` the latter where the device multiplies it natively."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    native = device.type == "cpu" and any(
-        # Private names: a torch without them is taken for a processor without the instructions.
-        getattr(torch.cpu, name, lambda: False)()
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+def _loader(run: Run, start_step: int, num_workers: int) -> Loader[list[Batch]]:
+    world = run.world
+    return Loader(
+        run.stream,
+        run.fetch,
+        start_step=start_step,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=num_workers,
     )
-    return "bfloat16" if native else "float32"
 
 
-def seeing_documents(arm: ArmConfig, model: nn.Module) -> SeesDocuments:
-    """The model, if it can be given packed rows.
-
-    Raises
-    ------
-    ConfigError : it takes one text a row.
-    """
-    if not isinstance(model, SeesDocuments):
-        raise ConfigError(
-            f"packing='rows' of arm {arm.name!r}: backbone {arm.backbone!r} takes one text a row; set packing to none"
-        )
-    return model
+def _is_over(arm: ArmConfig, state: TrainingState) -> bool:
+    """Whether all steps are done, or more would find no new best."""
+    return state.step >= arm.steps or has_stalled([loss for _, loss in state.checks], arm.stop_patience)
 
 
-def _network(arm: ArmConfig, data: TrainingData, document: str | None) -> tuple[TextTokenizer, nn.Module]:
-    registered = BACKBONES[arm.backbone]
-    backbone, config = registered.member, registered.configured(arm.backbone_options)
-    tokenizer = TextTokenizer(document) if document else backbone.tokenizer(data.texts, config)
-    model = backbone.build(
-        vocab_size=tokenizer.vocab_size, num_classes=len(data.classes), max_tokens=arm.max_tokens, config=config
+def _advanced(run: Run, loader: Loader[list[Batch]], state: TrainingState, publish_to: Path | None) -> TrainingState:
+    """The state after one more update, and after a check of the held-out records where one is due."""
+    started, waited = time.perf_counter(), loader.wait_seconds
+    loss, num_tokens = run.update(state.step, loader.take())
+    step, arm = state.step + 1, run.arm
+    if run.revise(step):
+        loader.revise(run.stream)
+        if publish_to:
+            publish_manifest(publish_to, run.stream.revisions[-1].manifest)
+    is_due = arm.stop_patience > 0 and step % arm.stop_every == 0
+    return replace(
+        state,
+        step=step,
+        losses=(*state.losses, loss),
+        num_tokens=state.num_tokens + num_tokens,
+        checks=(*state.checks, (step, _check(run))) if is_due else state.checks,
+        seconds=state.seconds + time.perf_counter() - started,
+        wait_seconds=state.wait_seconds + loader.wait_seconds - waited,
+        revisions=tuple((start, one.digest) for start, one in run.stream.revisions),
     )
-    return tokenizer, backbone.adapt(model, config)
+
+
+def _check(run: Run) -> float:
+    """The loss on held-out records, by the weights that would be saved now."""
+    average = run.moving.average
+    with average.in_place() if average is not None else nullcontext():
+        return run.held_out_loss()
 
 
 @contextmanager
-def _seeded_per_step(device: torch.device) -> Iterator[Callable[[int, int], None]]:
+def _closing(tracker: Tracker) -> Iterator[Tracker]:
+    try:
+        yield tracker
+    finally:
+        tracker.close()
+
+
+def _tracking(
+    arm: ArmConfig, names: Sequence[str], folder: Path | None, start_step: int, world: World
+) -> list[AbstractContextManager[Tracker]]:
+    """The trackers of the first process, each to be opened and closed."""
+    if world.rank or not names:
+        return []
+    if folder is None:
+        raise ValueError(f"trackers={list(names)} need track_dir")
+    return [
+        _closing(
+            TRACKERS[name].member(
+                Tracked(folder=folder / name, name=arm.name, settings=asdict(arm), start_step=start_step)
+            )
+        )
+        for name in names
+    ]
+
+
+def _tell(told: Sequence[Tracker], run: Run, state: TrainingState) -> None:
+    if not told:
+        return
+    values = (
+        run.measured | {"seconds": state.seconds, "tokens": float(state.num_tokens)} | router_statistics(run.network)
+    )
+    if state.checks and state.checks[-1][0] == state.step:
+        values["held_out_loss"] = state.checks[-1][1]
+    for one in told:
+        one.log(state.step, values)
+
+
+def _in_one_piece(
+    arm: ArmConfig, data: TrainingData, tokenizer: TextTokenizer, spread: nn.Module, initial: Initial | None
+) -> tuple[nn.Module, nn.Module]:
+    """Model and network of one whose weights are spread over processes."""
+    objective = objective_of(arm)
+    _, model = build_network(arm, data, tokenizer.document, objective, initial)
+    network = objective.network(model)
+    network.load_state_dict(whole_weights(spread))
+    return model, network
+
+
+@contextmanager
+def _seeded_per_step(device: torch.device, rank: int) -> Iterator[Callable[[int, int], None]]:
     """Lend torch's global generator, which dropout and initialisers insist on, and give it back as it was."""
 
     def seed_step(seed: int, step: int) -> None:
-        digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+        # Every process draws the same starting weights, and its own dropout.
+        own = f"/{rank}" if rank and step != _MODEL_DRAW else ""
+        digest = hashlib.sha256(f"{seed}/{step}{own}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
     devices = [device.index or 0] if device.type == "cuda" else []

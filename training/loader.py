@@ -19,7 +19,8 @@ class Loader(Generic[T]):
     Parameters
     ----------
     stream : says which records.
-    fetch : makes a batch of row numbers; called in threads, several at once where there are several workers.
+    fetch : makes a batch of row numbers and the step it is for; called in threads, several at once where there are
+        several workers.
     start_step : the first step asked for.
     rank, world_size : whose share of every global batch.
     num_workers : threads that fetch ahead; 0 fetches when asked.
@@ -33,7 +34,7 @@ class Loader(Generic[T]):
     def __init__(
         self,
         stream: Stream,
-        fetch: Callable[[list[int]], T],
+        fetch: Callable[[list[int], int], T],
         *,
         start_step: int = 0,
         rank: int = 0,
@@ -95,4 +96,4 @@ class Loader(Generic[T]):
             self._ahead.append(pool.submit(self._made, self._stream, self._next + len(self._ahead)))
 
     def _made(self, stream: Stream, step: int) -> T:
-        return self._fetch(rank_share(stream.batch(step), self._rank, self._world_size).tolist())
+        return self._fetch(rank_share(stream.batch(step), self._rank, self._world_size).tolist(), step)

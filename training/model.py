@@ -17,8 +17,10 @@ from training.attention.windows import document_ends
 from training.caches import Kept, KeyValueCache, Stored, attend_to_kept, in_order
 from training.feedforward import FEEDFORWARD
 from training.positions import POSITIONS, PositionOptions, PositionShape, Rotation
+from training.token_loss import token_cross_entropy
 
 VocabHead = Literal["none", "tied", "own"]
+VocabBias = Literal["own", "none"]
 LayerHook = Callable[[int, Tensor], Tensor]
 """Given a layer's number, from 1, and the residual stream behind it, (B, T, C): the stream to go on with."""
 Turn = Callable[[Tensor], Tensor]
@@ -48,6 +50,7 @@ class ModelConfig:
     kv_latent_dim : width of the vector that all keys and values of a token are computed from; 0 for none.
     rope_head_dim : with that, width of the rotated part of each head, which all heads share in keys.
     vocab_head : how ``token_logits`` come about: from the embedding's own weights (``tied``), from others, or not.
+    vocab_bias : whether each entry of the vocabulary has a bias of its own; GPT-2 and most decoders have none.
     exit_layers : layers, counted from 1, behind which another classification head stands.
     """
 
@@ -71,6 +74,7 @@ class ModelConfig:
     kv_latent_dim: int = 0
     rope_head_dim: int = 0
     vocab_head: VocabHead = "none"
+    vocab_bias: VocabBias = "own"
     exit_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,7 +88,7 @@ class ModelConfig:
             raise ValueError(f"dim={self.dim} must be a multiple of num_heads={self.num_heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
-        for name, kind in (("order", Order), ("vocab_head", VocabHead)):
+        for name, kind in (("order", Order), ("vocab_head", VocabHead), ("vocab_bias", VocabBias)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(kind))}")
         self._check_heads()
@@ -393,7 +397,8 @@ class Transformer(nn.Module):
             self.vocab_weight = nn.Parameter(torch.empty_like(self.tokens.weight))
             nn.init.normal_(self.vocab_weight, std=0.02)
         if config.vocab_head != "none":
-            self.vocab_bias = nn.Parameter(torch.zeros(config.vocab_size))
+            biased = config.vocab_bias == "own"
+            self.vocab_bias = nn.Parameter(torch.zeros(config.vocab_size)) if biased else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, prefix: Tensor | None = None) -> Tensor:
         """Class logits of each record.
@@ -464,13 +469,26 @@ class Transformer(nn.Module):
         ------
         ValueError : the config has no token head.
         """
+        hidden_XC, weight = self._before_vocabulary(hidden_XC)
+        return F.linear(hidden_XC, weight, self.vocab_bias)
+
+    def token_losses(self, hidden_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross entropy of ``token_logits`` and labels (N,), and each token's; see ``token_cross_entropy``.
+
+        Raises
+        ------
+        ValueError : the config has no token head.
+        """
+        hidden_NC, weight = self._before_vocabulary(hidden_NC)
+        return token_cross_entropy(hidden_NC, weight, self.vocab_bias, labels_N)
+
+    def _before_vocabulary(self, hidden_XC: Tensor) -> tuple[Tensor, Tensor]:
         if self.config.vocab_head == "none":
             raise ValueError("vocab_head='none': the model has no head over tokens; use 'tied' or 'own'")
         if self.config.embedding_dim:
             # Back through the matrix that widened it, so that factorising saves on this side too.
             hidden_XC = hidden_XC @ self.widen.weight
-        weight = self.tokens.weight if self.config.vocab_head == "tied" else self.vocab_weight
-        return F.linear(hidden_XC, weight, self.vocab_bias)
+        return hidden_XC, self.tokens.weight if self.config.vocab_head == "tied" else self.vocab_weight
 
     def extend(self, input_ids: Tensor, caches: Sequence[KeyValueCache]) -> Tensor:
         """Normalised states of new tokens behind those that the caches have seen, (B, S, C).

@@ -27,11 +27,15 @@ class Packed(NamedTuple):
 class SeesDocuments(Protocol):
     """A network that can be given packed rows."""
 
-    head: nn.Module
-
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, *, documents: Tensor | None = None) -> Tensor:
         """States (R, T, C) of tokens that attend within their own document and count positions from its start."""
         ...
+
+
+class ClassifiesDocuments(SeesDocuments, Protocol):
+    """One with a head for classes as well."""
+
+    head: nn.Module
 
 
 def pack(rows: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]], capacity: int, pad_id: int) -> Packed:
@@ -75,7 +79,7 @@ def pack(rows: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]], capacity:
     return Packed(torch.from_numpy(input_ids), torch.from_numpy(documents >= 0), torch.from_numpy(documents))
 
 
-def packed_logits(model: SeesDocuments, packed: Packed) -> Tensor:
+def packed_logits(model: ClassifiesDocuments, packed: Packed) -> Tensor:
     """Class logits (D, K) of each text, in the order of their numbers: as if each had had a row of its own."""
     hidden_RTC = model.hidden(packed.input_ids, packed.attention_mask, documents=packed.documents)
     logits: Tensor = model.head(document_means(hidden_RTC, packed.documents))

@@ -15,15 +15,17 @@ from catalog.yaml_keys import StrictLoader
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
-from training.objectives import OBJECTIVES
+from training.objectives import OBJECTIVES, Reads, objective_of
+from training.optimizers import OPTIMIZERS
 from training.pacing import PACING
 from training.presets import PRESETS, preset_names
 from training.schedules import SCHEDULES
+from training.trackers import TRACKERS
 
 LabelSource = Literal["merged", "given", "annotated"]
 Control = Literal["random", "controls", "none"]
 
-_SHARED = ("seed", "max_tokens", "objective")
+_SHARED = ("seed", "max_tokens", "objective", "objective_options")
 """Arm settings that the recipe may set once for all arms."""
 _COMPRESSIONS = ("int8",)
 _COMPARE_SEEDS = 3
@@ -66,6 +68,7 @@ class TrainRecipe:
     difficulty : by which records are ordered: ``combined``, a part of the cleaning recipe, or a measure of
         ``winnow difficulty``.
     seed : split, order, weights and dropout of every arm that sets no seed of its own.
+    trackers : names in ``TRACKERS`` that are told every update of every arm.
     """
 
     name: str
@@ -79,12 +82,14 @@ class TrainRecipe:
     compressions: tuple[str, ...] = _COMPRESSIONS
     difficulty: str = "combined"
     seed: int = 0
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.arms:
             raise ConfigError(f"recipe {self.name!r} has no arms; list at least one under 'arms'")
         for arm in self.arms:
             _check_arm(arm)
+        self._check_reads()
         names = [one.config.name for one in self.plan()]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -106,6 +111,22 @@ class TrainRecipe:
             )
         for compression in self.compressions:
             _known(COMPRESSION, compression, "compressions")
+        for tracker in self.trackers:
+            _known(TRACKERS, tracker, "trackers")
+
+    def _check_reads(self) -> None:
+        reads = {arm.name: objective_of(arm).reads for arm in self.arms}
+        if len(set(reads.values())) > 1:
+            kinds = ", ".join(f"{name} from {one}" for name, one in reads.items())
+            raise ConfigError(
+                f"arms of recipe {self.name!r} learn from different things ({kinds}) and cannot be compared; make a "
+                "recipe of each"
+            )
+        if self.reads == "texts" and self.labels != "merged":
+            raise ConfigError(
+                f"labels={self.labels!r} has no effect in recipe {self.name!r}: its arms learn from texts alone; leave "
+                "it out"
+            )
 
     def plan(self) -> tuple[PlannedArm, ...]:
         """Every arm in order, each followed by its controls."""
@@ -134,6 +155,11 @@ class TrainRecipe:
                         replica_of=control.name if number else None,
                     )
 
+    @property
+    def reads(self) -> Reads:
+        """What its arms learn from."""
+        return objective_of(self.arms[0]).reads
+
     def draws_by_source(self) -> bool:
         """Whether an arm's pacing sets shares of sources."""
         pacings = [(PACING[arm.pacing], arm.pacing_options) for arm in self.arms]
@@ -148,6 +174,8 @@ class TrainRecipe:
         document = asdict(self) | {"arms": [arm.settings() for arm in self.arms]}
         if self.compare != "controls":
             del document["compare_seeds"]
+        if not self.trackers:
+            del document["trackers"]
         return json.dumps(document, sort_keys=True, ensure_ascii=False)
 
     def digest(self) -> str:
@@ -191,11 +219,13 @@ class TrainRecipe:
             if not isinstance(arm, dict):
                 raise ConfigError(f"{place}: {arm!r} must be a mapping with at least a name")
             arms.append(_built(ArmConfig, shared | arm, place, also=()))
-        compressions = document.get("compressions", list(_COMPRESSIONS))
-        if not isinstance(compressions, list) or not all(isinstance(one, str) for one in compressions):
-            raise ConfigError(f"{where}: compressions={compressions!r} must be a list of names")
+        lists = {}
+        for key, default in (("compressions", _COMPRESSIONS), ("trackers", ())):
+            lists[key] = document.get(key, list(default))
+            if not isinstance(lists[key], list) or not all(isinstance(one, str) for one in lists[key]):
+                raise ConfigError(f"{where}: {key}={lists[key]!r} must be a list of names")
         recipe: Self = _built(
-            cls, document | {"arms": tuple(arms), "compressions": tuple(compressions)}, where, also=_SHARED
+            cls, document | {"arms": tuple(arms)} | {k: tuple(v) for k, v in lists.items()}, where, also=_SHARED
         )
         return recipe
 
@@ -269,7 +299,13 @@ def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[st
 
 
 def _check_arm(arm: ArmConfig) -> None:
-    registries: dict[str, Registry[Any]] = {"backbone": BACKBONES, "pacing": PACING, "schedule": SCHEDULES}
+    registries: dict[str, Registry[Any]] = {
+        "backbone": BACKBONES,
+        "pacing": PACING,
+        "schedule": SCHEDULES,
+        "optimizer": OPTIMIZERS,
+        "objective": OBJECTIVES,
+    }
     for kind, registry in registries.items():
         name = getattr(arm, kind)
         _known(registry, name, f"arm {arm.name!r}: {kind}")
@@ -279,7 +315,12 @@ def _check_arm(arm: ArmConfig) -> None:
             raise ConfigError(f"arm {arm.name!r}: {error}") from error
         except ConfigError as error:
             raise ConfigError(f"arm {arm.name!r}: {kind} {error}") from error
-    _known(OBJECTIVES, arm.objective, f"arm {arm.name!r}: objective")
+    backbone = BACKBONES[arm.backbone]
+    try:
+        # Two classes stand for however many there will be.
+        backbone.member.check(objective_of(arm).heads(2), backbone.configured(arm.backbone_options))
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm.name!r}: objective {arm.objective!r}: {error}") from error
 
 
 def _known(registry: Registry[Any], name: str, where: str) -> None:

@@ -73,11 +73,13 @@ def pretrained(config: SetFit) -> SentenceEncoder:
     ------
     ConfigError : the package with the weights is missing.
     """
+    from training.backbones import Heads
     from training.backbones.minilm_lora import MiniLmLora, MiniLmLoraBackbone
 
     backbone, plain = MiniLmLoraBackbone(), MiniLmLora()
     tokenizer = backbone.tokenizer([], plain)
-    built = backbone.build(vocab_size=tokenizer.vocab_size, num_classes=1, max_tokens=config.max_tokens, config=plain)
+    heads = Heads(num_classes=1)
+    built = backbone.build(vocab_size=tokenizer.vocab_size, heads=heads, max_tokens=config.max_tokens, config=plain)
     return SentenceEncoder(built.get_submodule("encoder").eval(), tokenizer, config.max_tokens)
 
 

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from catalog.errors import DataError
+from catalog.errors import ConfigError, DataError
 
 PAD, START = "[PAD]", "[START]"
 _BYTES = 256
@@ -57,6 +57,46 @@ class TextTokenizer:
     def pad_id(self) -> int:
         """The id that fills short rows."""
         return int(self._tokenizer.token_to_id(PAD))
+
+    def token_id(self, token: str) -> int:
+        """The id of a token that the vocabulary has."""
+        found = self._tokenizer.token_to_id(token)
+        assert found is not None, token
+        return int(found)
+
+    @cached_property
+    def ordinary_ids(self) -> npt.NDArray[np.int64]:
+        """Ids of what texts are made of: all but the special tokens, rising."""
+        special = {number for number, one in self._tokenizer.get_added_tokens_decoder().items() if one.special}
+        return np.array([one for one in range(self.vocab_size) if one not in special], dtype=np.int64)
+
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        """What each token spells as UTF-8, by id; nothing for special tokens.
+
+        Raises
+        ------
+        ConfigError : the vocabulary is not one of bytes, so that its tokens do not spell the text.
+        """
+        if (json.loads(self.document).get("decoder") or {}).get("type") != "ByteLevel":
+            raise ConfigError(
+                "the tokenizer is not byte-level, and its tokens do not spell the text; use backbone small"
+            )
+        spelled = [b""] * self.vocab_size
+        byte_of = _bytes_by_letter()
+        for number in self.ordinary_ids.tolist():
+            spelled[number] = bytes(byte_of[letter] for letter in self._tokenizer.id_to_token(number))
+        return spelled
+
+    def with_special(self, tokens: Sequence[str]) -> Self:
+        """The same with more special tokens, behind the rest of the vocabulary; those it has stay where they are."""
+        from tokenizers import Tokenizer
+
+        if all(self._tokenizer.token_to_id(one) is not None for one in tokens):
+            return self
+        tokenizer = Tokenizer.from_str(self.document)
+        tokenizer.add_special_tokens(list(tokens))
+        return type(self)(_sorted_document(tokenizer))
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> Encoded:
         """Tokenize, cut to ``max_tokens`` and pad to the longest of the batch; raises as ``token_ids`` does."""
@@ -128,5 +168,16 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000) -> TextToke
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", special_tokens=[(START, 1)])
+    return TextTokenizer(_sorted_document(tokenizer))
+
+
+def _bytes_by_letter() -> dict[str, int]:
+    """The byte that each letter of a byte-level vocabulary stands for (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [one for one in range(_BYTES) if one not in set(printable)]
+    return {chr(one): one for one in printable} | {chr(_BYTES + place): one for place, one in enumerate(others)}
+
+
+def _sorted_document(tokenizer: Any) -> str:
     # Keys sorted: the library writes its vocabulary in id order, but promises nothing about the rest.
-    return TextTokenizer(json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, sort_keys=True))
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, sort_keys=True)

@@ -61,6 +61,9 @@ def train(
     if json:
         emit_json({"run": run_id} | result)
         return
+    if "held_out" in result:
+        show_held_out(result)
+        return
     emit_table("variants", HEADER, [variant_row(one) for one in result["variants"]])
     say(f"measured on {result['test']:,} held-out records; energy: {result['energy_method']}")
     for one in result["comparisons"]:
@@ -86,6 +89,27 @@ def variant_row(one: dict[str, Any]) -> tuple[Any, ...]:
         None if one["energy_joules"] is None else round(1000 * one["energy_joules"], 2),
         None if one["agreement"] is None else round(one["agreement"], 4),
     )
+
+
+def show_held_out(result: dict[str, Any]) -> None:
+    """What models that were trained on texts alone cost on those held out."""
+    rows = [
+        (
+            one["arm"],
+            one["objective"],
+            round(one["loss"], 4),
+            None if one["perplexity"] is None else round(one["perplexity"], 2),
+            round(one["size_bytes"] / 1e6, 2),
+        )
+        for one in result["held_out"]
+    ]
+    emit_table("held out", ("arm", "objective", "loss", "perplexity", "MB"), rows)
+    say(f"measured on {result['test']:,} held-out records; another training starts from an arm by init_from: RUN/ARM")
+    for one in result["loss_comparisons"]:
+        say(
+            f"{one['arm']} against {one['control']} at {one['steps']} equal steps: {one['loss_saved']:+.4f} nats saved "
+            f"({one['low']:+.4f} to {one['high']:+.4f}): {one['verdict']}"
+        )
 
 
 def comparison(one: dict[str, Any]) -> str:

@@ -29,11 +29,14 @@ from training.backbones import BACKBONES
 from training.caches import CACHES
 from training.compression import COMPRESSION
 from training.feedforward import FEEDFORWARD
+from training.masking import MASKING
 from training.objectives import OBJECTIVES
+from training.optimizers import OPTIMIZERS
 from training.pacing import PACING
 from training.positions import POSITIONS
 from training.retrieval import RETRIEVAL
 from training.schedules import SCHEDULES
+from training.trackers import TRACKERS
 from workers.pipelines import PIPELINES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +44,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 REGISTRIES: list[Registry[Any]] = [
     RULES, EDITS, SCORERS, KINDS, READERS, WRITERS, ENCODERS, DIFFICULTY, DYNAMICS, STRATEGIES, TASKS,
     FORMATS, TRUTH, PACING, ATTENTION, FEEDFORWARD, OBJECTIVES, BACKBONES,
-    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS, CACHES, RETRIEVAL,
+    COMPRESSION, SCHEDULES, PIPELINES, POSITIONS, CACHES, RETRIEVAL, MASKING, OPTIMIZERS, TRACKERS,
 ]  # fmt: skip
 
 OF_BENCHMARKS = ("benchmark", "cost")

@@ -9,7 +9,7 @@ import torch
 
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
-from training.backbones import BACKBONES
+from training.backbones import BACKBONES, Heads
 from training.data import TrainingData
 from training.fit import fit
 
@@ -21,7 +21,7 @@ def adapted() -> tuple[Any, torch.nn.Module, Any]:
     config = registered.configured()
     backbone = registered.member
     tokenizer = backbone.tokenizer([], config)
-    model = backbone.build(vocab_size=tokenizer.vocab_size, num_classes=3, max_tokens=24, config=config)
+    model = backbone.build(vocab_size=tokenizer.vocab_size, heads=Heads(num_classes=3), max_tokens=24, config=config)
     return backbone, backbone.adapt(model, config).eval(), tokenizer
 
 
@@ -94,4 +94,6 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_more_positions_than_the_encoder_has_are_refused() -> None:
     registered = BACKBONES["minilm-lora"]
     with pytest.raises(ConfigError, match="max_tokens=600 exceeds the 512 positions"):
-        registered.member.build(vocab_size=1, num_classes=2, max_tokens=600, config=registered.configured())
+        registered.member.build(
+            vocab_size=1, heads=Heads(num_classes=2), max_tokens=600, config=registered.configured()
+        )

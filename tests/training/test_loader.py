@@ -43,15 +43,21 @@ def test_any_cuts_worlds_and_threads_give_the_same_order(name: str, plan: list[t
     assert done == UNBROKEN[name]
 
 
+def as_they_are(rows: list[int], step: int) -> list[int]:
+    """A batch is its row numbers, and says which step it was made for."""
+    assert step in range(50)
+    return rows
+
+
 def read(one: Stream, start: int, limit: int, split: dict[str, int]) -> list[list[int]]:
     """What a rank gets from a step on, until it is cut off."""
-    with Loader(one, list, start_step=start, **split) as loader:
+    with Loader(one, as_they_are, start_step=start, **split) as loader:
         return [loader.take() for _ in range(min(limit, 50 - start))]
 
 
 def test_batches_fetched_ahead_of_a_revision_are_fetched_again() -> None:
     late = revised()
-    with Loader(stream("random"), list, num_workers=2, depth=5) as loader:
+    with Loader(stream("random"), as_they_are, num_workers=2, depth=5) as loader:
         got = [loader.take() for _ in range(20)]
         loader.revise(late)
         got += [loader.take() for _ in range(30)]
@@ -61,7 +67,7 @@ def test_batches_fetched_ahead_of_a_revision_are_fetched_again() -> None:
 def test_slow_batches_are_waited_for_and_ready_ones_are_not() -> None:
     made: list[int] = []
 
-    def slow(rows: list[int]) -> list[int]:
+    def slow(rows: list[int], step: int) -> list[int]:
         time.sleep(0.1)
         made.append(len(rows))
         return rows
@@ -84,7 +90,7 @@ def test_slow_batches_are_waited_for_and_ready_ones_are_not() -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_what_fetching_raises_is_raised_where_the_batch_is_taken(num_workers: int) -> None:
-    def broken(rows: list[int]) -> list[int]:
+    def broken(rows: list[int], step: int) -> list[int]:
         raise ValueError(f"{len(rows)} rows")
 
     with (
@@ -95,21 +101,21 @@ def test_what_fetching_raises_is_raised_where_the_batch_is_taken(num_workers: in
 
 
 def test_taking_more_than_there_is_and_impossible_counts_are_refused() -> None:
-    with Loader(STREAMS["linear"], list, start_step=49) as loader:
+    with Loader(STREAMS["linear"], as_they_are, start_step=49) as loader:
         loader.take()
         with pytest.raises(ConfigError, match=r"step=50 must lie in \[0, 49\]"):
             loader.take()
     with pytest.raises(ConfigError, match="num_workers=-1 must be 0 or more"):
-        Loader(STREAMS["linear"], list, num_workers=-1)
+        Loader(STREAMS["linear"], as_they_are, num_workers=-1)
     with pytest.raises(ConfigError, match="depth=0 must be at least 1"):
-        Loader(STREAMS["linear"], list, depth=0)
+        Loader(STREAMS["linear"], as_they_are, depth=0)
 
 
 RANK = """
 import json, sys
 from tests.training.test_stream import revised
 from training.loader import Loader
-loader = Loader(revised(), list, rank=int(sys.argv[1]), world_size=2)
+loader = Loader(revised(), lambda rows, step: rows, rank=int(sys.argv[1]), world_size=2)
 for _ in range(50):
     print(json.dumps(loader.take()), flush=True)
     input()

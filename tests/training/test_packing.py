@@ -13,9 +13,10 @@ from catalog.errors import ConfigError, DataError
 from training.arm import ArmConfig
 from training.backbones.minilm_lora import MeanPooledClassifier
 from training.data import TrainingData
-from training.fit import fit, seeing_documents
+from training.fit import fit
 from training.model import ModelConfig, Transformer
-from training.objectives import OBJECTIVES
+from training.network import seeing_documents
+from training.objectives.classification import class_loss
 from training.packing import Packed, pack, packed_logits
 from training.tokenizer import padded
 
@@ -76,8 +77,7 @@ def losses(model: Reference, rows: list[list[int]], labels: Tensor, packed: Pack
 
 
 def each(logits: Tensor, labels: Tensor) -> Tensor:
-    objective = OBJECTIVES["classification"].member
-    return torch.stack([objective(logits[one : one + 1], labels[one : one + 1]) for one in range(len(labels))])
+    return torch.stack([class_loss(logits[one : one + 1], labels[one : one + 1]) for one in range(len(labels))])
 
 
 @given(rows=texts, seed=st.integers(0, 100))

@@ -1,5 +1,7 @@
 """Laws of every schedule, and the shape that each one promises."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,12 +38,28 @@ def test_wsd_rises_stays_and_falls_to_almost_nothing() -> None:
     assert found[80:] == pytest.approx([(100 - step) / 21 for step in range(80, 100)])
 
 
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_cosine_and_linear_rise_then_fall_to_their_share(name: str) -> None:
+    found = rates(name, 100, warmup=0.1, final=0.2)
+    assert found[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert found[10] == 1.0
+    assert found[10:] == sorted(found[10:], reverse=True)
+    assert found[55] == pytest.approx(0.6)  # half way, both
+    assert found[-1] == pytest.approx(0.2, abs=0.01)
+    # A quarter of the way the cosine has lost less.
+    quarter = {"cosine": 0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2, "linear": 0.8}[name]
+    assert found[32] == pytest.approx(quarter, abs=0.01)
+    assert rates(name, 5, warmup=0.0, final=1.0) == [1.0] * 5
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("constant", {"warmup": 1.5}, "warmup=1.5 must lie in"),
         ("wsd", {"decay": -0.1}, "decay=-0.1 must lie in"),
         ("wsd", {"warmup": 0.7, "decay": 0.6}, "must be at most 1; shorten one"),
+        ("cosine", {"final": 1.5}, "final=1.5 must lie in"),
+        ("linear", {"warmup": -1.0}, "warmup=-1.0 must lie in"),
         ("wsd", {"warmpu": 0.1}, "did you mean 'warmup'"),
     ],
 )

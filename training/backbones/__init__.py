@@ -1,26 +1,56 @@
 """Backbones: where a model and its tokenizer come from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
 
 from catalog.registry import Registry
+from training.attention import Order
 from training.tokenizer import TextTokenizer
 
 
-class Backbone(Protocol):
-    """Contract of a member: four functions of its config, none keeping state.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heads:
+    """What an objective needs of a network.
 
-    A model maps ``(input_ids (B, T) int64, attention_mask (B, T) bool)`` to logits (B, num_classes). Weights that are
-    drawn come from torch's current generator, which the caller forks and seeds.
+    Parameters
+    ----------
+    num_classes : outputs of the classification head; 0 for none.
+    tokens : whether a head over the vocabulary is needed, and with it the states of single tokens.
+    states : whether the states of single tokens are needed.
+    orders : orders of attention that the objective makes sense in.
+    """
+
+    num_classes: int = 0
+    tokens: bool = False
+    states: bool = False
+    orders: frozenset[Order] = frozenset({"encoder", "causal", "prefix"})
+
+
+class Backbone(Protocol):
+    """Contract of a member: five functions of its config, none keeping state.
+
+    A model maps ``(input_ids (B, T) int64, attention_mask (B, T) bool)`` to logits (B, num_classes). One with
+    ``tokens`` or ``states`` is a ``training.model.Transformer``. Weights that are drawn come from
+    torch's current generator, which the caller forks and seeds.
     """
 
     def tokenizer(self, texts: Sequence[str], config: Any) -> TextTokenizer:
         """Train or load the tokenizer."""
         ...
 
-    def build(self, *, vocab_size: int, num_classes: int, max_tokens: int, config: Any) -> nn.Module:
+    def check(self, heads: Heads, config: Any) -> None:
+        """Refuse heads that the network cannot have.
+
+        Raises
+        ------
+        ConfigError : with the setting, what it would have to be, and the remedy.
+        """
+        ...
+
+    def build(self, *, vocab_size: int, heads: Heads, max_tokens: int, config: Any) -> nn.Module:
         """Make the plain network with its starting weights."""
         ...
 

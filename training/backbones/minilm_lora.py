@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from catalog.errors import ConfigError
-from training.backbones import BACKBONES
+from training.backbones import BACKBONES, Heads
 from training.model import masked_mean
 from training.third_party import quietly
 from training.tokenizer import TextTokenizer
@@ -69,7 +69,12 @@ class MiniLmLoraBackbone:
         """The tokenizer that the encoder was trained with."""
         return TextTokenizer((_model_folder() / "tokenizer.json").read_text(encoding="utf-8"))
 
-    def build(self, *, vocab_size: int, num_classes: int, max_tokens: int, config: MiniLmLora) -> nn.Module:  # noqa: ARG002
+    def check(self, heads: Heads, config: MiniLmLora) -> None:  # noqa: ARG002
+        """It classifies texts, and nothing else."""
+        if heads.tokens or heads.states or "encoder" not in heads.orders:
+            raise ConfigError("backbone='minilm-lora' has no outputs for single tokens; use small for this objective")
+
+    def build(self, *, vocab_size: int, heads: Heads, max_tokens: int, config: MiniLmLora) -> nn.Module:  # noqa: ARG002
         """The pretrained encoder with a fresh head.
 
         Raises
@@ -92,7 +97,7 @@ class MiniLmLoraBackbone:
         # Read directly: from_pretrained would show a bar and look for a hub.
         left_over = encoder.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
         assert not left_over.missing_keys, left_over.missing_keys
-        return MeanPooledClassifier(encoder, architecture.hidden_size, num_classes)
+        return MeanPooledClassifier(encoder, architecture.hidden_size, heads.num_classes)
 
     def adapt(self, model: nn.Module, config: MiniLmLora) -> nn.Module:
         """Freeze all but the head, and add the updates in place."""

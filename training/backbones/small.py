@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from catalog.errors import ConfigError
 from training.attention import Order
-from training.backbones import BACKBONES
-from training.model import ModelConfig, Transformer
+from training.backbones import BACKBONES, Heads
+from training.model import ModelConfig, Transformer, VocabBias
 from training.tokenizer import TextTokenizer, train_tokenizer
 
 
@@ -38,19 +39,19 @@ class Small:
     num_kv_heads: int = 0
     kv_latent_dim: int = 0
     rope_head_dim: int = 0
+    vocab_bias: VocabBias = "own"
 
     def __post_init__(self) -> None:
         if self.vocab_size < 258:
             raise ValueError(f"vocab_size={self.vocab_size} must be at least 258: every byte and two special tokens")
-        if self.order == "prefix":
-            raise ValueError("order='prefix' needs a prefix, and records to classify have none; use encoder or causal")
-        self.model_config(vocab_size=self.vocab_size, num_classes=1, max_tokens=1)
+        self.model_config(vocab_size=self.vocab_size, heads=Heads(num_classes=1), max_tokens=1)
 
-    def model_config(self, *, vocab_size: int, num_classes: int, max_tokens: int) -> ModelConfig:
-        """The network's config once vocabulary, classes and positions are known."""
+    def model_config(self, *, vocab_size: int, heads: Heads, max_tokens: int) -> ModelConfig:
+        """The network's config once vocabulary, heads and positions are known."""
         return ModelConfig(
             vocab_size=vocab_size,
-            num_classes=num_classes,
+            num_classes=heads.num_classes,
+            vocab_head="tied" if heads.tokens else "none",
             max_tokens=max_tokens,
             dim=self.dim,
             num_layers=self.num_layers,
@@ -68,6 +69,7 @@ class Small:
             num_kv_heads=self.num_kv_heads,
             kv_latent_dim=self.kv_latent_dim,
             rope_head_dim=self.rope_head_dim,
+            vocab_bias=self.vocab_bias,
         )
 
 
@@ -78,9 +80,17 @@ class SmallBackbone:
         """Learn the vocabulary from the training texts."""
         return train_tokenizer(texts, vocab_size=config.vocab_size)
 
-    def build(self, *, vocab_size: int, num_classes: int, max_tokens: int, config: Small) -> nn.Module:
+    def check(self, heads: Heads, config: Small) -> None:
+        """It has every head, in the order that was chosen."""
+        if config.order not in heads.orders:
+            raise ConfigError(
+                f"backbone order={config.order!r} is none that this objective can be trained in; set order in "
+                f"backbone_options to {' or '.join(sorted(heads.orders))}"
+            )
+
+    def build(self, *, vocab_size: int, heads: Heads, max_tokens: int, config: Small) -> nn.Module:
         """A network with random weights."""
-        return Transformer(config.model_config(vocab_size=vocab_size, num_classes=num_classes, max_tokens=max_tokens))
+        return Transformer(config.model_config(vocab_size=vocab_size, heads=heads, max_tokens=max_tokens))
 
     def adapt(self, model: nn.Module, config: Small) -> nn.Module:  # noqa: ARG002
         """Everything is trained."""

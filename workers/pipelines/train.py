@@ -24,7 +24,7 @@ from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from training.split import is_test
-from workers import curated, learned, manifests, runs
+from workers import curated, learned, manifests, pretraining, runs
 from workers.annotated import check_learnable, class_labels
 from workers.device import best_device
 from workers.engine import UnitResult
@@ -32,6 +32,8 @@ from workers.execution import StoppedError, UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 if TYPE_CHECKING:
+    from training.data import TrainingData
+    from training.fit import FitResult
     from training.recipe import PlannedArm, TrainRecipe
 
 MIN_TEST_RECORDS = 20
@@ -48,17 +50,25 @@ def submit_train(
 
     Raises
     ------
-    NotFoundError : no such dataset, nothing cleaned yet, or the recipe's difficulty was not measured.
+    NotFoundError : no such dataset, nothing cleaned yet, the recipe's difficulty was not measured, or there is no model
+        that an arm starts from.
+    ConfigError : an objective learns from what a training does not bring.
     DataError : there are no labels, with the commands that bring some, or only answers that are no classes.
     """
+    unlabelled = pretraining.is_unlabelled(recipe)
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
-        annotated = annotated_labels(session, found.id)
-        if not annotated and (recipe.labels == "annotated" or found.label_column is None):
+        for arm in recipe.arms:
+            pretraining.fitted_files(session, arm.init_from)
+        # Answers change nothing where nobody learns from them.
+        annotated = {} if unlabelled else annotated_labels(session, found.id)
+        needs_answers = recipe.labels == "annotated" or found.label_column is None
+        if not unlabelled and not annotated and needs_answers:
             check_learnable(session, found.name, found.id)
         measured_by = learned.source_of(session, Store.of(catalog.settings), version, recipe.difficulty)
-    _check_labels(found, recipe, len(annotated))
+    if not unlabelled:
+        _check_labels(found, recipe, len(annotated))
     config = {
         "recipe": json.loads(recipe.canonical()),
         "recipe_hash": recipe.digest(),
@@ -114,14 +124,16 @@ def _prepare(unit: UnitContext) -> UnitResult:
     records = curated.read_records(unit.store, version, *mixed).drop("difficulty")
     if mixed:
         records = records.with_columns(source=short_names(records["source"]))
-    records = with_labels(records.join(difficulty, on="id", maintain_order="left"), answers, recipe.labels)
+    records = records.join(difficulty, on="id", maintain_order="left")
+    unlabelled = pretraining.is_unlabelled(recipe)
+    records = pretraining.without_labels(records) if unlabelled else with_labels(records, answers, recipe.labels)
     answered = pl.col("id").is_in(answers["id"].implode()) if recipe.labels != "given" else pl.lit(value=False)
     version_of_labels = f"annotated@{unit.claim.config['labels'][:12]}"
     records = records.with_columns(
         label_version=pl.when(answered).then(pl.lit(version_of_labels)).otherwise(pl.lit("given"))
     )
-    classes = sorted(records["label"].unique().to_list())
-    if len(classes) < 2:
+    classes = sorted(records["label"].drop_nulls().unique().to_list())
+    if len(classes) < 2 and not unlabelled:
         have = (
             f"all {records.height:,} labelled records are {classes[0]!r}"
             if classes
@@ -132,9 +144,10 @@ def _prepare(unit: UnitContext) -> UnitResult:
     test = _at_most(records.filter(held_out), recipe.max_test_records)
     train = _at_most(records.filter(~held_out), recipe.max_train_records)
     if test.height < MIN_TEST_RECORDS:
+        what, remedy = ("records", "ingest") if unlabelled else ("labelled records", "label")
         raise DataError(
-            f"only {test.height} labelled records fall into the held-out slice, at least {MIN_TEST_RECORDS} are "
-            "needed; label more, or raise test_share"
+            f"only {test.height} {what} fall into the held-out slice, at least {MIN_TEST_RECORDS} are needed; {remedy} "
+            "more, or raise test_share"
         )
     from training.data import TrainingData
     from training.fit import stream_of
@@ -205,7 +218,8 @@ def _fit(unit: UnitContext) -> UnitResult:
     from training.export import save_model
     from training.fit import fit
 
-    planned = _recipe(unit.claim.config).plan()[unit.claim.payload["index"]]
+    recipe = _recipe(unit.claim.config)
+    planned = recipe.plan()[unit.claim.payload["index"]]
     classes, train, _ = _prepared(unit)
     data = TrainingData.build(train, classes)
     checkpoints = _folder(unit, "checkpoints") / planned.config.name
@@ -230,6 +244,9 @@ def _fit(unit: UnitContext) -> UnitResult:
         on_progress=on_progress,
         should_stop=should_stop,
         token_dir=_folder(unit, "tokens"),
+        trackers=recipe.trackers,
+        track_dir=_folder(unit, "tracked") / planned.config.name,
+        initial=pretraining.initial_of(unit, planned.config.init_from),
     )
     if not result.finished:
         raise stopped[0] if stopped else StoppedError
@@ -239,6 +256,9 @@ def _fit(unit: UnitContext) -> UnitResult:
             (path.name, unit.store.write_bytes(path.read_bytes(), "models", path.suffix.lstrip(".")))
             for path in sorted(saved.iterdir())
         ]
+    drawn = []
+    if result.record_losses is not None:
+        drawn = [("record_losses", _losses(unit, planned.config.name, data, result))]
     published = [unit.store.write_frame(one.manifest.frame, "stream_manifests") for one in result.revisions]
     points = pl.DataFrame(result.losses, schema={"step": pl.Int64, "loss": pl.Float64}, orient="row")
     rows = points.with_columns(run_id=pl.lit(unit.claim.run_id), arm=pl.lit(planned.config.name))
@@ -253,18 +273,34 @@ def _fit(unit: UnitContext) -> UnitResult:
             "num_trained_parameters": result.num_trained_parameters,
             "precision": result.precision,
             "stream_wait_share": result.stream_wait_share,
+            "stopped_early": result.stopped_early,
+            "held_out_losses": result.checks,
+            "router": result.router,
             "manifests": [
                 {"step": start, "digest": manifest.digest, "file": file.to_json()}
                 for (start, manifest), file in zip(result.revisions, published, strict=True)
             ],
         },
         rows=[(LossPoint.metadata.tables["loss_points"], rows)],
+        shards=drawn,
     )
+
+
+def _losses(unit: UnitContext, arm: str, data: TrainingData, result: FitResult) -> StoredFile:
+    """A row a record that was drawn: its loss when it was drawn last, and how difficult it was said to be."""
+    frame = data.manifest.frame.select("id", "difficulty").with_columns(loss=pl.Series(result.record_losses))
+    frame = frame.filter(pl.col("loss").is_not_nan()).with_columns(arm=pl.lit(arm))
+    return unit.store.write_frame(frame, "record_losses")
 
 
 def _folder(unit: UnitContext, kind: str) -> Path:
     """Where a run's passing files lie on this machine."""
     return unit.catalog.settings.home / kind / unit.claim.run_id
+
+
+def _forget(unit: UnitContext) -> None:
+    for kind in ("checkpoints", "tokens"):
+        shutil.rmtree(_folder(unit, kind), ignore_errors=True)
 
 
 def _fitted(unit: UnitContext) -> dict[str, dict[str, Any]]:
@@ -277,6 +313,10 @@ def _evaluate(unit: UnitContext) -> UnitResult:
     """Measure every arm and what is made of it on the held-out slice, and every arm against its control."""
     recipe = _recipe(unit.claim.config)
     classes, _, test = _prepared(unit)
+    if pretraining.is_unlabelled(recipe):
+        found = pretraining.measured(unit, recipe.plan(), _fitted(unit), test, recipe.seed)
+        _forget(unit)
+        return UnitResult(result={"test": test.height} | found)
     gold = np.array([classes.index(label) for label in test["label"]], dtype=np.int64)
     fitted = _fitted(unit)
     plan = recipe.plan()
@@ -294,8 +334,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             evaluations.append(_evaluation(unit, planned.config.name, variant, row, fitted[planned.config.name]))
             unit.progress(len(evaluations), total)
     comparisons = _compare(plan, predictions, gold, recipe.seed)
-    for kind in ("checkpoints", "tokens"):
-        shutil.rmtree(_folder(unit, kind), ignore_errors=True)
+    _forget(unit)
 
     def apply(session: Session, _now: object) -> None:
         session.add_all(evaluations)
@@ -329,12 +368,9 @@ def _measure_arm(
 ) -> list[tuple[str, dict[str, Any]]]:
     from training.compression import COMPRESSION
     from training.evaluation.evaluate import evaluate
-    from training.export import load_model
 
-    with tempfile.TemporaryDirectory() as folder:
-        for name, file in fitted["files"].items():
-            (Path(folder) / name).write_bytes(unit.store.read_bytes(StoredFile.from_json(file)))
-        saved = load_model(Path(folder))
+    files = {name: StoredFile.from_json(file) for name, file in fitted["files"].items()}
+    saved = pretraining.loaded(unit, files)
     seed = planned.config.seed
     whole = evaluate(saved.model, saved.encode, texts, gold.tolist(), classes, seed=seed)
     rows = [("none", whole)]

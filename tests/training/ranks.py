@@ -1,0 +1,91 @@
+"""One of two processes that train together: what test_distributed looks at, in one go, as starting torch is slow."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from catalog.errors import ServiceError
+from training.arm import ArmConfig
+from training.checkpoint import latest_checkpoint
+from training.data import TrainingData
+from training.distributed import Strategy, World
+from training.fit import fit
+
+
+def plain_arm(**changed: Any) -> ArmConfig:
+    """Without dropout, as every process draws its own; odd batches and unequal numbers of labels."""
+    arm = ArmConfig(
+        name="plain",
+        backbone_options={"vocab_size": 300, "dim": 16, "dropout": 0.0, "feedforward_options": {"hidden": 16}},
+        steps=6,
+        batch_size=7,
+        max_tokens=16,
+        checkpoint_every=3,
+        ema_decay=0.9,
+        # Not scale-free, as Adam otherwise is: gradients of half the size would not do.
+        optimizer_options={"eps": 0.1},
+        max_gradient_norm=7.5,
+    )
+    return dataclasses.replace(arm, **changed)
+
+
+def main(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    data = TrainingData.build(pl.read_parquet(folder / "frame.parquet"))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    found: dict[str, Any] = {}
+
+    def trained(name: str, arm: ArmConfig, strategy: Strategy, checkpoints: Path | None, stop_at: int = 0) -> None:
+        done = [0]
+        world = World(rank=rank, size=2, strategy=strategy)
+        result = fit(
+            arm,
+            data,
+            world=world,
+            checkpoint_dir=checkpoints,
+            on_progress=lambda step, total, loss: done.append(step),
+            # One process alone wants it; all stop.
+            should_stop=lambda: rank == 1 and stop_at > 0 and done[-1] >= stop_at,
+        )
+        found[name] = {"losses": result.losses, "steps": result.steps}
+        if rank == 0:
+            torch.save(result.model.state_dict(), folder / f"{name}.pt")
+        torch.distributed.barrier()
+
+    trained("ddp", plain_arm(), "ddp", folder / "ddp")
+    trained("ddp-micro", plain_arm(micro_batch_size=2), "ddp", None)
+    trained("fsdp2", plain_arm(), "fsdp2", None)
+    # Two processes stop after step 4; one alone will go on.
+    trained("fsdp2-stopped", plain_arm(), "fsdp2", folder / "two-to-one", stop_at=4)
+    # One process stopped after step 4 before; these go on.
+    trained("fsdp2-resumed", plain_arm(), "fsdp2", folder / "one-to-two")
+    # Online: the order follows losses that the processes have a part of each.
+    trained(
+        "online",
+        plain_arm(pacing="self_paced", pacing_options={"every": 2}, batch_size=20),
+        "ddp",
+        None,
+    )
+    for name, arm, strategy in (
+        ("few", plain_arm(batch_size=1), "ddp"),
+        ("uneven", plain_arm(batch_size=3, micro_batch_size=1), "ddp"),
+        ("experts", plain_arm(backbone_options={"vocab_size": 300, "dim": 16, "feedforward": "moe_topk"}), "fsdp2"),
+    ):
+        try:
+            fit(arm, data, world=World(rank=rank, size=2, strategy=strategy))  # type: ignore[arg-type]
+        except ServiceError as error:
+            found[name] = str(error)
+    written = latest_checkpoint(folder / "two-to-one")
+    assert written is not None
+    found["files"] = sorted(one.name for one in written.iterdir())
+    (folder / f"found-{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

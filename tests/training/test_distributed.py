@@ -1,0 +1,103 @@
+"""Two processes train what one trains, go on where one left off, and the other way round."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+
+from tests.training.ranks import plain_arm
+from training.data import TrainingData
+from training.fit import FitResult, fit
+
+
+@pytest.fixture(scope="module")
+def partly(frame: pl.DataFrame) -> pl.DataFrame:
+    """A third of the records without a label, so that shares of a batch have different numbers of them."""
+    return frame.with_columns(label=pl.when(pl.int_range(pl.len()) % 3 == 0).then(None).otherwise("label"))
+
+
+def stopped_after_four(data: TrainingData, folder: Path) -> None:
+    done = [0]
+    fit(
+        plain_arm(),
+        data,
+        checkpoint_dir=folder,
+        on_progress=lambda step, total, loss: done.append(step),
+        should_stop=lambda: done[-1] >= 4,
+    )
+
+
+@pytest.fixture(scope="module")
+def two(partly: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("world")
+    torch.set_num_threads(1)
+    partly.write_parquet(folder / "frame.parquet")
+    stopped_after_four(TrainingData.build(partly), folder / "one-to-two")
+    ranks = [
+        subprocess.Popen([sys.executable, "-m", "tests.training.ranks", str(rank), str(folder)]) for rank in range(2)
+    ]
+    assert [one.wait(timeout=240) for one in ranks] == [0, 0]
+    first, second = (json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(2))
+    for name, one in first.items():
+        if isinstance(one, dict):
+            assert one["losses"] == second[name]["losses"], "every process reports the loss of the whole batch"
+    return folder, first
+
+
+@pytest.fixture(scope="module")
+def alone(partly: pl.DataFrame) -> FitResult:
+    torch.set_num_threads(1)
+    return fit(plain_arm(), TrainingData.build(partly))
+
+
+def assert_same(folder: Path, found: dict[str, Any], name: str, one: FitResult) -> None:
+    losses = [loss for _, loss in found[name]["losses"]]
+    assert losses == pytest.approx([loss for _, loss in one.losses], abs=1e-5)
+    weights = torch.load(folder / f"{name}.pt")
+    for key, value in one.model.state_dict().items():
+        # The softmax ignores the key's bias: its gradient is rounding noise, which AdamW scales up to full steps.
+        if not key.endswith("query_key_value.bias"):
+            assert torch.allclose(weights[key], value, atol=2e-5), key
+
+
+@pytest.mark.parametrize("name", ["ddp", "ddp-micro", "fsdp2", "fsdp2-resumed"])
+def test_two_processes_train_what_one_trains(name: str, two: tuple[Path, dict[str, Any]], alone: FitResult) -> None:
+    assert_same(*two, name, alone)
+
+
+def test_one_process_goes_on_where_two_stopped(
+    two: tuple[Path, dict[str, Any]], alone: FitResult, partly: pl.DataFrame
+) -> None:
+    folder, found = two
+    assert found["fsdp2-stopped"]["steps"] == 4
+    assert {".metadata", "__0_0.distcp", "__1_0.distcp", "state.json", "tokenizer.json"} == set(found["files"])
+    seen: list[int] = []
+    resumed = fit(
+        plain_arm(),
+        TrainingData.build(partly),
+        checkpoint_dir=folder / "two-to-one",
+        on_progress=lambda step, total, loss: seen.append(step),
+    )
+    assert seen == [5, 6]
+    for key, value in alone.model.state_dict().items():
+        if not key.endswith("query_key_value.bias"):
+            assert torch.allclose(resumed.model.state_dict()[key], value, atol=2e-5), key
+
+
+def test_an_order_that_follows_losses_is_the_same_in_two_processes(
+    two: tuple[Path, dict[str, Any]], partly: pl.DataFrame
+) -> None:
+    arm = plain_arm(pacing="self_paced", pacing_options={"every": 2}, batch_size=20)
+    assert_same(*two, "online", fit(arm, TrainingData.build(partly)))
+
+
+def test_what_cannot_be_shared_out_is_refused(two: tuple[Path, dict[str, Any]]) -> None:
+    _, found = two
+    assert found["few"].startswith("batch_size=1 leaves nothing for some of 2 processes")
+    assert found["uneven"].startswith("micro_batch_size=1 cuts 2 records of a process into 2 parts")
+    assert found["experts"].startswith("strategy='fsdp2' cannot train layers with a loss of their own")

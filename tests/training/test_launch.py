@@ -1,0 +1,83 @@
+"""What torchrun starts, by one process alone; two are seen in test_distributed."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from training.export import load_model
+from training.launch import main
+
+RECIPE = """
+arms:
+  - name: one
+    steps: 2
+    batch_size: 4
+    max_tokens: 16
+    backbone_options: {vocab_size: 300, dim: 16}
+  - name: two
+    pacing: random
+    steps: 1
+    batch_size: 4
+    backbone_options: {vocab_size: 300, dim: 16}
+"""
+
+
+@pytest.fixture
+def files(frame: pl.DataFrame, tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    exported = frame.select(
+        pl.col("id").alias("winnow_id"), pl.col("difficulty").alias("winnow_difficulty"), "text", topic="label"
+    )
+    exported.write_parquet(tmp_path / "train.parquet")
+    return tmp_path
+
+
+def launched(files: Path, *more: str) -> int:
+    given = {"--recipe": "recipe.yaml", "--data": "train.parquet", "--out": "models"}
+    return main([word for name, file in given.items() for word in (name, str(files / file))] + list(more))
+
+
+def test_an_export_is_trained_on_and_every_arm_saved(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launched(files, "--label", "topic") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["arm"], line["steps"]) for line in lines] == [("one", 2), ("two", 1)]
+    assert load_model(files / "models" / "one").classes == ("food", "교통")
+    card = (files / "models" / "one" / "README.md").read_text()
+    assert "| processes | 1, none |" in card
+    assert "| optimizer | adamw, rate 0.001, schedule wsd |" in card
+
+
+def test_an_arm_starts_from_the_folder_of_a_saved_model(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launched(files, "--label", "topic", "--arm", "one") == 0
+    (files / "recipe.yaml").write_text(RECIPE.replace("name: one", "name: next\n    init_from: run/one"))
+    assert launched(files, "--label", "topic", "--arm", "next") == 1
+    assert "arm 'next' starts from 'run/one'; name the folder of that model by --initial" in capsys.readouterr().err
+    first = str(files / "models" / "one")
+    assert launched(files, "--label", "topic", "--arm", "next", "--initial", first) == 0
+    tokenizers = [(files / "models" / name / "tokenizer.json").read_bytes() for name in ("one", "next")]
+    assert tokenizers[0] == tokenizers[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--arm", "three"], "arm='three' is not in recipe 'recipe'; it has one, two"),
+        (["--text", "body"], "it needs body as well"),
+        (["--strategy", "fsdp2"], "strategy='fsdp2' needs processes; start this with torchrun"),
+        ([], "objective 'classification' learns from labels"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_and_ends_with_1(
+    more: list[str], message: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launched(files, *more) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = files / "train.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    assert launched(files) == 1
+    assert "train.parquet cannot be read as Parquet" in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""A training on texts alone measures what it was for, and another starts from it."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from catalog.database import Catalog
+from catalog.errors import ConfigError, DataError, NotFoundError
+from catalog.store import Store
+from catalog.tables.engine import Run, Unit
+from catalog.tables.training import Evaluation, LossPoint
+from curation.recipe import load_recipe
+from service.cli.teaching import show_held_out
+from tests.workers.building import drain
+from tests.workers.corpus import RECIPE, sentences
+from tests.workers.test_determinism import make_catalog
+from tests.workers.test_pipelines import write_rows
+from training.recipe import TrainRecipe
+from workers import manifests
+from workers.pipelines.clean import submit_clean
+from workers.pipelines.ingest import submit_ingest
+from workers.pipelines.train import submit_train
+
+BACKBONE = "backbone_options: {dim: 16, num_layers: 1, num_heads: 2, vocab_size: 300}"
+PRETRAIN = f"""
+test_share: 0.35
+max_tokens: 16
+arms:
+  - {{name: masked, objective: mlm, pacing: linear, steps: 4, batch_size: 8, {BACKBONE}}}
+  - {{name: replaced, objective: rtd, pacing: random, steps: 4, batch_size: 8, {BACKBONE}}}
+"""
+TUNE = f"""
+test_share: 0.35
+max_tokens: 16
+compressions: []
+compare: none
+trackers: [tensorboard]
+arms:
+  - {{name: tuned, steps: 2, batch_size: 8, init_from: RUN/replaced, record_losses: last, {BACKBONE}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    """Two cleaned datasets: ``bare`` without labels, ``labelled`` with."""
+    folder = tmp_path_factory.mktemp("pretraining")
+    catalog = make_catalog(folder / "home")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    for name, column, seed in (("bare", None, 1), ("labelled", "queue", 2)):
+        path = write_rows(folder / f"{name}.jsonl", sentences(140, seed=seed))
+        submit_ingest(catalog, dataset=name, paths=[path], text_column="body", label_column=column)
+        drain(catalog)
+        submit_clean(catalog, dataset=name, recipe=load_recipe(str(recipe)))
+        drain(catalog)
+    return catalog
+
+
+@pytest.fixture(scope="module")
+def pretrained(home: Catalog) -> Run:
+    run_id, state = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(PRETRAIN, name="pretrain"))
+    assert state == "new"
+    drain(home)
+    return ended(home, run_id)
+
+
+def ended(catalog: Catalog, run_id: str) -> Run:
+    with catalog.read() as session:
+        run = session.get_one(Run, run_id)
+        assert run.state == "done", run.reason
+        return run
+
+
+def test_texts_alone_are_measured_by_what_they_cost(
+    home: Catalog, pretrained: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result: dict[str, Any] = pretrained.result or {}
+    rows = {one["arm"]: one for one in result["held_out"]}
+    assert list(rows) == ["masked", "masked-random", "replaced"]
+    masked = rows["masked"]
+    assert masked["perplexity"] > 1
+    assert masked["num_examples"] == result["test"]
+    assert len(rows["replaced"]["terms"]) == 2
+    assert rows["replaced"]["perplexity"] is None
+    (comparison,) = result["loss_comparisons"]
+    assert comparison["low"] <= comparison["loss_saved"] <= comparison["high"]
+    with home.read() as session:
+        steps = session.scalars(select(LossPoint.arm).where(LossPoint.run_id == pretrained.id)).all()
+        assert session.scalars(select(Evaluation).where(Evaluation.run_id == pretrained.id)).all() == []
+    assert sorted(set(steps)) == ["masked", "masked-random", "replaced"]
+    show_held_out(result)
+    assert "replaced" in capsys.readouterr().out
+
+
+def test_another_training_starts_from_it(home: Catalog, pretrained: Run) -> None:
+    recipe = TrainRecipe.from_yaml(TUNE.replace("RUN", pretrained.id), name="tune")
+    run_id, _ = submit_train(home, dataset="labelled", recipe=recipe)
+    drain(home)
+    assert [one["arm"] for one in (ended(home, run_id).result or {})["variants"]] == ["tuned"]
+    with home.read() as session:
+        files = [
+            unit.result["files"]["tokenizer.json"]
+            for unit in session.scalars(select(Unit).where(Unit.run_id.in_([run_id, pretrained.id]), Unit.stage == 1))
+            if unit.result and unit.result["arm"] in ("tuned", "replaced")
+        ]
+        (drawn,) = manifests.run_files(session, run_id, "record_losses")
+    assert len(files) == 2
+    assert files[0]["sha256"] == files[1]["sha256"], "the vocabulary of the model that it starts from"
+    losses = Store.of(home.settings).read_frame(drawn)
+    assert losses.columns == ["id", "difficulty", "loss", "arm"]
+    assert 8 <= losses.height <= 16
+    assert losses["id"].is_unique().all()
+    assert (losses["loss"] > 0).all()
+    (events,) = (home.settings.home / "tracked" / run_id / "tuned" / "tensorboard").iterdir()
+    assert events.name.startswith("events.out.tfevents")
+
+
+def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog, pretrained: Run) -> None:
+    def ask(dataset: str, text: str) -> None:
+        submit_train(home, dataset=dataset, recipe=TrainRecipe.from_yaml(text, name="refused"))
+
+    with pytest.raises(NotFoundError, match="no training has the id 'RUN'"):
+        ask("labelled", TUNE)
+    with pytest.raises(NotFoundError, match="has no trained arm 'other'; it has masked, masked-random, replaced"):
+        ask("labelled", TUNE.replace("RUN/replaced", f"{pretrained.id}/other"))
+    with pytest.raises(ConfigError, match="init_from='RUN' must be RUN/ARM"):
+        ask("labelled", TUNE.replace("RUN/replaced", "RUN"))
+    with pytest.raises(ConfigError, match="objective='tagging' learns from spans, which `winnow train` does not bring"):
+        ask("labelled", TUNE.replace("init_from: RUN/replaced", "objective: tagging"))
+    with pytest.raises(DataError, match="'bare' has no labels"):
+        ask("bare", TUNE.replace("init_from: RUN/replaced, ", ""))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("objective: rtd", "objective: classification"),
+            "learn from different things .*masked from texts, replaced from",
+        ),
+        (("test_share: 0.35", "labels: given\ntest_share: 0.35"), "labels='given' has no effect"),
+        (("objective: rtd", "objective: clm"), "arm 'replaced': objective 'clm': .*set order .* to causal"),
+        (("objective: rtd", "objective: rtd, objective_options: {weigth: 3}"), "unknown option 'weigth'; did you mean"),
+    ],
+)
+def test_recipes_without_sense_are_refused(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainRecipe.from_yaml(PRETRAIN.replace(*change), name="refused")

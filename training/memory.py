@@ -1,0 +1,153 @@
+"""What a training will hold in memory, said before it starts."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from catalog.errors import ConfigError
+from training.arm import ArmConfig
+
+_CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Where the two versions of control groups say their limit, what is used, and which of that are files not in use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryNeed:
+    """Bytes that one process holds at the height of a step, beyond what it holds already.
+
+    Parameters
+    ----------
+    gradients, optimizer, average : of the trained weights, which are there already.
+    fixed : what a forward pass keeps however small the batch is, such as weights in half precision.
+    per_record : what it keeps for the longest record, until the backward pass has used it.
+    records : records in memory at a time.
+    """
+
+    gradients: int
+    optimizer: int
+    average: int
+    fixed: int
+    per_record: int
+    records: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.gradients + self.optimizer + self.average + self.fixed + self.per_record * self.records
+
+    def check(self, arm: ArmConfig, free_bytes: int) -> None:
+        """Refuse what does not fit.
+
+        Raises
+        ------
+        ConfigError : with what is needed for what, what is free, and what would fit.
+        """
+        if self.total <= free_bytes:
+            return
+        static = self.total - self.per_record * self.records
+        fits = max(0, free_bytes - static) // max(1, self.per_record)
+        if fits:
+            remedy = f"set micro_batch_size to {fits} or less"
+            if arm.recompute == "none":
+                remedy += ", or recompute to blocks"
+        else:
+            remedy = "make the model or max_tokens smaller"
+            if arm.optimizer != "adafactor":
+                remedy += ", or take optimizer adafactor"
+        raise ConfigError(
+            f"arm {arm.name!r} needs about {_gib(self.total)} more memory (gradients {_gib(self.gradients)}, optimizer "
+            f"{_gib(self.optimizer)}, average {_gib(self.average)}, activations "
+            f"{_gib(self.per_record * self.records)} of {self.records} records at a time, other {_gib(self.fixed)}) "
+            f"and {_gib(free_bytes)} are free; {remedy}"
+        )
+
+
+def memory_need(
+    arm: ArmConfig, network: nn.Module, forward: Callable[[int], Any], *, records: int, parts: int = 1
+) -> MemoryNeed:
+    """Measure what a step of this arm will keep, by forward passes of one and of two records.
+
+    Parameters
+    ----------
+    forward : makes the loss of so many records, as long as they come.
+    records : records in memory at a time.
+    parts : processes over which gradients and optimizer state are spread.
+    """
+    trained = [one for one in network.parameters() if one.requires_grad]
+    weights = sum(one.numel() * one.element_size() for one in trained)
+    with _counting_kept(network) as one_record:
+        forward(1)
+    with _counting_kept(network) as two_records:
+        forward(2)
+    per_record = max(0, sum(two_records.values()) - sum(one_record.values()))
+    return MemoryNeed(
+        gradients=weights // parts,
+        optimizer=_state_bytes(arm, trained) // parts,
+        average=(weights if arm.ema_decay else 0) // parts,
+        fixed=max(0, sum(one_record.values()) - per_record),
+        per_record=per_record,
+        records=records,
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process can still take on a device; of a container's own limit, where it has one."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    limits = [found for one in _CGROUPS if (found := container_memory(*one)) is not None]
+    return min([free, *limits])
+
+
+def container_memory(folder: Path, limit_name: str, used_name: str, files_name: str) -> int | None:
+    """Bytes that a control group can still take; None where it has no limit, or is no group."""
+    try:
+        limit, used = (int((folder / one).read_text()) for one in (limit_name, used_name))
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    # Files in the page cache make way for what is needed, but count as used.
+    return max(0, limit - used + int(counts.get(files_name, 0)))
+
+
+@contextmanager
+def _counting_kept(network: nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes by storage of what a forward pass keeps for the backward one, but for the weights."""
+    weights = {one.untyped_storage().data_ptr() for one in [*network.parameters(), *network.buffers()]}
+    kept: dict[int, int] = {}
+    # Held until the end: a storage that is freed would lend its address to another.
+    alive: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield kept
+    alive.clear()
+
+
+def _state_bytes(arm: ArmConfig, trained: list[nn.Parameter]) -> int:
+    """What the optimizer keeps: two numbers a weight, or a row and a column a matrix."""
+    if arm.optimizer != "adafactor":
+        return 2 * sum(one.numel() * one.element_size() for one in trained)
+    sizes = [
+        one.numel() // one.shape[-1] + one.numel() // one.shape[-2] if one.ndim >= 2 else one.numel() for one in trained
+    ]
+    return 4 * sum(sizes)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,142 @@
+"""Trainings on texts alone, and models that others start from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from catalog.errors import ConfigError, NotFoundError
+from catalog.store import StoredFile
+from catalog.tables.engine import Run, Unit
+from workers.execution import UnitContext
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from training.export import SavedModel
+    from training.initial import Initial
+    from training.recipe import PlannedArm, TrainRecipe
+
+
+def is_unlabelled(recipe: TrainRecipe) -> bool:
+    """Whether a recipe's arms learn from texts alone.
+
+    Raises
+    ------
+    ConfigError : they learn from what a training does not bring.
+    """
+    if recipe.reads not in ("texts", "classes"):
+        raise ConfigError(
+            f"objective={recipe.arms[0].objective!r} learns from {recipe.reads}, which `winnow train` does not bring; "
+            "give it training.data.TrainingData of your own, or choose an objective over texts or classes"
+        )
+    return recipe.reads == "texts"
+
+
+def without_labels(records: pl.DataFrame) -> pl.DataFrame:
+    """Records to learn from as they are, by id."""
+    return records.with_columns(label=pl.lit(None, dtype=pl.String), hash=pl.col("id").str.slice(0, 32)).sort("id")
+
+
+def fitted_files(session: Session, init_from: str) -> dict[str, StoredFile]:
+    """Files of the model that ``RUN/ARM`` names; none where nothing is named.
+
+    Raises
+    ------
+    ConfigError : the name is none.
+    NotFoundError : no such run, or it has no such arm that is trained.
+    """
+    if not init_from:
+        return {}
+    run_id, slash, arm = init_from.partition("/")
+    if not (run_id and slash and arm):
+        raise ConfigError(f"init_from={init_from!r} must be RUN/ARM, as `winnow train --json` names the run")
+    run = session.get(Run, run_id)
+    if run is None or run.kind != "train":
+        raise NotFoundError(f"init_from={init_from!r}: no training has the id {run_id!r}; see `winnow train --json`")
+    units = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1)).all()
+    fitted = {one.payload["arm"]: one.result["files"] for one in units if one.result}
+    if arm not in fitted:
+        have = ", ".join(sorted(fitted)) or "none yet"
+        raise NotFoundError(f"init_from={init_from!r}: the training has no trained arm {arm!r}; it has {have}")
+    return {name: StoredFile.from_json(file) for name, file in fitted[arm].items()}
+
+
+def initial_of(unit: UnitContext, init_from: str) -> Initial | None:
+    """The model that an arm starts from; None where it starts from nothing."""
+    from training.initial import Initial
+
+    if not init_from:
+        return None
+    with unit.catalog.read() as session:
+        files = fitted_files(session, init_from)
+    saved = loaded(unit, files)
+    return Initial(dict(saved.model.state_dict()), saved.tokenizer)
+
+
+def loaded(unit: UnitContext, files: dict[str, StoredFile]) -> SavedModel:
+    """Read a stored model."""
+    import tempfile
+    from pathlib import Path
+
+    from training.export import load_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, file in files.items():
+            (Path(folder) / name).write_bytes(unit.store.read_bytes(file))
+        return load_model(Path(folder))
+
+
+def measured(
+    unit: UnitContext, plan: tuple[PlannedArm, ...], fitted: dict[str, dict[str, Any]], test: pl.DataFrame, seed: int
+) -> dict[str, Any]:
+    """What every arm costs on the held-out texts, and every arm against its controls there.
+
+    Nothing is compressed: compression quantizes the embeddings, from which the head over tokens is made.
+
+    Returns
+    -------
+    ``held_out`` (a row an arm) and ``comparisons``, as JSON.
+    """
+    import numpy as np
+
+    from training.data import TrainingData
+    from training.evaluation.held_out import held_out_loss, paired_loss_difference
+
+    data = TrainingData.build(test)
+    rows: list[dict[str, Any]] = []
+    losses: dict[str, npt.NDArray[np.float64]] = {}
+    for planned in plan:
+        arm = planned.config
+        files = {name: StoredFile.from_json(file) for name, file in fitted[arm.name]["files"].items()}
+        saved = loaded(unit, files)
+        found = held_out_loss(saved.network, saved.model, saved.tokenizer, arm, data)
+        losses[arm.name] = found.pop("losses")
+        took = {name: fitted[arm.name][name] for name in ("steps", "seconds", "flops", "num_parameters")}
+        rows.append({"arm": arm.name, "objective": arm.objective} | found | {"trained": took})
+        unit.progress(len(rows), len(plan))
+    comparisons = []
+    for control in plan:
+        name = control.control_of
+        if name is None:
+            continue
+        rng = np.random.default_rng(seed)
+        saved_nats, low, high = paired_loss_difference(losses[name], losses[control.config.name], rng)
+        verdict = "paid" if low > 0 else "did worse" if high < 0 else "no gain shown"
+        comparisons.append(
+            {
+                "arm": name,
+                "control": control.config.name,
+                "order": control.config.pacing,
+                "steps": control.config.steps,
+                "loss_saved": saved_nats,
+                "low": low,
+                "high": high,
+                "verdict": verdict,
+            }
+        )
+    return {"held_out": rows, "loss_comparisons": comparisons}
