@@ -183,11 +183,12 @@ def main() -> None:
     """Train all arms, then time layers."""
     options = arguments(__doc__ or "")
     torch.set_num_threads(1)
-    seeds, num_steps, rounds = ((1, 2), 60, 3) if options.quick else ((1, 2, 3), 200, 10)
+    seeds, num_steps, rounds = ((1, 2), 30, 3) if options.quick else ((1, 2, 3), 200, 10)
+    num_held_out = 40_000 if options.quick else 200_000
     names = ["dense", "experts"] if options.quick else list(ARMS)
     found: dict[str, list[Trained]] = {name: [] for name in names}
     for seed in seeds:
-        text = byte_text(4_000_000, 200_000, seed)
+        text = byte_text(4_000_000, num_held_out, seed)
         for name, one in train(names, num_steps, seed, text).items():
             found[name].append(one)
             milliseconds = 1000 * statistics.median(one.seconds)

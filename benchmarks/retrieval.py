@@ -66,7 +66,7 @@ class Sizes:
     records: int = 2_000
 
 
-QUICK = Sizes(seeds=(1, 2), steps=40, memory_rows=200, held_out_rows=10, planted_steps=60, records=300)
+QUICK = Sizes(seeds=(1, 2), steps=25, memory_rows=200, held_out_rows=10, planted_steps=60, records=300)
 
 
 def network(**options: Any) -> Transformer:
