@@ -404,7 +404,11 @@ def test_an_order_that_gives_the_answer_away_is_refused(name: str, order: str, m
         ("mixture", {"weights": {"mlm": 1.0, "rtd": 0}}, r"weights\[rtd\]=0 must be a number above 0"),
         ("mixture", {"options": {"clm": {}}}, "options of clm have no effect"),
         ("mixture", {"weights": {"mlm": 1.0, "clm": 1.0}}, "no order of attention suits all"),
-        ("mixture", {"weights": {"pairwise": 1.0, "classification": 1.0}}, "need different ones"),
+        (
+            "mixture",
+            {"weights": {"pairwise": 1.0, "classification": 1.0}},
+            "learn from classes and pairs; records have one of them",
+        ),
     ],
 )
 def test_options_without_sense_are_refused(name: str, given: dict[str, Any], message: str) -> None:

@@ -81,19 +81,16 @@ class MixtureObjective(Objective):
 
         Raises
         ------
-        ConfigError : they need different class heads, or no order suits all.
+        ConfigError : no order suits all.
         """
         needed = {name: one.heads(num_classes) for name, one in self.parts.items()}
-        with_classes = {name: one.num_classes for name, one in needed.items() if one.num_classes}
-        if len(set(with_classes.values())) > 1:
-            sizes = ", ".join(f"{name} {size}" for name, size in with_classes.items())
-            raise ConfigError(f"a model has one class head, and these need different ones: {sizes}; mix others")
         orders = reduce(frozenset.intersection, (one.orders for one in needed.values()))
         if not orders:
             known = ", ".join(f"{name} {'/'.join(sorted(one.orders))}" for name, one in needed.items())
             raise ConfigError(f"no order of attention suits all of these objectives: {known}; mix others")
         return Heads(
-            num_classes=max(with_classes.values(), default=0),
+            # One of them reads labels at most, and so needs a class head.
+            num_classes=max(one.num_classes for one in needed.values()),
             tokens=any(one.tokens for one in needed.values()),
             states=any(one.states for one in needed.values()),
             orders=orders,
