@@ -40,7 +40,9 @@ OTHERS := --ignore=tests/catalog --ignore=tests/workers tests curation labeling 
 
 # One thread a test process: with as many as cores each would wait for those of the others, spinning.
 test: export OMP_NUM_THREADS := 1
-test: setup check ## Every check: style, types, layers, tests
+test: setup ## Every check: style, types, layers, tests
+	$(BIN)/python -m tests.made_ahead & ahead=$$!; \
+	$(MAKE) --no-print-directory check && wait $$ahead || exit 1; \
 	failed=0; \
 	$(BIN)/pytest -n $(TEST_PROCESSES) --cov --cov-report=term-missing:skip-covered $(MEASURED) || failed=1; \
 	$(BIN)/pytest -n $(TEST_PROCESSES) $(OTHERS) || failed=1; \

