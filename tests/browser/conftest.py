@@ -28,6 +28,8 @@ from labeling.schema import LabelSchema, parse_schema
 from service.auth import create_user, issue_token
 from tests.servers import free_port
 
+PATIENCE_SECONDS = 90.0
+"""Far above what anything takes: the machine may be busy."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--no-sandbox",
@@ -178,9 +180,9 @@ class Site:
 
     def until_answers(self, queue_id: str, count: int) -> list[tuple[str, str]]:
         """Wait until this many answers are stored."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while len(found := self.answers(queue_id)) < count:
-            assert time.monotonic() < deadline, f"{len(found)} of {count} answers after 30 s: {found}"
+            assert time.monotonic() < deadline, f"{len(found)} of {count} answers: {found}"
             time.sleep(0.05)
         return found
 
@@ -255,7 +257,7 @@ def visitor(chromium: Browser) -> Iterator[Visitor]:
     context = chromium.new_context()
     context.add_init_script(WATCH)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(PATIENCE_SECONDS * 1000)
     troubles: list[str] = []
 
     def on_dialog(dialog: Dialog) -> None:

@@ -12,6 +12,7 @@ from catalog.tables.base import new_id
 from catalog.tables.labeling import Annotation, LabelAssignment, LabelEntry, LabelEvent, LabelQueue, LabelTask
 from labeling import queue
 from labeling.results import throughput
+from labeling.schema import LabelSchema
 from labeling.servable import servable_locked
 
 LEASE_SECONDS = 60.0
@@ -557,7 +558,7 @@ def test_generation_refuses_bad_entries_and_leaves_the_old_one(desk: Any) -> Non
 def test_queue_creation_names_what_is_wrong(desk: Any, given: dict[str, Any], error: type, message: str) -> None:
     with desk.catalog.read() as session:
         made = session.get_one(LabelQueue, desk.queue_id)
-        schema = queue.LabelSchema.from_json(made.schema)
+        schema = LabelSchema.from_json(made.schema)
     usual = {
         "name": "other",
         "dataset_id": desk.dataset_id,

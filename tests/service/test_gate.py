@@ -85,6 +85,7 @@ OF_REVIEWERS = (
         for method, part in (
             ("DELETE", "gold"),
             ("DELETE", "suggestions"),
+            ("POST", "decisions/undo"),
             ("POST", "gold"),
             ("POST", "import"),
             ("PUT", "schema"),
