@@ -14,10 +14,13 @@ DISTILLING = ("static", "minilm")
 """Modules of ``curation.encoders`` that make what is kept."""
 RECIPE = """
 name: everything
+edit: [fix_encoding]
 rules:
   char_count: {minimum: 3}
   mean_word_length: {minimum: 1}
   duplicate_line_char_ratio: {maximum: 1.0}
+  top_2gram_char_ratio: {maximum: 1.0}
+  c4_sentence_count_fineweb: {minimum: 0}
 languages: [en, ko]
 near: {threshold: 0.7, bands: 20, rows: 5}
 substring: {min_tokens: 12}
@@ -40,10 +43,13 @@ def encoder_folder() -> Path:
 
 def main() -> None:
     """Clean a few texts with everything that is compiled or distilled at its first use."""
+    import polars as pl
+
     from catalog.database import Catalog
     from catalog.settings import Settings
     from catalog.tables import metadata
     from catalog.tables.engine import Run
+    from curation.kneser_ney import fit_kneser_ney
     from tests.workers.building import clean_dataset
     from tests.workers.corpus import sentences
 
@@ -54,6 +60,8 @@ def main() -> None:
         (Path(folder) / "models").symlink_to(encoder_folder())
         rows: list[dict[str, Any]] = list(sentences(60, seed=1))
         clean_dataset(catalog, Path(folder), rows, RECIPE)
+        texts = pl.Series([row["body"] for row in rows])
+        fit_kneser_ney(texts).perplexity(texts)
         with catalog.read() as session:
             for run in session.query(Run):
                 assert run.state == "done", run.reason
