@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.reporting import arguments, report
+from benchmarks.reporting import arguments, interval, report
 from training.attention import ATTENTION, AttentionMask, AttentionShape, Order
 
 HEADS, HEAD_DIM, LONGEST = 4, 32, 8192
@@ -93,14 +93,6 @@ def sight(name: str, layer: Any, q: Tensor, k: Tensor, mask: AttentionMask) -> T
         rank = same.tril().sum(-1)
         allowed = same & ((rank[..., :, None] - rank[..., None, :]).abs() <= layer.config.window)
     return allowed & (place[:, None] >= place) if mask.order == "causal" else allowed
-
-
-def interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t."""
-    student = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57}[len(values)]
-    mean = statistics.fmean(values)
-    half = student * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 def main() -> None:

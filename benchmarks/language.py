@@ -1,6 +1,5 @@
 """What benchmarks of causal language models share: text as tokens, batches, updates and held-out loss."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,6 @@ import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F  # noqa: N812
-from scipy.stats import t
 from torch import Tensor
 
 from benchmarks.corpora import docstrings
@@ -89,10 +87,3 @@ def held_out_loss(model: Transformer, tokens: Tensor, num_tokens: int) -> float:
     total = sum(float(next_token_loss(model, *part)) * len(part[0]) for part in parts)
     model.train()
     return total / rows
-
-
-def interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t."""
-    mean = float(np.mean(values))
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1)) / math.sqrt(len(values))
-    return mean, mean - half, mean + half

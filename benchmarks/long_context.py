@@ -19,8 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from benchmarks import corpora
-from benchmarks.attention import interval
-from benchmarks.reporting import arguments, report
+from benchmarks.reporting import arguments, interval, report
 from training.caches import CACHES
 from training.model import ModelConfig, Transformer
 

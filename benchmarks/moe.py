@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from benchmarks.language import VOCABULARY, ByteText, batch, byte_text, held_out_loss, interval, rate, update
-from benchmarks.reporting import arguments, report
+from benchmarks.language import VOCABULARY, ByteText, batch, byte_text, held_out_loss, rate, update
+from benchmarks.reporting import arguments, interval, report
 from training.feedforward.moe_topk import GroupedExperts, MoeFeedForward, MoeTopK
 from training.model import ModelConfig, Transformer
 from training.upcycling import router_statistics

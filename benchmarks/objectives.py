@@ -17,7 +17,6 @@ in points, with a 95 % interval by Student's t. The learning rate was looked at 
 both alike; generator and weight are the paper's. ``--quick`` trains a tenth as long, and RTD and MLM with 15 % alone.
 """
 
-import math
 import statistics
 import time
 from argparse import Namespace
@@ -28,9 +27,8 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 import torch
-from scipy.stats import t
 
-from benchmarks.reporting import options_parser, report
+from benchmarks.reporting import interval, options_parser, report
 from training.arm import ArmConfig
 from training.backbones import BACKBONES, Heads
 from training.data import TrainingData
@@ -163,13 +161,6 @@ def probe(x: np.ndarray, codes: np.ndarray) -> float:
     half = len(x) // 2
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
     return 100 * float(model.fit(x[:half], codes[:half]).score(x[half:], codes[half:]))
-
-
-def interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by Student's t."""
-    mean = statistics.fmean(values)
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 def seed_scores(rows: pl.DataFrame, names: list[str], steps: int, seed: int) -> tuple[dict[str, float], dict[str, int]]:

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import platform
+import statistics
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +40,15 @@ def report(name: str, options: argparse.Namespace, figures: dict[str, Any], pack
         }
         (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(json.dumps(figures) + "\n")
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean of at least two values, and its 95 % interval by Student's t."""
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 PLACES = {"--corpus": "FILE", "--hatecheck": "FILE", "--harmless": "FILE", "--data": "FOLDER", "--curves": "FILE"}

@@ -36,8 +36,8 @@ from torch import Tensor
 
 from benchmarks.corpora import docstrings_of
 from benchmarks.label_errors import CACHE, Labelled, docstrings, from_file, labelled
-from benchmarks.language import VOCABULARY, as_bytes, batch, interval, rate, shared_out, update
-from benchmarks.reporting import options_parser, report
+from benchmarks.language import VOCABULARY, as_bytes, batch, rate, shared_out, update
+from benchmarks.reporting import interval, options_parser, report
 from curation.encoders import ENCODERS
 from training.model import ModelConfig, Transformer
 from training.retrieval.cross_attention import CrossAttention, PassageLanguageModel, remember_passages

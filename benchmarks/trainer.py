@@ -35,9 +35,8 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attention import interval
 from benchmarks.peers.plain_decoder import PlainDecoder
-from benchmarks.reporting import options_parser, report
+from benchmarks.reporting import interval, options_parser, report
 from training.arm import ArmConfig
 from training.data import TrainingData
 from training.distributed import Strategy, World

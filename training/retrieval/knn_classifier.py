@@ -15,7 +15,7 @@ from training.model import Transformer, masked_mean
 from training.retrieval import RETRIEVAL
 from training.retrieval.memory import Entries, Memory, MemoryReader, weights_digest
 from training.retrieval.search import Precision, nearest_entries
-from training.retrieval.votes import interpolated, neighbour_proba
+from training.retrieval.votes import check_votes, interpolated, neighbour_proba
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,12 +37,7 @@ class KnnClassifier:
     encoder: str = ""
 
     def __post_init__(self) -> None:
-        if self.num_neighbours < 1:
-            raise ValueError(f"num_neighbours={self.num_neighbours} must be at least 1")
-        if not 0 < self.weight < 1:
-            raise ValueError(f"weight={self.weight} must lie in (0, 1); to read nothing, use no memory")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature} must be above 0 and finite")
+        check_votes(self.num_neighbours, self.weight, self.temperature)
 
 
 class RetrievalClassifier(MemoryReader):

@@ -11,6 +11,21 @@ from torch import Tensor
 from catalog.errors import DataError
 
 
+def check_votes(num_neighbours: int, weight: float, temperature: float) -> None:
+    """Refuse options of neighbours that are out of range.
+
+    Raises
+    ------
+    ValueError : with value, limit and remedy.
+    """
+    if num_neighbours < 1:
+        raise ValueError(f"num_neighbours={num_neighbours} must be at least 1")
+    if not 0 < weight < 1:
+        raise ValueError(f"weight={weight} must lie in (0, 1); to read nothing, use no memory")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature={temperature} must be above 0 and finite")
+
+
 def neighbour_proba(distance_QK: Tensor, outcome_QK: Tensor, num_outcomes: int, temperature: float) -> Tensor:
     """Each neighbour votes for its outcome with a softmax of its negative squared distance.
 
