@@ -203,7 +203,14 @@ class TrainRecipe:
             raise ConfigError(f"recipe {name!r}: {error}") from error
         if not isinstance(document, dict):
             raise ConfigError(f"recipe {name!r} must be a mapping of settings, not {type(document).__name__}")
-        return cls._parse({"name": name} | document, where=f"recipe {name!r}")
+        made = document.get("compressions")
+        recipe = cls._parse({"name": name} | document, where=f"recipe {name!r}")
+        if made and recipe.reads == "texts":
+            raise ConfigError(
+                f"compressions={made!r} has no effect in recipe {recipe.name!r}: its arms learn from texts alone, and "
+                "compressed are classifiers; leave it out"
+            )
+        return recipe
 
     @classmethod
     def _parse(cls, document: dict[str, Any], *, where: str) -> Self:

@@ -87,6 +87,7 @@ def test_digest_sees_every_setting() -> None:
         (MINIMAL + "compressions: int8\n", "must be a list of names"),
         (MINIMAL + "labels: gold\n", "labels='gold' is unknown"),
         (MINIMAL + "compare: rando\n", "did you mean 'random'"),
+        (MINIMAL + "objective: mlm\ncompressions: [int8]\n", "compressed are classifiers; leave it out"),
         (MINIMAL + "compare_seeds: 5\n", "compare_seeds=5 has no effect with compare='random'; say controls"),
         (MINIMAL + "compare: controls\ncompare_seeds: 1\n", "compare_seeds=1 must lie in"),
         ("arms:\n  - {name: one, packing: row}\n", "packing='row' must be one of none, rows"),
