@@ -200,7 +200,12 @@ function flush() {
 }
 
 async function flushOnce() {
-  for (const answer of outbox.waiting()) {
+  const tried = new Set();
+  // Looked up anew each time: an answer given while another is on its way has nobody else who sends it.
+  for (;;) {
+    const answer = outbox.waiting().find((one) => !tried.has(one.key));
+    if (!answer) return null;
+    tried.add(answer.key);
     sayNews("Sending…");
     const { key, value, seconds_spent, schema_version } = answer;
     const outcome = await call("PUT", `/leases/${answer.lease_id}/annotation`, { key, value, seconds_spent, schema_version });
@@ -218,7 +223,6 @@ async function flushOnce() {
       note = "";
     }
   }
-  return null;
 }
 
 function retryLater(why, again) {
@@ -322,7 +326,7 @@ function waitFor({ reason, retry_after_seconds: seconds, problem }) {
 function answer(value) {
   if (page.dataset.state !== "ready") return;
   setState("sending");
-  ofText = false;
+  say("Sending…");
   answered.add(task.lease_id);
   outbox.put({
     key: newKey(),

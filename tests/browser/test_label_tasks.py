@@ -70,6 +70,20 @@ def test_what_is_said_of_a_text_outlasts_news_of_the_answer_before(visitor, site
     visitor.wait_for_status("Saved.")
 
 
+def test_an_answer_given_while_another_is_on_its_way_is_sent_too(visitor, site):
+    queue_id = open_queue(visitor, site, [TEXT, "없다"], SPANS)
+    held = []
+    visitor.page.route("**/annotation", lambda route: held.append(route), times=1)
+    press(visitor, "ArrowRight", ",", "p", "Enter")
+    visitor.wait_for_text("없다")
+    press(visitor, "Enter", "Enter")
+    visitor.wait_for_status("Sending")
+    held[0].continue_()
+    visitor.wait_for_status("Saved.")
+    first, second = values(site, queue_id, 2)
+    assert (len(first), second) == (1, [])
+
+
 def test_spans_by_mouse_never_cut_a_character_and_overlaps_are_refused_in_words(visitor, site):
     queue_id = open_queue(visitor, site, [TEXT], SPANS)
     # From the middle of the astronaut's five code points to the middle of the next word.
