@@ -6,6 +6,7 @@ run at once.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -20,18 +21,30 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from curation.difficulty import DIFFICULTY
+from curation.encoders import ENCODERS
+from curation.rules import RULES
+from curation.sources import READERS
+from labeling.strategies import STRATEGIES
+from labeling.tasks import TASKS
 from service.cli import main
 from tests.forks import check_forkable
+from workers.pipelines import PIPELINES
 
 PRELOADED = (
     "alembic.command",
     "celery.app.task",
     "kombu.messaging",
+    "ftfy",
     "polars",
+    "pyarrow.parquet",
+    "service.cli.app",
     "sqlalchemy.dialects.sqlite",
     "workers.app",
 )
 """What most commands import besides, each when it needs it."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Else libraries start threads when they are imported, and a fork copies none."""
 
 
 class Forker:
@@ -42,7 +55,7 @@ class Forker:
         self._address = str(Path(self._folder.name) / "socket")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.cli.forking", self._address],
-            env=environment,
+            env=environment | ONE_THREAD,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -78,7 +91,11 @@ def serve(address: str) -> None:
     """Answer until standard input ends."""
     for module in PRELOADED:
         importlib.import_module(module)
+    for registry in (DIFFICULTY, ENCODERS, PIPELINES, READERS, RULES, STRATEGIES, TASKS):
+        registry.load()
     check_forkable()
+    # Else each fork's first collection writes to, and thereby copies, all that has been imported.
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

@@ -41,7 +41,7 @@ def purge(url: str) -> int:
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     """The process that all workers of these tests are forked from."""
-    made = Nursery()
+    made = Nursery("cleaning")
     yield made
     made.close()
 

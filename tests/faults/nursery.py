@@ -10,6 +10,7 @@ ends is killed.
 A program that is to be kept is started again whenever it ends, as ``winnow up`` does.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -34,15 +35,17 @@ PROGRAMS = {
     "take_back": "tests.faults.acts:take_back",
 }
 PRELOADED = (
-    "adbc_driver_postgresql.dbapi", "alembic.command", "celery.apps.worker", "celery.bin.celery", "celery.bin.worker",
-    "celery.concurrency.solo", "celery.worker.consumer", "celery.worker.components", "kombu.transport.redis", "numpy",
-    "polars", "psycopg", "pyarrow.parquet", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite",
-    "service.serve", "tests.faults.judging", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on",
-    "workers.execution", "workers.numbering",
+    "adbc_driver_postgresql.dbapi", "alembic.command", "billiard.pool", "celery.app.amqp", "celery.app.control",
+    "celery.app.events", "celery.app.log", "celery.app.routes", "celery.apps.worker", "celery.backends.base",
+    "celery.bin.celery", "celery.bin.worker", "celery.concurrency.solo", "celery.events.receiver",
+    "celery.fixups.django", "celery.worker.autoscale", "celery.worker.components", "celery.worker.consumer",
+    "celery.worker.consumer.delayed_delivery", "celery.worker.strategy", "kombu.matcher", "kombu.pidbox",
+    "kombu.transport.redis", "numpy", "polars", "psycopg", "pyarrow.parquet", "service.serve",
+    "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite", "tests.faults.judging",
+    "uvicorn.lifespan.on", "uvicorn.protocols.http.h11_impl", "workers.execution", "workers.numbering",
 )  # fmt: skip
 CLEANING = (
-    "curation.encoders.hashing", "curation.language_kernels", "curation.rules.c4_kernels", "datasketch",
-    "sklearn.feature_extraction.text",
+    "curation.encoders.hashing", "curation.toxicity.model", "datasketch", "ftfy", "sklearn.feature_extraction.text",
 )  # fmt: skip
 """What the units of a cleaning import besides; with the argument ``cleaning``."""
 TICK_SECONDS = 0.005
@@ -121,22 +124,54 @@ class Nursery:
             os.waitpid(child.pid, 0)
 
 
+def warm_up() -> None:
+    """What a process that cleans loads and compiles at its first text; not polars: a fork does not copy its threads."""
+    import numpy as np
+    import polars as pl
+
+    from curation import language
+    from curation.dedup.rows import utf8
+    from curation.difficulty import DIFFICULTY
+    from curation.edits import EDITS
+    from curation.language_kernels import score_rows
+    from curation.rules import RULES
+    from curation.rules.c4_kernels import c4_rows
+    from curation.rules.columns import GROUPS
+    from curation.rules.kernels import profile_rows
+    from curation.rules.profile import KERNEL_GROUPS
+
+    for registry in (RULES, EDITS, DIFFICULTY):
+        registry.load()
+    model, rows = language._model(), utf8(pl.Series(["A text."]))
+    classes = np.zeros(sys.maxunicode + 1, np.uint16)
+    classes.flags.writeable = False
+    arrays = [np.empty((1, len(GROUPS[name]))) for name in KERNEL_GROUPS]
+    profile_rows(rows.data, rows.offsets, 0, 1, classes, *arrays[:3])
+    c4_rows(rows.data, rows.offsets, 0, 1, classes, arrays[3])
+    score_rows(
+        rows.data, rows.offsets, 0, 1, model.moves, model.bases, model.features, model.weights,
+        language.UNIT, model.priors, model.aliases, np.zeros(1, np.int32), np.zeros(1),
+    )  # fmt: skip
+
+
 def main() -> None:
     """Obey until stdin ends."""
     cleaning = "cleaning" in sys.argv[1:]
     for module in (*(one.partition(":")[0] for one in PROGRAMS.values()), *PRELOADED, *(CLEANING if cleaning else ())):
         importlib.import_module(module)
+    from curation.sources import READERS
     from tests.faults.judging import register
     from tests.forks import check_forkable
     from workers.pipelines import PIPELINES
 
+    READERS.load()
     PIPELINES.load()
     register()
     if cleaning:
-        from curation import language
-
-        language._model()
+        warm_up()
     check_forkable()
+    # Else each fork's first collection writes to, and thereby copies, all that has been imported.
+    gc.freeze()
     sys.stdout.write(json.dumps({"ready": os.getpid()}) + "\n")
     sys.stdout.flush()
     nursery = Nursery()
