@@ -66,7 +66,8 @@ def new_postgres(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[
 
     def make() -> str:
         name = f"t{uuid.uuid4().hex}"
-        administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('postgres_template')}")
+        template = request.getfixturevalue("postgres_template")
+        administer(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         made.append(name)
         return make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
 

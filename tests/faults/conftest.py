@@ -123,7 +123,8 @@ def new_world(
         if database == "postgresql":
             url = request.getfixturevalue("postgres_url")
             name = f"f{uuid.uuid4().hex}"
-            administer(url, f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('migrated_postgres')}")
+            template = request.getfixturevalue("migrated_postgres")
+            administer(url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
             databases.append(name)
             options["database_url"] = make_url(url).set(database=name).render_as_string(hide_password=False)
         else:
