@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import json
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ languages: [en, ko]
 near: {threshold: 0.7, bands: 20, rows: 5}
 substring: {min_tokens: 12}
 encoder: static
+difficulty: [length, mtld, perplexity]
 """
 
 
@@ -49,9 +51,13 @@ def main() -> None:
     from catalog.settings import Settings
     from catalog.tables import metadata
     from catalog.tables.engine import Run
+    from curation.dedup.config import NearConfig
     from curation.kneser_ney import fit_kneser_ney
-    from tests.workers.building import clean_dataset
+    from curation.recipe import Recipe
+    from tests.workers.building import clean_dataset, drain
     from tests.workers.corpus import sentences
+    from workers.pipelines.deduplicate import submit_dedup
+    from workers.pipelines.ingest import submit_ingest
 
     with tempfile.TemporaryDirectory() as folder:
         catalog = Catalog(Settings(home=Path(folder)))
@@ -60,6 +66,14 @@ def main() -> None:
         (Path(folder) / "models").symlink_to(encoder_folder())
         rows: list[dict[str, Any]] = list(sentences(60, seed=1))
         clean_dataset(catalog, Path(folder), rows, RECIPE)
+        for number in range(2):
+            # The second is an update of the first's index.
+            path = Path(folder) / f"{number}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in sentences(60, seed=number)))
+            submit_ingest(catalog, dataset="again", paths=[str(path)], text_column="body", label_column=None)
+            drain(catalog)
+            submit_dedup(catalog, dataset="again", recipe=Recipe(name="again", near=NearConfig(threshold=0.7)))
+            drain(catalog)
         texts = pl.Series([row["body"] for row in rows])
         fit_kneser_ney(texts).perplexity(texts)
         with catalog.read() as session:

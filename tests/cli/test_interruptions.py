@@ -38,8 +38,8 @@ from workers.runs import num_workers_alive
 # For a machine that has much else to do; on a quiet one each takes seconds.
 pytestmark = pytest.mark.timeout(900)
 
-SHARD_ROWS = 25
-NUM_FILES = 60
+SHARD_ROWS = 40
+NUM_FILES = 30
 AT_LEAST = 3
 """Units that are done when the blow falls: enough to be kept, and so few that most are still to come."""
 
