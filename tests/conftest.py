@@ -108,13 +108,24 @@ def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
-    """A catalog with every table and no rows, on SQLite and on PostgreSQL."""
-    url = request.getfixturevalue("new_postgres")() if request.param == "postgresql" else ""
-    catalog = Catalog(Settings(home=tmp_path, database_url=url))
+def opened(settings: Settings) -> Iterator[Catalog]:
+    """A catalog with every table and no rows; PostgreSQL's tables come with its template."""
+    catalog = Catalog(settings)
     if catalog.is_sqlite:
         with catalog.write() as session:
             metadata.create_all(session.connection())
     yield catalog
     catalog.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
+    """A catalog with every table and no rows, on SQLite and on PostgreSQL."""
+    url = request.getfixturevalue("new_postgres")() if request.param == "postgresql" else ""
+    yield from opened(Settings(home=tmp_path, database_url=url))
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Catalog]:
+    """As ``database``, for what takes long and whose statements other tests run on PostgreSQL."""
+    yield from opened(Settings(home=tmp_path))

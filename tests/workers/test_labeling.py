@@ -34,10 +34,10 @@ def cleaned(database: Catalog, tmp_path: Path) -> Catalog:
 
 
 @pytest.fixture
-def many(database: Catalog, tmp_path: Path) -> Catalog:
+def many(sqlite: Catalog, tmp_path: Path) -> Catalog:
     """A cleaned dataset whose records do not fit into one generation."""
-    clean_dataset(database, tmp_path, sentences(NUM_RECORDS, seed=3))
-    return database
+    clean_dataset(sqlite, tmp_path, sentences(NUM_RECORDS, seed=3))
+    return sqlite
 
 
 def ask(catalog: Catalog, **options: Any) -> tuple[str, str, str]:

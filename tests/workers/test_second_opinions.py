@@ -41,10 +41,10 @@ def topical(count: int, seed: int) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def cleaned(database: Catalog, tmp_path: Path) -> Catalog:
+def cleaned(sqlite: Catalog, tmp_path: Path) -> Catalog:
     """A cleaned dataset whose ingested labels are the truth."""
-    clean_dataset(database, tmp_path, topical(60, seed=5))
-    return database
+    clean_dataset(sqlite, tmp_path, topical(60, seed=5))
+    return sqlite
 
 
 def open_one(catalog: Catalog, strategy: str, **options: Any) -> str:

@@ -51,10 +51,10 @@ def marked(text: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def cleaned(database: Catalog, tmp_path: Path) -> Catalog:
+def cleaned(sqlite: Catalog, tmp_path: Path) -> Catalog:
     """A cleaned dataset of sixty texts."""
-    clean_dataset(database, tmp_path, rows())
-    return database
+    clean_dataset(sqlite, tmp_path, rows())
+    return sqlite
 
 
 def ask(catalog: Catalog, name: str, *, schema: str = SCHEMA, **options: Any) -> str:
