@@ -127,6 +127,11 @@ class TrainRecipe:
                 f"labels={self.labels!r} has no effect in recipe {self.name!r}: its arms learn from texts alone; leave "
                 "it out"
             )
+        if self.reads in ("spans", "pairs") and self.labels == "given":
+            raise ConfigError(
+                f"labels='given' of recipe {self.name!r}: its arms learn from {self.reads}, and a source gives "
+                "classes; leave it out, and bring what the source has with `winnow label import`"
+            )
 
     def plan(self) -> tuple[PlannedArm, ...]:
         """Every arm in order, each followed by its controls."""
@@ -205,9 +210,10 @@ class TrainRecipe:
             raise ConfigError(f"recipe {name!r} must be a mapping of settings, not {type(document).__name__}")
         made = document.get("compressions")
         recipe = cls._parse({"name": name} | document, where=f"recipe {name!r}")
-        if made and recipe.reads == "texts":
+        if made and recipe.reads != "classes":
+            learned = "texts alone" if recipe.reads == "texts" else recipe.reads
             raise ConfigError(
-                f"compressions={made!r} has no effect in recipe {recipe.name!r}: its arms learn from texts alone, and "
+                f"compressions={made!r} has no effect in recipe {recipe.name!r}: its arms learn from {learned}, and "
                 "compressed are classifiers; leave it out"
             )
         return recipe

@@ -1,7 +1,8 @@
-"""Trainings on texts alone, and models that others start from."""
+"""Trainings that are measured by what their objective costs, and models that others start from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,22 +20,7 @@ if TYPE_CHECKING:
 
     from training.export import SavedModel
     from training.initial import Initial
-    from training.recipe import PlannedArm, TrainRecipe
-
-
-def is_unlabelled(recipe: TrainRecipe) -> bool:
-    """Whether a recipe's arms learn from texts alone.
-
-    Raises
-    ------
-    ConfigError : they learn from what a training does not bring.
-    """
-    if recipe.reads not in ("texts", "classes"):
-        raise ConfigError(
-            f"objective={recipe.arms[0].objective!r} learns from {recipe.reads}, which `winnow train` does not bring; "
-            "give it training.data.TrainingData of your own, or choose an objective over texts or classes"
-        )
-    return recipe.reads == "texts"
+    from training.recipe import TrainRecipe
 
 
 def without_labels(records: pl.DataFrame) -> pl.DataFrame:
@@ -92,22 +78,31 @@ def loaded(unit: UnitContext, files: dict[str, StoredFile]) -> SavedModel:
 
 
 def measured(
-    unit: UnitContext, plan: tuple[PlannedArm, ...], fitted: dict[str, dict[str, Any]], test: pl.DataFrame, seed: int
+    unit: UnitContext,
+    recipe: TrainRecipe,
+    fitted: dict[str, dict[str, Any]],
+    test: pl.DataFrame,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
-    """What every arm costs on the held-out texts, and every arm against its controls there.
+    """What every arm costs on the held-out records, and every arm against its controls there.
 
-    Nothing is compressed: compression quantizes the embeddings, from which the head over tokens is made.
+    Of spans and preferences also how many an arm finds. Nothing is compressed: compression quantizes the embeddings,
+    from which the head over tokens is made, and is measured by classes.
 
     Returns
     -------
-    ``held_out`` (a row an arm) and ``comparisons``, as JSON.
+    ``held_out`` (a row an arm) and ``loss_comparisons``, as JSON.
     """
     import numpy as np
 
     from training.data import TrainingData
     from training.evaluation.held_out import held_out_loss, paired_loss_difference
+    from training.evaluation.preferences import preference_quality
+    from training.evaluation.spans import span_quality
 
-    data = TrainingData.build(test)
+    plan, seed = recipe.plan(), recipe.seed
+    qualities = {"spans": span_quality, "pairs": preference_quality}
+    data = TrainingData.build(test, classes or None)
     rows: list[dict[str, Any]] = []
     losses: dict[str, npt.NDArray[np.float64]] = {}
     for planned in plan:
@@ -116,6 +111,12 @@ def measured(
         saved = loaded(unit, files)
         found = held_out_loss(saved.network, saved.model, saved.tokenizer, arm, data)
         losses[arm.name] = found.pop("losses")
+        if recipe.reads in qualities:
+            # The loss is a mean over targets of one kind: its exponential is no perplexity of a text.
+            found["perplexity"] = None
+            found[recipe.reads] = qualities[recipe.reads](
+                saved.model, saved.tokenizer, arm.max_tokens, data, np.random.default_rng(seed)
+            )
         took = {name: fitted[arm.name][name] for name in ("steps", "seconds", "flops", "num_parameters")}
         rows.append({"arm": arm.name, "objective": arm.objective} | found | {"trained": took})
         unit.progress(len(rows), len(plan))

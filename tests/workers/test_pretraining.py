@@ -126,7 +126,7 @@ def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog
         ask("labelled", TUNE.replace("RUN/replaced", f"{pretrained.id}/other"))
     with pytest.raises(ConfigError, match="init_from='RUN' must be RUN/ARM"):
         ask("labelled", TUNE.replace("RUN/replaced", "RUN"))
-    with pytest.raises(ConfigError, match="objective='tagging' learns from spans, which `winnow train` does not bring"):
+    with pytest.raises(DataError, match="nobody has answered a queue of task spans of 'labelled' yet"):
         ask("labelled", TUNE.replace("init_from: RUN/replaced", "objective: tagging"))
     with pytest.raises(DataError, match="'bare' has no labels"):
         ask("bare", TUNE.replace("init_from: RUN/replaced, ", ""))
