@@ -66,7 +66,7 @@ class TrainRecipe:
     compare_seeds : seeds of an arm and of each of its controls, 2 to 20; with ``controls`` alone.
     compressions : made of every arm that is no control.
     difficulty : by which records are ordered: ``combined``, a part of the cleaning recipe, or a measure of
-        ``winnow difficulty``.
+        ``winnow difficulty``, or ``losses of RUN/ARM`` of a training that kept them.
     seed : split, order, weights and dropout of every arm that sets no seed of its own.
     trackers : names in ``TRACKERS`` that are told every update of every arm.
     """

@@ -33,23 +33,38 @@ def fitted_files(session: Session, init_from: str) -> dict[str, StoredFile]:
 
     Raises
     ------
-    ConfigError : the name is none.
-    NotFoundError : no such run, or it has no such arm that is trained.
+    ConfigError, NotFoundError : as ``trained_arm``.
     """
     if not init_from:
         return {}
-    run_id, slash, arm = init_from.partition("/")
+    unit = trained_arm(session, init_from, of=f"init_from={init_from!r}")
+    return {name: StoredFile.from_json(file) for name, file in (unit.result or {})["files"].items()}
+
+
+def trained_arm(session: Session, name: str, *, of: str) -> Unit:
+    """The finished unit that trained what ``RUN/ARM`` names.
+
+    Parameters
+    ----------
+    of : what is said to be wrong where there is none: the setting with its value.
+
+    Raises
+    ------
+    ConfigError : the name is none.
+    NotFoundError : no such run, or it has no such arm that is trained.
+    """
+    run_id, slash, arm = name.partition("/")
     if not (run_id and slash and arm):
-        raise ConfigError(f"init_from={init_from!r} must be RUN/ARM, as `winnow train --json` names the run")
+        raise ConfigError(f"{of} must be RUN/ARM, as `winnow train --json` names the run")
     run = session.get(Run, run_id)
     if run is None or run.kind != "train":
-        raise NotFoundError(f"init_from={init_from!r}: no training has the id {run_id!r}; see `winnow train --json`")
+        raise NotFoundError(f"{of}: no training has the id {run_id!r}; see `winnow train --json`")
     units = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1)).all()
-    fitted = {one.payload["arm"]: one.result["files"] for one in units if one.result}
+    fitted = {one.payload["arm"]: one for one in units if one.result}
     if arm not in fitted:
         have = ", ".join(sorted(fitted)) or "none yet"
-        raise NotFoundError(f"init_from={init_from!r}: the training has no trained arm {arm!r}; it has {have}")
-    return {name: StoredFile.from_json(file) for name, file in fitted[arm].items()}
+        raise NotFoundError(f"{of}: the training has no trained arm {arm!r}; it has {have}")
+    return fitted[arm]
 
 
 def initial_of(unit: UnitContext, init_from: str) -> Initial | None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import polars as pl
 import pytest
 from sqlalchemy import select
 
@@ -18,6 +19,7 @@ from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
 from training.recipe import TrainRecipe
 from workers import manifests
+from workers.learned import MIDDLE
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
 from workers.pipelines.train import submit_train
@@ -27,7 +29,8 @@ PRETRAIN = f"""
 test_share: 0.35
 max_tokens: 16
 arms:
-  - {{name: masked, objective: mlm, pacing: linear, steps: 4, batch_size: 8, {BACKBONE}}}
+  - {{name: masked, objective: mlm, pacing: linear, record_losses: last, steps: 4, batch_size: 8,
+     {BACKBONE}}}
   - {{name: replaced, objective: rtd, pacing: random, steps: 4, batch_size: 8, {BACKBONE}}}
 """
 TUNE = f"""
@@ -114,6 +117,50 @@ def test_another_training_starts_from_it(home: Catalog, pretrained: Run) -> None
     assert (losses["loss"] > 0).all()
     (events,) = (home.settings.home / "tracked" / run_id / "tuned" / "tensorboard").iterdir()
     assert events.name.startswith("events.out.tfevents")
+
+
+def test_losses_of_a_training_are_the_difficulty_of_another(home: Catalog, pretrained: Run) -> None:
+    name = f"losses of {pretrained.id}/masked"
+    text = f"""
+test_share: 0.35
+max_tokens: 16
+compare: none
+difficulty: {name}
+arms:
+  - {{name: ordered, objective: mlm, pacing: linear, steps: 2, batch_size: 8, {BACKBONE}}}
+"""
+    run_id, _ = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(text, name="ordered"))
+    drain(home)
+    assert ended(home, run_id).config["difficulty_run"] == pretrained.id
+    store = Store.of(home.settings)
+    with home.read() as session:
+        (train,) = manifests.run_files(session, run_id, "train")
+        kept = manifests.run_files(session, pretrained.id, "record_losses")
+    losses = pl.concat([store.read_frame(file) for file in kept]).filter(pl.col("arm") == "masked")
+    assert len(kept) == 2, "of the arm and of its control"
+    by_id = dict(losses.select("id", "loss").rows())
+    rows = store.read_frame(train).select("id", "difficulty").rows()
+    assert {difficulty for one, difficulty in rows if one not in by_id} == {MIDDLE}
+    ordered = sorted((one for one, _ in rows if one in by_id), key=by_id.__getitem__)
+    assert len(ordered) == len(by_id) > 8
+    found = dict(rows)
+    assert [found[one] for one in ordered] == pytest.approx([place / (len(by_id) - 1) for place in range(len(by_id))])
+
+    def ask(dataset: str, other: str) -> str:
+        recipe = TrainRecipe.from_yaml(text.replace(name, other), name="refused")
+        return submit_train(home, dataset=dataset, recipe=recipe)[0]
+
+    with pytest.raises(ConfigError, match=r"arm 'replaced' kept no losses; train it with record_losses: last"):
+        ask("bare", name.replace("masked", "replaced"))
+    with pytest.raises(ConfigError, match=r"difficulty='losses of masked' must be RUN/ARM"):
+        ask("bare", "losses of masked")
+    with pytest.raises(NotFoundError, match=r"losses of RUN/masked': no training has the id 'RUN'"):
+        ask("bare", "losses of RUN/masked")
+    foreign = ask("labelled", name)
+    drain(home)
+    with home.read() as session:
+        assert "none of" in (reason := session.get_one(Run, foreign).reason or "")
+        assert "name a training of the same records" in reason
 
 
 def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog, pretrained: Run) -> None:
