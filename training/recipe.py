@@ -216,6 +216,13 @@ class TrainRecipe:
                 f"compressions={made!r} has no effect in recipe {recipe.name!r}: its arms learn from {learned}, and "
                 "compressed are classifiers; leave it out"
             )
+        for arm in recipe.arms:
+            # Of files alone: recipes that were stored before this was refused have to be read.
+            if arm.micro_batch_size > arm.batch_size:
+                raise ConfigError(
+                    f"arm {arm.name!r}: micro_batch_size={arm.micro_batch_size} must be at most batch_size="
+                    f"{arm.batch_size}, of which it is a part; lower it, or set 0 for the whole batch"
+                )
         return recipe
 
     @classmethod
