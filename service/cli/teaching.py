@@ -66,6 +66,9 @@ def train(
         return
     emit_table("variants", HEADER, [variant_row(one) for one in result["variants"]])
     say(f"measured on {result['test']:,} held-out records; energy: {result['energy_method']}")
+    for one in result["variants"]:
+        for line in exit_lines(one):
+            say(line)
     for one in result["comparisons"]:
         say(comparison(one))
     for one in result.get("curricula", []) if compare else []:
@@ -89,6 +92,18 @@ def variant_row(one: dict[str, Any]) -> tuple[Any, ...]:
         None if one["energy_joules"] is None else round(1000 * one["energy_joules"], 2),
         None if one["agreement"] is None else round(one["agreement"], 4),
     )
+
+
+def exit_lines(one: dict[str, Any]) -> list[str]:
+    """What a variant gains by leaving early, a line a threshold; none where it has no heads behind earlier layers."""
+    if "exits" not in one:
+        return []
+    name = f"{one['arm']}, {'as trained' if one['variant'] == 'none' else one['variant']}"
+    return [
+        f"{name}: leaving once {at['threshold']:g} sure takes {100 * at['layers_share']:.0f} % of the layers, accuracy "
+        f"{at['accuracy']:.4f}"
+        for at in one["exits"]["thresholds"]
+    ]
 
 
 def show_held_out(result: dict[str, Any]) -> None:

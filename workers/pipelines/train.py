@@ -375,6 +375,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
     table = [
         {name: getattr(one, name) for name in ("arm", "variant", "accuracy", "macro_f1", "latency_ms", "flops")}
         | {"size_bytes": one.size_bytes, "energy_joules": one.energy_joules, "agreement": one.detail["agreement"]}
+        | {name: one.detail[name] for name in ("exits",) if name in one.detail}
         for one in evaluations
     ]
     return UnitResult(
