@@ -15,6 +15,7 @@ from catalog.yaml_keys import StrictLoader
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
+from training.initial import is_folder
 from training.objectives import OBJECTIVES, Reads, objective_of
 from training.optimizers import OPTIMIZERS
 from training.pacing import PACING
@@ -286,9 +287,18 @@ def load_recipe(name_or_path: str) -> TrainRecipe:
     if not path.is_file():
         raise NotFoundError(f"no training recipe or file {name_or_path!r}; {nearest(name_or_path, preset_names())}")
     try:
-        return TrainRecipe.from_yaml(path.read_text(encoding="utf-8"), name=path.stem)
+        return _located(TrainRecipe.from_yaml(path.read_text(encoding="utf-8"), name=path.stem), path.parent)
     except UnicodeDecodeError as error:
         raise ConfigError(f"recipe file {path.name!r} is not UTF-8: {error}") from error
+
+
+def _located(recipe: TrainRecipe, folder: Path) -> TrainRecipe:
+    """The same recipe, its folders seen from where the file lies and not from where the command runs."""
+    arms = tuple(
+        replace(arm, init_from=str((folder / arm.init_from).resolve())) if is_folder(arm.init_from) else arm
+        for arm in recipe.arms
+    )
+    return replace(recipe, arms=arms)
 
 
 def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[str, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, NotFoundError
-from catalog.store import StoredFile
+from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from workers.execution import UnitContext
 
@@ -37,16 +38,18 @@ def fitted_files(session: Session, init_from: str) -> dict[str, StoredFile]:
     """
     if not init_from:
         return {}
-    unit = trained_arm(session, init_from, of=f"init_from={init_from!r}")
-    return {name: StoredFile.from_json(file) for name, file in (unit.result or {})["files"].items()}
+    also = ", or a folder that begins with / or ./"
+    unit = trained_arm(session, init_from, of=f"init_from={init_from!r}", also=also)
+    return _files((unit.result or {})["files"])
 
 
-def trained_arm(session: Session, name: str, *, of: str) -> Unit:
+def trained_arm(session: Session, name: str, *, of: str, also: str = "") -> Unit:
     """The finished unit that trained what ``RUN/ARM`` names.
 
     Parameters
     ----------
     of : what is said to be wrong where there is none: the setting with its value.
+    also : what else it may be.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def trained_arm(session: Session, name: str, *, of: str) -> Unit:
     """
     run_id, slash, arm = name.partition("/")
     if not (run_id and slash and arm):
-        raise ConfigError(f"{of} must be RUN/ARM, as `winnow train --json` names the run")
+        raise ConfigError(f"{of} must be RUN/ARM, as `winnow train --json` names the run{also}")
     run = session.get(Run, run_id)
     if run is None or run.kind != "train":
         raise NotFoundError(f"{of}: no training has the id {run_id!r}; see `winnow train --json`")
@@ -67,16 +70,70 @@ def trained_arm(session: Session, name: str, *, of: str) -> Unit:
     return fitted[arm]
 
 
+def kept_folders(store: Store, recipe: TrainRecipe) -> dict[str, dict[str, Any]]:
+    """The folders that arms start from, by name: copied into the store, so that any worker finds what was asked for.
+
+    Returns
+    -------
+    Files by name, as JSON.
+
+    Raises
+    ------
+    NotFoundError, ConfigError, CorruptionError, ConflictError : as ``training.export.load_folder``.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from training.export import load_folder, write_model
+    from training.initial import is_folder
+
+    kept: dict[str, dict[str, Any]] = {}
+    for init_from in sorted({arm.init_from for arm in recipe.arms if is_folder(arm.init_from)}):
+        with tempfile.TemporaryDirectory() as folder:
+            write_model(load_folder(Path(init_from)), Path(folder))
+            kept[init_from] = {
+                one.name: store.write_bytes(one.read_bytes(), "models", one.suffix.lstrip(".")).to_json()
+                for one in sorted(Path(folder).iterdir())
+            }
+    return kept
+
+
+def check_starts(session: Session, store: Store, recipe: TrainRecipe, kept: dict[str, dict[str, Any]]) -> None:
+    """Refuse what an arm cannot start from.
+
+    Parameters
+    ----------
+    kept : as of ``kept_folders``.
+
+    Raises
+    ------
+    ConfigError : a name is none, or the model there is of another config. NotFoundError : there is none.
+    """
+    from training.arm import ArmConfig
+    from training.initial import check_same
+
+    for arm in recipe.arms:
+        if not arm.init_from:
+            continue
+        files = _files(kept[arm.init_from]) if arm.init_from in kept else fitted_files(session, arm.init_from)
+        document = json.loads(store.read_bytes(files["config.json"]))
+        check_same(arm, ArmConfig(**document["arm"]))
+
+
 def initial_of(unit: UnitContext, init_from: str) -> Initial | None:
     """The model that an arm starts from; None where it starts from nothing."""
-    from training.initial import Initial
-
     if not init_from:
         return None
+    kept = unit.claim.config.get("initial", {})
+    if init_from in kept:
+        return loaded(unit, _files(kept[init_from])).as_initial()
     with unit.catalog.read() as session:
         files = fitted_files(session, init_from)
-    saved = loaded(unit, files)
-    return Initial(dict(saved.model.state_dict()), saved.tokenizer)
+    return loaded(unit, files).as_initial()
+
+
+def _files(kept: dict[str, Any]) -> dict[str, StoredFile]:
+    return {name: StoredFile.from_json(file) for name, file in kept.items()}
 
 
 def loaded(unit: UnitContext, files: dict[str, StoredFile]) -> SavedModel:

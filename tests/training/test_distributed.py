@@ -12,6 +12,7 @@ import torch
 
 from tests.training.ranks import plain_arm
 from training.data import TrainingData
+from training.export import load_folder
 from training.fit import FitResult, fit
 
 
@@ -75,7 +76,9 @@ def test_one_process_goes_on_where_two_stopped(
 ) -> None:
     folder, found = two
     assert found["fsdp2-stopped"]["steps"] == 4
-    assert {".metadata", "__0_0.distcp", "__1_0.distcp", "state.json", "tokenizer.json"} == set(found["files"])
+    assert {".metadata", "__0_0.distcp", "__1_0.distcp", "config.json", "state.json", "tokenizer.json"} == set(
+        found["files"]
+    )
     seen: list[int] = []
     resumed = fit(
         plain_arm(),
@@ -87,6 +90,14 @@ def test_one_process_goes_on_where_two_stopped(
     for key, value in alone.model.state_dict().items():
         if not key.endswith("query_key_value.bias"):
             assert torch.allclose(resumed.model.state_dict()[key], value, atol=2e-5), key
+
+
+def test_one_process_reads_the_average_that_two_wrote_as_a_model(two: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = two
+    saved = load_folder(folder / "two-to-one" / "step-00000004")
+    averaged = torch.load(folder / "fsdp2-stopped.pt")
+    assert saved.model.state_dict().keys() == averaged.keys()
+    assert all(torch.equal(one, averaged[name]) for name, one in saved.model.state_dict().items())
 
 
 def test_an_order_that_follows_losses_is_the_same_in_two_processes(

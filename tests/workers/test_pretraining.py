@@ -1,5 +1,8 @@
 """A training on texts alone measures what it was for, and another starts from it."""
 
+import dataclasses
+import shutil
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -8,16 +11,21 @@ from sqlalchemy import select
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, DataError, NotFoundError
-from catalog.store import Store
+from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
 from service.cli.teaching import show_held_out
+from tests.training.objectives import data_of
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, sentences
 from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
+from training.arm import ArmConfig
+from training.export import save_model
+from training.fit import fit
 from training.recipe import TrainRecipe
+from training.recipe import load_recipe as load_training
 from workers import manifests
 from workers.learned import MIDDLE
 from workers.pipelines.clean import submit_clean
@@ -119,6 +127,43 @@ def test_another_training_starts_from_it(home: Catalog, pretrained: Run) -> None
     assert events.name.startswith("events.out.tfevents")
 
 
+def test_a_training_starts_from_a_folder_as_it_was_when_it_was_asked_for(home: Catalog, tmp_path: Path) -> None:
+    arm = ArmConfig(
+        name="outside",
+        objective="mlm",
+        steps=2,
+        batch_size=4,
+        max_tokens=16,
+        backbone_options={"dim": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 300},
+    )
+    result = fit(arm, data_of("mlm"))
+    save_model(result, tmp_path / "model")
+    text = TUNE.replace("RUN/replaced", "./model").replace("trackers: [tensorboard]", "")
+    (tmp_path / "tune.yaml").write_text(text)
+    recipe = load_training(str(tmp_path / "tune.yaml"))
+    assert recipe.arms[0].init_from == str(tmp_path / "model")
+    run_id, state = submit_train(home, dataset="labelled", recipe=recipe)
+    assert state == "new"
+    # The worker may be elsewhere, and the folder change.
+    shutil.rmtree(tmp_path / "model")
+    drain(home)
+    ended(home, run_id)
+    with home.read() as session:
+        (unit,) = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1))
+        file = StoredFile.from_json((unit.result or {})["files"]["tokenizer.json"])
+        assert Store.of(home.settings).read_bytes(file).decode() == result.tokenizer.document
+    with pytest.raises(NotFoundError, match="no model in"):
+        submit_train(home, dataset="labelled", recipe=recipe)
+    save_model(fit(dataclasses.replace(arm, seed=1), data_of("mlm")), tmp_path / "model")
+    assert submit_train(home, dataset="labelled", recipe=recipe)[1] == "new", "another model is another training"
+    drain(home)
+    other = TrainRecipe.from_yaml(
+        text.replace("./model", str(tmp_path / "model")).replace("num_heads: 2", "num_heads: 4"), name="other"
+    )
+    with pytest.raises(ConfigError, match=r"num_heads=4 of arm 'tuned' must be 2, as that model was trained with"):
+        submit_train(home, dataset="labelled", recipe=other)
+
+
 def test_losses_of_a_training_are_the_difficulty_of_another(home: Catalog, pretrained: Run) -> None:
     name = f"losses of {pretrained.id}/masked"
     text = f"""
@@ -171,7 +216,7 @@ def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog
         ask("labelled", TUNE)
     with pytest.raises(NotFoundError, match="has no trained arm 'other'; it has masked, masked-random, replaced"):
         ask("labelled", TUNE.replace("RUN/replaced", f"{pretrained.id}/other"))
-    with pytest.raises(ConfigError, match="init_from='RUN' must be RUN/ARM"):
+    with pytest.raises(ConfigError, match=r"init_from='RUN' must be RUN/ARM, .*or a folder that begins with / or ./"):
         ask("labelled", TUNE.replace("RUN/replaced", "RUN"))
     with pytest.raises(DataError, match="nobody has answered a queue of task spans of 'labelled' yet"):
         ask("labelled", TUNE.replace("init_from: RUN/replaced", "objective: tagging"))

@@ -52,15 +52,17 @@ def submit_train(
     ------
     NotFoundError : no such dataset, nothing cleaned yet, the recipe's difficulty was not measured, or there is no model
         that an arm starts from.
+    ConfigError : an arm starts from a model of another config.
     DataError : there are no labels, with the commands that bring some, or only answers that teach something else.
     """
+    store = Store.of(catalog.settings)
+    initial = pretraining.kept_folders(store, recipe)
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
-        for arm in recipe.arms:
-            pretraining.fitted_files(session, arm.init_from)
+        pretraining.check_starts(session, store, recipe, initial)
         answers, digest = _answers(session, found, recipe)
-        measured_by = learned.source_of(session, Store.of(catalog.settings), version, recipe.difficulty)
+        measured_by = learned.source_of(session, store, version, recipe.difficulty)
     config = {
         "recipe": json.loads(recipe.canonical()),
         "recipe_hash": recipe.digest(),
@@ -69,8 +71,10 @@ def submit_train(
     }
     if measured_by is not None:
         config["difficulty_run"] = measured_by
+    if initial:
+        config["initial"] = initial
     # Kept now: people go on answering before a worker takes this up, and it is asked for with the labels of today.
-    snapshot = Store.of(catalog.settings).write_frame(answers, "labels")
+    snapshot = store.write_frame(answers, "labels")
     with catalog.write() as session:
         run, state = runs.submit(
             session,
