@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from tests.training.ranks import plain_arm
+from tests.training.ranks import adafactor_arm, experts_arm, plain_arm
 from training.data import TrainingData
 from training.export import load_folder
 from training.fit import FitResult, fit
@@ -47,6 +47,7 @@ def two(partly: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple
     for name, one in first.items():
         if isinstance(one, dict):
             assert one["losses"] == second[name]["losses"], "every process reports the loss of the whole batch"
+            assert one["weights"] == second[name]["weights"], f"weights of {name} part"
     return folder, first
 
 
@@ -69,6 +70,22 @@ def assert_same(folder: Path, found: dict[str, Any], name: str, one: FitResult) 
 @pytest.mark.parametrize("name", ["ddp", "ddp-micro", "fsdp2", "fsdp2-resumed"])
 def test_two_processes_train_what_one_trains(name: str, two: tuple[Path, dict[str, Any]], alone: FitResult) -> None:
     assert_same(*two, name, alone)
+
+
+def test_experts_in_two_processes_train_what_one_trains(two: tuple[Path, dict[str, Any]], partly: pl.DataFrame) -> None:
+    data = TrainingData.build(partly)
+    assert_same(*two, "ddp-experts", fit(experts_arm(balance_weight=0.0, z_weight=0.0), data))
+    # The bias that balances follows every process's tokens; that it is the same in both is seen where they end.
+    balanced = torch.load(two[0] / "ddp-balanced.pt")
+    moved = [one for name, one in balanced.items() if name.endswith("choice_bias_E")]
+    assert len(moved) == 2
+    assert all(float(one.abs().max()) > 0 for one in moved)
+
+
+def test_adafactor_in_two_processes_trains_what_one_trains(
+    two: tuple[Path, dict[str, Any]], partly: pl.DataFrame
+) -> None:
+    assert_same(*two, "ddp-adafactor", fit(adafactor_arm(), TrainingData.build(partly)))
 
 
 def test_one_process_goes_on_where_two_stopped(
@@ -111,4 +128,6 @@ def test_what_cannot_be_shared_out_is_refused(two: tuple[Path, dict[str, Any]]) 
     _, found = two
     assert found["few"].startswith("batch_size=1 leaves nothing for some of 2 processes")
     assert found["uneven"].startswith("micro_batch_size=1 cuts 2 records of a process into 2 parts")
+    assert found["adafactor"].startswith("strategy='fsdp2' cannot train with optimizer='adafactor'")
+    assert found["adafactor"].endswith("use adamw, or strategy ddp")
     assert found["experts"].startswith("strategy='fsdp2' cannot train layers with a loss of their own")
