@@ -84,11 +84,15 @@ def kept_folders(store: Store, recipe: TrainRecipe) -> dict[str, dict[str, Any]]
     import tempfile
     from pathlib import Path
 
-    from training.export import load_folder, write_model
     from training.initial import is_folder
 
+    folders = sorted({arm.init_from for arm in recipe.arms if is_folder(arm.init_from)})
     kept: dict[str, dict[str, Any]] = {}
-    for init_from in sorted({arm.init_from for arm in recipe.arms if is_folder(arm.init_from)}):
+    if not folders:
+        return kept
+    from training.export import load_folder, write_model
+
+    for init_from in folders:
         with tempfile.TemporaryDirectory() as folder:
             write_model(load_folder(Path(init_from)), Path(folder))
             kept[init_from] = {

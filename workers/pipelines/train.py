@@ -20,12 +20,11 @@ from catalog.database import Catalog
 from catalog.errors import DataError
 from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
-from catalog.tables.datasets import Dataset, Version
+from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from training.split import is_test
-from workers import answered, curated, learned, manifests, pretraining, runs
-from workers.annotated import check_learnable, class_labels
+from workers import answered, curated, learnable, learned, manifests, pretraining, runs
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
@@ -61,7 +60,7 @@ def submit_train(
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
         pretraining.check_starts(session, store, recipe, initial)
-        answers, digest = _answers(session, found, recipe)
+        answers, digest = learnable.answers_of(session, found, recipe)
         measured_by = learned.source_of(session, store, version, recipe.difficulty)
     config = {
         "recipe": json.loads(recipe.canonical()),
@@ -89,33 +88,6 @@ def submit_train(
         return run.id, state
 
 
-def _answers(session: Session, dataset: Dataset, recipe: TrainRecipe) -> tuple[pl.DataFrame, str]:
-    """What people answered that the arms learn from, by record, and its digest; nothing where texts alone teach."""
-    if recipe.reads in answered.TASK_OF:
-        frame = answered.answers_to_learn(session, dataset, recipe.reads)
-        return frame, runs.digest({row[0]: row[1:] for row in frame.rows()})
-    annotated = {} if recipe.reads == "texts" else annotated_labels(session, dataset.id)
-    if recipe.reads == "classes":
-        if not annotated and (recipe.labels == "annotated" or dataset.label_column is None):
-            check_learnable(session, dataset.name, dataset.id)
-        _check_labels(dataset, recipe, len(annotated))
-    schema = {"id": pl.String, "answer": pl.String}
-    return pl.DataFrame(sorted(annotated.items()), schema=schema, orient="row"), runs.digest(annotated)
-
-
-def _check_labels(dataset: Dataset, recipe: TrainRecipe, num_annotated: int) -> None:
-    ask = f"collect some with `winnow label create {dataset.name} --schema labels.yaml`"
-    if recipe.labels == "annotated" and num_annotated == 0:
-        raise DataError(f"recipe {recipe.name!r} takes annotated labels, and {dataset.name!r} has none; {ask}")
-    if dataset.label_column is None and num_annotated == 0:
-        raise DataError(f"dataset {dataset.name!r} has no labels; ingest it with --label COLUMN, or {ask}")
-
-
-def annotated_labels(session: Session, dataset_id: str) -> dict[str, str]:
-    """What people answered, by record, where an answer is a class; see ``workers.annotated``."""
-    return {record_id: one.value for record_id, one in class_labels(session, dataset_id).items()}
-
-
 def _recipe(config: dict[str, Any]) -> TrainRecipe:
     from training.recipe import TrainRecipe
 
@@ -135,7 +107,7 @@ def _prepare(unit: UnitContext) -> UnitResult:
     if mixed:
         records = records.with_columns(source=short_names(records["source"]))
     records = records.join(difficulty, on="id", maintain_order="left")
-    records, facts = _labelled(unit, version, records, answers)
+    records, facts = learnable.labelled(unit, recipe, version, records, answers)
     classes: list[str] = facts["classes"]
     held_out = is_test(records["id"], recipe.test_share, recipe.seed)
     test = _at_most(records.filter(held_out), recipe.max_test_records)
@@ -167,58 +139,6 @@ def short_names(sources: pl.Series) -> pl.Series:
     """Files by their names alone, without folders, where no two then have the same."""
     short = sources.str.split("/").list.last()
     return short if short.n_unique() == sources.n_unique() else sources
-
-
-def _labelled(
-    unit: UnitContext, version: Version, records: pl.DataFrame, answers: pl.DataFrame
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Records with what the recipe's arms learn, by id, and ``classes`` and more that is told of it."""
-    recipe = _recipe(unit.claim.config)
-    facts: dict[str, Any] = {}
-    if recipe.reads == "texts":
-        found = pretraining.without_labels(records)
-    elif recipe.reads == "classes":
-        found = with_labels(records, answers, recipe.labels)
-    else:
-        with unit.catalog.read() as session:
-            text_column = session.get_one(Dataset, version.dataset_id).text_column
-        found, facts["left_out"] = answered.with_answers(
-            unit.store, version, text_column, records, answers, recipe.reads
-        )
-    of_people = pl.col("id").is_in(answers["id"].implode()) if recipe.labels != "given" else pl.lit(value=False)
-    version_of_labels = f"annotated@{unit.claim.config['labels'][:12]}"
-    found = found.with_columns(
-        label_version=pl.when(of_people).then(pl.lit(version_of_labels)).otherwise(pl.lit("given"))
-    )
-    if recipe.reads in answered.TASK_OF:
-        return found, facts | {"classes": answered.classes_of(found, recipe.reads)}
-    classes = sorted(found["label"].drop_nulls().unique().to_list())
-    if len(classes) < 2 and recipe.reads == "classes":
-        have = (
-            f"all {found.height:,} labelled records are {classes[0]!r}"
-            if classes
-            else "no record that stayed has a label"
-        )
-        raise DataError(f"{have}; a classifier needs two classes: label more, or loosen the cleaning recipe")
-    return found, facts | {"classes": classes}
-
-
-def with_labels(records: pl.DataFrame, answers: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Records with the label to train on and the hash of their content; their weights are those of the version.
-
-    Parameters
-    ----------
-    answers : ``id`` and ``answer`` of what people labelled.
-    source : ``given``, ``annotated`` or ``merged``.
-    """
-    joined = records.join(answers, on="id", how="left", maintain_order="left")
-    chosen = {"given": pl.col("label"), "annotated": pl.col("answer"), "merged": pl.coalesce("answer", "label")}[source]
-    return (
-        joined.with_columns(label=chosen, hash=pl.col("id").str.slice(0, 32))
-        .drop("answer")
-        .drop_nulls("label")
-        .sort("id")
-    )
 
 
 def _at_most(records: pl.DataFrame, limit: int) -> pl.DataFrame:
