@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from catalog.errors import ConflictError, CorruptionError, DataError
 from training.averaging import WeightAverage
 from training.distributed import ALONE, World
-from training.sharded import METADATA, load_sharded, load_whole, save_sharded
+from training.sharded import METADATA, load_sharded, load_sharded_weights, load_whole, save_sharded
 from training.stream import StreamManifest
 
 _MODEL, _OPTIMIZER, _TOKENIZER, _STATE = "model.safetensors", "optimizer.pt", "tokenizer.json", "state.json"
 _AVERAGE, _SCALER = "average.safetensors", "scaler.json"
+_CONFIG = "config.json"
 _RECORD_LOSSES, _MANIFESTS = "record_losses.npy", "manifests"
 _KEPT = 2
 """Older checkpoints are deleted: the newest, and one before it in case a disk loses the newest."""
@@ -81,6 +82,7 @@ def save_checkpoint(
     tokenizer: str,
     record_losses: npt.NDArray[np.float64] | None = None,
     world: World = ALONE,
+    config: str | None = None,
 ) -> Path:
     """Write ``step-N`` aside, flush it to the disk, rename it, and delete all but the newest two.
 
@@ -89,6 +91,7 @@ def save_checkpoint(
     world : the processes that call this, all of them, with one and the same folder. The first writes; where each holds
         a part of the weights, each writes its own.
     record_losses : (n,) latest loss of each record, of a run whose order follows it.
+    config : what the model is, as saved models have it, so that others can start from the checkpoint.
 
     Returns
     -------
@@ -103,6 +106,8 @@ def save_checkpoint(
             world.gathered(None)
         if world.rank == 0:
             _write_rest(aside, moving, tokenizer, record_losses, whole=world.strategy != "fsdp2")
+            if config is not None:
+                (aside / _CONFIG).write_text(config, encoding="utf-8")
             document = asdict(state) | {"sha256": {one.name: _sha256(one) for one in sorted(aside.iterdir())}}
             (aside / _STATE).write_text(json.dumps(document, indent=1), encoding="utf-8")
             publish_folder(aside, target)
@@ -166,16 +171,7 @@ def read_state(checkpoint: Path, expected: TrainingState) -> tuple[TrainingState
     ConflictError : the checkpoint belongs to another config or other data.
     CorruptionError : a file does not match its checksum.
     """
-    try:
-        document: dict[str, Any] = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
-        checksums = document.pop("sha256")
-        damaged = [name for name, sha256 in checksums.items() if _sha256(checkpoint / name) != sha256]
-    except (OSError, ValueError, KeyError) as error:
-        raise CorruptionError(f"checkpoint {checkpoint.name} cannot be read ({error}); delete its folder") from error
-    if damaged:
-        raise CorruptionError(
-            f"checkpoint {checkpoint.name} is damaged ({', '.join(damaged)}); delete it to go on from an older one"
-        )
+    document = _verified(checkpoint)
     revisions = tuple((step, digest) for step, digest in document.get("revisions", ()))
     checks = tuple((step, loss) for step, loss in document.get("checks", ()))
     pairs = {"revisions": revisions, "checks": checks}
@@ -187,6 +183,64 @@ def read_state(checkpoint: Path, expected: TrainingState) -> tuple[TrainingState
                 f"{getattr(expected, name)[:12]}); train in another folder, or delete its checkpoints to start over"
             )
     return state, (checkpoint / _TOKENIZER).read_text(encoding="utf-8")
+
+
+def _verified(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, once every file has its checksum."""
+    try:
+        document: dict[str, Any] = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        checksums = document.pop("sha256")
+        damaged = [name for name, sha256 in checksums.items() if _sha256(checkpoint / name) != sha256]
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptionError(f"checkpoint {checkpoint.name} cannot be read ({error}); delete its folder") from error
+    if damaged:
+        raise CorruptionError(
+            f"checkpoint {checkpoint.name} is damaged ({', '.join(damaged)}); delete it to go on from an older one"
+        )
+    return document
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one checkpoint, complete or not."""
+    return (folder / _STATE).is_file()
+
+
+def read_model(checkpoint: Path) -> tuple[dict[str, Any], str]:
+    """What the model of a checkpoint is, as saved models have it, and the tokenizer's document.
+
+    Raises
+    ------
+    CorruptionError : a file does not match its checksum.
+    ConflictError : the checkpoint is of before they said so.
+    """
+    _verified(checkpoint)
+    if not (checkpoint / _CONFIG).is_file():
+        raise ConflictError(
+            f"checkpoint {checkpoint.name} does not say what model it is of, as those of older releases; let its run "
+            "end, and start from the saved model"
+        )
+    config: dict[str, Any] = json.loads((checkpoint / _CONFIG).read_text(encoding="utf-8"))
+    return config, (checkpoint / _TOKENIZER).read_text(encoding="utf-8")
+
+
+@torch.no_grad()
+def load_trained(checkpoint: Path, network: nn.Module) -> None:
+    """Put a verified checkpoint's weights in place, of its average where it has one, and nothing else.
+
+    Parameters
+    ----------
+    network : made by the same config, adapted for training.
+    """
+    from safetensors.torch import load_file
+
+    parameters = trained_parameters(network)
+    if (checkpoint / METADATA).is_file():
+        stored = load_sharded_weights(checkpoint, parameters)
+    else:
+        average = checkpoint / _AVERAGE
+        stored = load_file(average if average.is_file() else checkpoint / _MODEL)
+    for name, parameter in parameters.items():
+        parameter.copy_(stored[name])
 
 
 def load_weights(checkpoint: Path, moving: Moving, world: World = ALONE) -> None:

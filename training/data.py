@@ -72,9 +72,10 @@ class TrainingData:
 
         Parameters
         ----------
-        frame : id, hash, text, label (str or null), difficulty, weight.
-        classes : names and order of the classes; by default the labels that occur, sorted. None at all where the
-            labels are all null: texts to learn from as they are.
+        frame : id, hash, text, label (str or null), difficulty, weight; maybe spans, a list of start, end and label
+            (str) each, null where nobody looked.
+        classes : names and order of the classes; by default the labels that occur, of spans where there are such,
+            sorted. None at all where the labels are all null: texts to learn from as they are.
 
         Raises
         ------
@@ -87,6 +88,8 @@ class TrainingData:
             raise DataError(
                 f"record {null['id'][0]!r} (and {null.height - 1} more) has no text; drop it from the version"
             )
+        if "spans" in frame.columns:
+            return cls._with_spans(frame, classes, manifest)
         names = list(classes) if classes is not None else sorted(frame["label"].drop_nulls().unique().to_list())
         unknown = frame.filter(pl.col("label").is_not_null() & ~pl.col("label").is_in(names))
         if not unknown.is_empty():
@@ -97,6 +100,22 @@ class TrainingData:
         number = {name: place for place, name in enumerate(names)}
         labels = [number.get(label, IGNORED) for label in frame["label"].to_list()]
         return cls(frame["text"].to_list(), labels, names, manifest)
+
+    @classmethod
+    def _with_spans(cls, frame: pl.DataFrame, classes: Sequence[str] | None, manifest: StreamManifest) -> Self:
+        marked = frame["spans"].to_list()
+        names = (
+            list(classes) if classes is not None else sorted({one["label"] for spans in marked for one in spans or ()})
+        )
+        number = {name: place for place, name in enumerate(names)}
+        unknown = sorted({one["label"] for spans in marked for one in spans or ()} - set(names))
+        if unknown:
+            raise DataError(f"label={unknown[0]!r} of a span is none of {', '.join(names)}; map it or add the label")
+        spans = [
+            None if one is None else [(part["start"], part["end"], number[part["label"]]) for part in one]
+            for one in marked
+        ]
+        return cls(frame["text"].to_list(), [IGNORED] * len(frame), names, manifest, spans)
 
     @cached_property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.model import Block, auxiliary_loss
 from training.objectives import Batch, Objective
+from training.optimizers import OPTIMIZERS
 
 Strategy = Literal["none", "ddp", "fsdp2"]
 
@@ -80,6 +81,11 @@ class World:
             raise ConfigError(
                 "strategy='fsdp2' cannot train layers with a loss of their own (experts), whose weights are not "
                 "gathered when it is differentiated; use ddp"
+            )
+        if getattr(OPTIMIZERS[arm.optimizer].config, "needs_whole", False):
+            raise ConfigError(
+                f"strategy='fsdp2' cannot train with optimizer={arm.optimizer!r}, whose averages are over rows and "
+                "columns of whole matrices, of which a process has a part; use adamw, or strategy ddp"
             )
         if arm.precision == "float16":
             raise ConfigError("strategy='fsdp2' does not scale losses; set precision to bfloat16 or float32")

@@ -3,18 +3,19 @@
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from catalog.errors import CorruptionError, NotFoundError
+from catalog.errors import ConfigError, CorruptionError, NotFoundError
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
-from training.checkpoint import publish_folder
+from training.checkpoint import is_checkpoint, latest_checkpoint, load_trained, publish_folder, read_model
 from training.fit import FitResult
+from training.initial import Initial, model_document
 from training.objectives import objective_of
 from training.tokenizer import Encoded, TextTokenizer
 
@@ -37,6 +38,10 @@ class SavedModel:
         """Turn texts into the model's input."""
         return self.tokenizer.encode(texts, self.arm.max_tokens)
 
+    def as_initial(self) -> Initial:
+        """What another training starts from."""
+        return Initial(dict(self.model.state_dict()), self.tokenizer, self.arm)
+
 
 def save_model(result: FitResult, folder: Path, *, facts: dict[str, Any] | None = None) -> Path:
     """Write the model aside, then put the folder in place of whatever was there.
@@ -51,18 +56,17 @@ def save_model(result: FitResult, folder: Path, *, facts: dict[str, Any] | None 
     -------
     The folder.
     """
-    from safetensors.torch import save_file
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".tmp"))
     try:
-        save_file({name: one.contiguous() for name, one in result.model.state_dict().items()}, aside / _MODEL)
-        beside = _beside(result.network or result.model, result.model)
-        if beside:
-            save_file({name: one.detach().contiguous() for name, one in beside.items()}, aside / _BESIDE)
-        document = {"arm": asdict(result.arm), "classes": result.classes, "vocab_size": result.tokenizer.vocab_size}
-        (aside / _CONFIG).write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
-        (aside / _TOKENIZER).write_text(result.tokenizer.document, encoding="utf-8")
+        saved = SavedModel(
+            arm=result.arm,
+            model=result.model,
+            tokenizer=result.tokenizer,
+            classes=result.classes,
+            network=result.network or result.model,
+        )
+        write_model(saved, aside)
         (aside / _CARD).write_text(model_card(result, facts or {}), encoding="utf-8")
         replaced = aside.with_suffix(".old")
         if folder.exists():
@@ -72,6 +76,71 @@ def save_model(result: FitResult, folder: Path, *, facts: dict[str, Any] | None 
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def write_model(saved: SavedModel, folder: Path) -> None:
+    """Write weights, config and tokenizer into a folder that is there, without a card."""
+    from safetensors.torch import save_file
+
+    save_file({name: one.contiguous() for name, one in saved.model.state_dict().items()}, folder / _MODEL)
+    beside = _beside(saved.network, saved.model)
+    if beside:
+        save_file({name: one.detach().contiguous() for name, one in beside.items()}, folder / _BESIDE)
+    document = model_document(saved.arm, saved.classes, saved.tokenizer.vocab_size)
+    (folder / _CONFIG).write_text(document, encoding="utf-8")
+    (folder / _TOKENIZER).write_text(saved.tokenizer.document, encoding="utf-8")
+
+
+def load_folder(folder: Path) -> SavedModel:
+    """Read what an arm's ``init_from`` may name: a saved model, a checkpoint, or a run's folder of them (the newest).
+
+    Raises
+    ------
+    NotFoundError : the folder holds none of these.
+    ConfigError : its model was not written by ``save_model``.
+    CorruptionError, ConflictError : a file is damaged, or a checkpoint of an older release, which says too little.
+    """
+    checkpoint = folder if is_checkpoint(folder) else latest_checkpoint(folder)
+    if checkpoint is not None:
+        return _load_checkpoint(checkpoint)
+    if not (folder / _CONFIG).is_file():
+        raise NotFoundError(
+            f"no model in {folder}; name a folder with {_MODEL} and {_CONFIG} that Winnow wrote, or one of checkpoints"
+        )
+    try:
+        document = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptionError(f"{_CONFIG} in {folder} cannot be read ({error}); name another folder") from error
+    if not isinstance(document, dict) or "arm" not in document:
+        raise ConfigError(
+            f"the model in {folder} was not written by Winnow: its {_CONFIG} names no arm; name a folder that "
+            "training.launch or training.export.save_model wrote"
+        )
+    return load_model(folder)
+
+
+def _load_checkpoint(checkpoint: Path) -> SavedModel:
+    document, tokenizer = read_model(checkpoint)
+    arm = ArmConfig(**document["arm"])
+    registered, objective = BACKBONES[arm.backbone], objective_of(arm)
+    config = registered.configured(arm.backbone_options)
+    with torch.random.fork_rng(devices=[]):
+        model = registered.member.build(
+            vocab_size=document["vocab_size"],
+            heads=objective.heads(len(document["classes"])),
+            max_tokens=arm.max_tokens,
+            config=config,
+        )
+        model = registered.member.adapt(model, config)
+        network = objective.network(model)
+    load_trained(checkpoint, network)
+    return SavedModel(
+        arm=arm,
+        model=registered.member.merge(model).eval(),
+        tokenizer=TextTokenizer(tokenizer),
+        classes=tuple(document["classes"]),
+        network=network.eval(),
+    )
 
 
 def load_model(folder: Path) -> SavedModel:

@@ -29,7 +29,7 @@ from training.checkpoint import (
 )
 from training.data import TrainingData
 from training.distributed import ALONE, World, whole_weights
-from training.initial import Initial
+from training.initial import Initial, model_document
 from training.loader import Loader
 from training.memory import free_memory
 from training.network import build_network
@@ -179,10 +179,11 @@ def fit(
         told = [opened.enter_context(one) for one in _tracking(arm, trackers, track_dir, state.step, world)]
         loader = opened.enter_context(_loader(run, state.step, num_workers))
         publish_to = checkpoint_dir if world.rank == 0 else None
+        config = model_document(arm, data.classes, tokenizer.vocab_size)
 
         def save(now: TrainingState) -> None:
             if checkpoint_dir:
-                save_checkpoint(checkpoint_dir, now, moving, tokenizer.document, run.record_losses, world)
+                save_checkpoint(checkpoint_dir, now, moving, tokenizer.document, run.record_losses, world, config)
 
         while not _is_over(arm, state) and not world.agreed(should_stop()):
             seed_step(arm.seed, state.step)

@@ -1,23 +1,68 @@
 """Starting from a model that was trained before: its vocabulary and every weight but those of heads."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from catalog.errors import ConfigError
+from training.arm import ArmConfig
+from training.backbones import BACKBONES
 from training.tokenizer import TextTokenizer
 
 _HEADS = ("head.", "exits.", "vocab_")
 """What belongs to what a model was trained for; taken over where the shapes are the same."""
 
 
+_FREE = frozenset(
+    {"vocab_size", "dropout", "exit_layers", "order", "attention", "attention_options", "position_options"}
+)
+"""Options under which the same weights go on meaning what they did. Heads and the vocabulary are dealt with apart, and
+who sees whom is what a model may be adapted to."""
+
+
 @dataclass(frozen=True)
 class Initial:
-    """A trained network's weights by name, and its tokenizer."""
+    """A trained network's weights by name, its tokenizer, and as which arm it was trained, where that is known."""
 
     weights: dict[str, Tensor]
     tokenizer: TextTokenizer
+    arm: ArmConfig | None = None
+
+
+def is_folder(init_from: str) -> bool:
+    """Whether an arm's ``init_from`` names a folder, and not a run: it begins with ``/``, ``./`` or ``../``."""
+    return init_from.startswith(("/", "./", "../"))
+
+
+def model_document(arm: ArmConfig, classes: Sequence[str], vocab_size: int) -> str:
+    """What makes the network of saved weights again, as JSON."""
+    document = {"arm": asdict(arm), "classes": list(classes), "vocab_size": vocab_size}
+    return json.dumps(document, indent=1, ensure_ascii=False)
+
+
+def check_same(arm: ArmConfig, trained: ArmConfig) -> None:
+    """Refuse to start from a model whose weights would mean something else here, even where their shapes are the same.
+
+    Raises
+    ------
+    ConfigError : backbone or one of its options differs; with both values and the remedy.
+    """
+    if arm.backbone != trained.backbone:
+        raise ConfigError(
+            f"init_from={arm.init_from!r}: backbone={arm.backbone!r} of arm {arm.name!r} must be "
+            f"{trained.backbone!r}, as that model was trained with; change it"
+        )
+    registered = BACKBONES[arm.backbone]
+    mine, theirs = (asdict(registered.configured(one.backbone_options)) for one in (arm, trained))
+    for name in mine:
+        if name not in _FREE and mine[name] != theirs[name]:
+            raise ConfigError(
+                f"init_from={arm.init_from!r}: {name}={mine[name]!r} of arm {arm.name!r} must be {theirs[name]!r}, as "
+                "that model was trained with; set it so in backbone_options"
+            )
 
 
 def take_over(model: nn.Module, weights: dict[str, Tensor]) -> None:

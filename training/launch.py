@@ -21,9 +21,9 @@ from catalog.errors import ConfigError, DataError, ServiceError
 from training.arm import ArmConfig
 from training.data import TrainingData
 from training.distributed import Strategy, World
-from training.export import load_model, save_model
+from training.export import load_folder, save_model
 from training.fit import fit
-from training.initial import Initial
+from training.initial import Initial, is_folder
 from training.recipe import load_recipe
 
 _PATIENCE = timedelta(minutes=10)
@@ -104,13 +104,12 @@ def read_data(path: Path, text: str = "text", label: str = "label") -> TrainingD
 
 
 def _initial(arm: ArmConfig, folder: Path | None) -> Initial | None:
-    """The model that an arm starts from: a folder stands here for the run that its recipe names."""
+    """The model that an arm starts from: ``folder`` stands here for the run that its recipe names, if it names one."""
     if not arm.init_from:
         return None
-    if folder is None:
+    if folder is None and not is_folder(arm.init_from):
         raise ConfigError(f"arm {arm.name!r} starts from {arm.init_from!r}; name the folder of that model by --initial")
-    saved = load_model(folder)
-    return Initial(dict(saved.model.state_dict()), saved.tokenizer)
+    return load_folder(folder or Path(arm.init_from)).as_initial()
 
 
 @contextmanager

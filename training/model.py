@@ -16,6 +16,7 @@ from training.attention import ATTENTION, AttentionMask, AttentionOptions, Atten
 from training.attention.windows import document_ends
 from training.caches import Kept, KeyValueCache, Stored, attend_to_kept, in_order
 from training.feedforward import FEEDFORWARD
+from training.packing import document_means
 from training.positions import POSITIONS, PositionOptions, PositionShape, Rotation
 from training.token_loss import token_cross_entropy
 
@@ -449,18 +450,30 @@ class Transformer(nn.Module):
         *_, x_NC = self._layers(input_ids, layout, behind)
         return layout.padded(self.norm(x_NC))
 
-    def exit_logits(self, input_ids: Tensor, attention_mask: Tensor, prefix: Tensor | None = None) -> Iterator[Tensor]:
+    def exit_logits(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        prefix: Tensor | None = None,
+        *,
+        documents: Tensor | None = None,
+    ) -> Iterator[Tensor]:
         """Class logits (B, K) behind each of ``exit_layers`` and behind the last layer, one after the other.
 
         A caller that stops asking saves the layers that follow: early exit (Teerapittayanon et al. 2016, BranchyNet).
-        Arguments as of ``forward``.
+        Arguments as of ``hidden``; of packed rows there are logits for each document.
         """
-        layout = self._layout(input_ids, attention_mask, None, prefix)
+        layout = self._layout(input_ids, attention_mask, documents, prefix)
+
+        def pooled(x_NC: Tensor) -> Tensor:
+            x_BTC = layout.padded(x_NC)
+            return masked_mean(x_BTC, attention_mask) if documents is None else document_means(x_BTC, documents)
+
         for layer, x_NC in enumerate(self._layers(input_ids, layout), start=1):
             if layer in self.config.exit_layers:
                 norm, head = cast("nn.Sequential", self.exits[str(layer)])
-                yield head(masked_mean(layout.padded(norm(x_NC)), attention_mask))
-        yield self.head(masked_mean(layout.padded(self.norm(x_NC)), attention_mask))
+                yield head(pooled(norm(x_NC)))
+        yield self.head(pooled(self.norm(x_NC)))
 
     def token_logits(self, hidden_XC: Tensor) -> Tensor:
         """Logits (..., V) over the vocabulary, of what ``hidden`` gives.

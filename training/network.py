@@ -6,7 +6,7 @@ from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.data import TrainingData
-from training.initial import Initial, take_over
+from training.initial import Initial, check_same, take_over
 from training.objectives import Objective
 from training.packing import SeesDocuments
 from training.tokenizer import TextTokenizer
@@ -31,6 +31,8 @@ def build_network(
     registered = BACKBONES[arm.backbone]
     backbone, config = registered.member, registered.configured(arm.backbone_options)
     objective.check(data)
+    if initial and initial.arm:
+        check_same(arm, initial.arm)
     heads = objective.heads(len(data.classes))
     backbone.check(heads, config)
     if document:

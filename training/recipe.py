@@ -15,6 +15,7 @@ from catalog.yaml_keys import StrictLoader
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
+from training.initial import is_folder
 from training.objectives import OBJECTIVES, Reads, objective_of
 from training.optimizers import OPTIMIZERS
 from training.pacing import PACING
@@ -66,7 +67,7 @@ class TrainRecipe:
     compare_seeds : seeds of an arm and of each of its controls, 2 to 20; with ``controls`` alone.
     compressions : made of every arm that is no control.
     difficulty : by which records are ordered: ``combined``, a part of the cleaning recipe, or a measure of
-        ``winnow difficulty``.
+        ``winnow difficulty``, or ``losses of RUN/ARM`` of a training that kept them.
     seed : split, order, weights and dropout of every arm that sets no seed of its own.
     trackers : names in ``TRACKERS`` that are told every update of every arm.
     """
@@ -126,6 +127,11 @@ class TrainRecipe:
             raise ConfigError(
                 f"labels={self.labels!r} has no effect in recipe {self.name!r}: its arms learn from texts alone; leave "
                 "it out"
+            )
+        if self.reads in ("spans", "pairs") and self.labels == "given":
+            raise ConfigError(
+                f"labels='given' of recipe {self.name!r}: its arms learn from {self.reads}, and a source gives "
+                "classes; leave it out, and bring what the source has with `winnow label import`"
             )
 
     def plan(self) -> tuple[PlannedArm, ...]:
@@ -205,11 +211,19 @@ class TrainRecipe:
             raise ConfigError(f"recipe {name!r} must be a mapping of settings, not {type(document).__name__}")
         made = document.get("compressions")
         recipe = cls._parse({"name": name} | document, where=f"recipe {name!r}")
-        if made and recipe.reads == "texts":
+        if made and recipe.reads != "classes":
+            learned = "texts alone" if recipe.reads == "texts" else recipe.reads
             raise ConfigError(
-                f"compressions={made!r} has no effect in recipe {recipe.name!r}: its arms learn from texts alone, and "
+                f"compressions={made!r} has no effect in recipe {recipe.name!r}: its arms learn from {learned}, and "
                 "compressed are classifiers; leave it out"
             )
+        for arm in recipe.arms:
+            # Of files alone: recipes that were stored before this was refused have to be read.
+            if arm.micro_batch_size > arm.batch_size:
+                raise ConfigError(
+                    f"arm {arm.name!r}: micro_batch_size={arm.micro_batch_size} must be at most batch_size="
+                    f"{arm.batch_size}, of which it is a part; lower it, or set 0 for the whole batch"
+                )
         return recipe
 
     @classmethod
@@ -273,9 +287,18 @@ def load_recipe(name_or_path: str) -> TrainRecipe:
     if not path.is_file():
         raise NotFoundError(f"no training recipe or file {name_or_path!r}; {nearest(name_or_path, preset_names())}")
     try:
-        return TrainRecipe.from_yaml(path.read_text(encoding="utf-8"), name=path.stem)
+        return _located(TrainRecipe.from_yaml(path.read_text(encoding="utf-8"), name=path.stem), path.parent)
     except UnicodeDecodeError as error:
         raise ConfigError(f"recipe file {path.name!r} is not UTF-8: {error}") from error
+
+
+def _located(recipe: TrainRecipe, folder: Path) -> TrainRecipe:
+    """The same recipe, its folders seen from where the file lies and not from where the command runs."""
+    arms = tuple(
+        replace(arm, init_from=str((folder / arm.init_from).resolve())) if is_folder(arm.init_from) else arm
+        for arm in recipe.arms
+    )
+    return replace(recipe, arms=arms)
 
 
 def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[str, ...]) -> Any:

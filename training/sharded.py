@@ -39,6 +39,24 @@ def load_sharded(
     # The average was read in place.
 
 
+def load_sharded_weights(folder: Path, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The whole weights of a checkpoint, or of its average where it has one, read by one process without a group.
+
+    Parameters
+    ----------
+    parameters : by name, of the shapes and types that are stored.
+    """
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    with _quiet():
+        stored = FileSystemReader(folder).read_metadata().state_dict_metadata
+        part = "average" if any(name.startswith("average.") for name in stored) else "model"
+        state = {part: {name: torch.empty_like(one) for name, one in parameters.items()}}
+        load(state, checkpoint_id=folder, no_dist=True)
+    return state[part]
+
+
 def load_whole(
     weights: dict[str, Any], optimizer_state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:

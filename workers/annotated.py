@@ -56,7 +56,8 @@ def check_learnable(session: Session, dataset_name: str, dataset_id: str) -> Non
     if other:
         raise DataError(
             f"what people answered about {dataset_name!r} are no classes: {', '.join(other)}. A classifier learns "
-            f"single_choice answers and ratings of few points; `winnow label export {dataset_name}` has the others"
+            "single_choice answers and ratings of few points, an arm of objective tagging spans, one of pairwise "
+            f"preferences; `winnow label export {dataset_name}` has the others"
         )
 
 

@@ -1,17 +1,23 @@
 """Reading back what was learned about difficulty, by record and by measure."""
 
+import logging
 from typing import Any
 
 import polars as pl
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from catalog.errors import NotFoundError, nearest
+from catalog.errors import ConfigError, DataError, NotFoundError, nearest
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Version
 from catalog.tables.engine import Run
 from workers import manifests
+from workers.pretraining import trained_arm
 
+log = logging.getLogger(__name__)
+
+LOSSES = "losses of "
+"""What a difficulty is called that goes by the losses of a training's arm, before ``RUN/ARM``."""
 COMBINED = "combined"
 """The mean percentile of the recipe's parts, which a curated version always has."""
 MIDDLE = 0.5
@@ -50,8 +56,12 @@ def source_of(session: Session, store: Store, version: Version, name: str) -> st
 
     Raises
     ------
+    ConfigError : losses are asked for of an arm that kept none, or its name is none.
     NotFoundError : nobody has measured it; the message has the nearest that was, and the commands that measure.
     """
+    if name.startswith(LOSSES):
+        _losses(session, name)
+        return name.removeprefix(LOSSES).partition("/")[0]
     entry = manifests.read(store, version)["shards"][0]
     parts = store.read_frame(StoredFile.from_json(entry["selection"])).columns[2:]
     own = [part for part in parts if part != "difficulty"]
@@ -63,8 +73,36 @@ def source_of(session: Session, store: Store, version: Version, name: str) -> st
         return run.id
     raise NotFoundError(
         f"difficulty {name!r} was not measured of this version; {nearest(name, [COMBINED, *own, *measured])}. Parts of "
-        "the cleaning recipe are measured by `winnow clean`, learned ones by `winnow difficulty`"
+        "the cleaning recipe are measured by `winnow clean`, learned ones by `winnow difficulty`; "
+        f"{LOSSES}RUN/ARM takes the losses that a training kept"
     )
+
+
+def _losses(session: Session, name: str) -> StoredFile:
+    """What ``losses of RUN/ARM`` names: the last loss of each record that the arm drew."""
+    unit = trained_arm(session, name.removeprefix(LOSSES), of=f"difficulty={name!r}")
+    files = manifests.unit_files(session, unit.id, "record_losses")
+    if not files:
+        raise ConfigError(
+            f"difficulty={name!r}: arm {unit.payload['arm']!r} kept no losses; train it with record_losses: last"
+        )
+    return files[0]
+
+
+def _by_losses(session: Session, store: Store, name: str, ids: pl.DataFrame) -> pl.DataFrame:
+    """The percentile of each record's loss among those that there are of the version, null for the others."""
+    from curation.difficulty import ranked
+
+    losses = store.read_frame(_losses(session, name), ["id", "loss"])
+    found = ids.join(losses, on="id", how="left", maintain_order="left")
+    known = found["loss"].is_not_null().sum()
+    if not known:
+        raise DataError(
+            f"difficulty={name!r}: none of {losses.height:,} records with a loss is among the version's "
+            f"{ids.height:,}; name a training of the same records"
+        )
+    log.info("%s: %d of %d records have one, the others count as neither easy nor hard", name, known, ids.height)
+    return found.select("id", difficulty=ranked(found["loss"]))
 
 
 def chosen(session: Session, store: Store, version: Version, name: str, run_id: str | None) -> pl.DataFrame:
@@ -73,8 +111,15 @@ def chosen(session: Session, store: Store, version: Version, name: str, run_id: 
     Parameters
     ----------
     run_id : as of ``source_of``.
+
+    Raises
+    ------
+    DataError : losses are asked for, and no record of the version has one.
     """
-    if run_id is not None:
+    if name.startswith(LOSSES):
+        files = [StoredFile.from_json(entry["selection"]) for entry in manifests.read(store, version)["shards"]]
+        frame = _by_losses(session, store, name, pl.concat([store.read_frame(file, ["id"]) for file in files]))
+    elif run_id is not None:
         frame = table(session, store, session.get_one(Run, run_id)).select("id", difficulty=f"{name}_rank")
     else:
         column = "difficulty" if name == COMBINED else name

@@ -36,6 +36,11 @@ def served_texts(
     kind = schema.kind
     if not isinstance(kind, Pairwise):
         return records["text"]
+    return pair_texts(store, version, text_column, kind, records)
+
+
+def pair_texts(store: Store, version: Version, text_column: str, kind: Pairwise, records: pl.DataFrame) -> pl.Series:
+    """The pair that each record is, null where it has not both columns; arguments and errors as of ``served_texts``."""
     served: list[str | None] = []
     seen: set[str] = {text_column}
     texts = iter(records["text"])

@@ -1,7 +1,9 @@
-"""Trainings on texts alone, and models that others start from."""
+"""Trainings that are measured by what their objective costs, and models that others start from."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -9,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, NotFoundError
-from catalog.store import StoredFile
+from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from workers.execution import UnitContext
 
@@ -19,22 +21,7 @@ if TYPE_CHECKING:
 
     from training.export import SavedModel
     from training.initial import Initial
-    from training.recipe import PlannedArm, TrainRecipe
-
-
-def is_unlabelled(recipe: TrainRecipe) -> bool:
-    """Whether a recipe's arms learn from texts alone.
-
-    Raises
-    ------
-    ConfigError : they learn from what a training does not bring.
-    """
-    if recipe.reads not in ("texts", "classes"):
-        raise ConfigError(
-            f"objective={recipe.arms[0].objective!r} learns from {recipe.reads}, which `winnow train` does not bring; "
-            "give it training.data.TrainingData of your own, or choose an objective over texts or classes"
-        )
-    return recipe.reads == "texts"
+    from training.recipe import TrainRecipe
 
 
 def without_labels(records: pl.DataFrame) -> pl.DataFrame:
@@ -47,35 +34,110 @@ def fitted_files(session: Session, init_from: str) -> dict[str, StoredFile]:
 
     Raises
     ------
-    ConfigError : the name is none.
-    NotFoundError : no such run, or it has no such arm that is trained.
+    ConfigError, NotFoundError : as ``trained_arm``.
     """
     if not init_from:
         return {}
-    run_id, slash, arm = init_from.partition("/")
+    also = ", or a folder that begins with / or ./"
+    unit = trained_arm(session, init_from, of=f"init_from={init_from!r}", also=also)
+    return _files((unit.result or {})["files"])
+
+
+def trained_arm(session: Session, name: str, *, of: str, also: str = "") -> Unit:
+    """The finished unit that trained what ``RUN/ARM`` names.
+
+    Parameters
+    ----------
+    of : what is said to be wrong where there is none: the setting with its value.
+    also : what else it may be.
+
+    Raises
+    ------
+    ConfigError : the name is none.
+    NotFoundError : no such run, or it has no such arm that is trained.
+    """
+    run_id, slash, arm = name.partition("/")
     if not (run_id and slash and arm):
-        raise ConfigError(f"init_from={init_from!r} must be RUN/ARM, as `winnow train --json` names the run")
+        raise ConfigError(f"{of} must be RUN/ARM, as `winnow train --json` names the run{also}")
     run = session.get(Run, run_id)
     if run is None or run.kind != "train":
-        raise NotFoundError(f"init_from={init_from!r}: no training has the id {run_id!r}; see `winnow train --json`")
+        raise NotFoundError(f"{of}: no training has the id {run_id!r}; see `winnow train --json`")
     units = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1)).all()
-    fitted = {one.payload["arm"]: one.result["files"] for one in units if one.result}
+    fitted = {one.payload["arm"]: one for one in units if one.result}
     if arm not in fitted:
         have = ", ".join(sorted(fitted)) or "none yet"
-        raise NotFoundError(f"init_from={init_from!r}: the training has no trained arm {arm!r}; it has {have}")
-    return {name: StoredFile.from_json(file) for name, file in fitted[arm].items()}
+        raise NotFoundError(f"{of}: the training has no trained arm {arm!r}; it has {have}")
+    return fitted[arm]
+
+
+def kept_folders(store: Store, recipe: TrainRecipe) -> dict[str, dict[str, Any]]:
+    """The folders that arms start from, by name: copied into the store, so that any worker finds what was asked for.
+
+    Returns
+    -------
+    Files by name, as JSON.
+
+    Raises
+    ------
+    NotFoundError, ConfigError, CorruptionError, ConflictError : as ``training.export.load_folder``.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from training.initial import is_folder
+
+    folders = sorted({arm.init_from for arm in recipe.arms if is_folder(arm.init_from)})
+    kept: dict[str, dict[str, Any]] = {}
+    if not folders:
+        return kept
+    from training.export import load_folder, write_model
+
+    for init_from in folders:
+        with tempfile.TemporaryDirectory() as folder:
+            write_model(load_folder(Path(init_from)), Path(folder))
+            kept[init_from] = {
+                one.name: store.write_bytes(one.read_bytes(), "models", one.suffix.lstrip(".")).to_json()
+                for one in sorted(Path(folder).iterdir())
+            }
+    return kept
+
+
+def check_starts(session: Session, store: Store, recipe: TrainRecipe, kept: dict[str, dict[str, Any]]) -> None:
+    """Refuse what an arm cannot start from.
+
+    Parameters
+    ----------
+    kept : as of ``kept_folders``.
+
+    Raises
+    ------
+    ConfigError : a name is none, or the model there is of another config. NotFoundError : there is none.
+    """
+    from training.arm import ArmConfig
+    from training.initial import check_same
+
+    for arm in recipe.arms:
+        if not arm.init_from:
+            continue
+        files = _files(kept[arm.init_from]) if arm.init_from in kept else fitted_files(session, arm.init_from)
+        document = json.loads(store.read_bytes(files["config.json"]))
+        check_same(arm, ArmConfig(**document["arm"]))
 
 
 def initial_of(unit: UnitContext, init_from: str) -> Initial | None:
     """The model that an arm starts from; None where it starts from nothing."""
-    from training.initial import Initial
-
     if not init_from:
         return None
+    kept = unit.claim.config.get("initial", {})
+    if init_from in kept:
+        return loaded(unit, _files(kept[init_from])).as_initial()
     with unit.catalog.read() as session:
         files = fitted_files(session, init_from)
-    saved = loaded(unit, files)
-    return Initial(dict(saved.model.state_dict()), saved.tokenizer)
+    return loaded(unit, files).as_initial()
+
+
+def _files(kept: dict[str, Any]) -> dict[str, StoredFile]:
+    return {name: StoredFile.from_json(file) for name, file in kept.items()}
 
 
 def loaded(unit: UnitContext, files: dict[str, StoredFile]) -> SavedModel:
@@ -92,22 +154,31 @@ def loaded(unit: UnitContext, files: dict[str, StoredFile]) -> SavedModel:
 
 
 def measured(
-    unit: UnitContext, plan: tuple[PlannedArm, ...], fitted: dict[str, dict[str, Any]], test: pl.DataFrame, seed: int
+    unit: UnitContext,
+    recipe: TrainRecipe,
+    fitted: dict[str, dict[str, Any]],
+    test: pl.DataFrame,
+    classes: Sequence[str],
 ) -> dict[str, Any]:
-    """What every arm costs on the held-out texts, and every arm against its controls there.
+    """What every arm costs on the held-out records, and every arm against its controls there.
 
-    Nothing is compressed: compression quantizes the embeddings, from which the head over tokens is made.
+    Of spans and preferences also how many an arm finds. Nothing is compressed: compression quantizes the embeddings,
+    from which the head over tokens is made, and is measured by classes.
 
     Returns
     -------
-    ``held_out`` (a row an arm) and ``comparisons``, as JSON.
+    ``held_out`` (a row an arm) and ``loss_comparisons``, as JSON.
     """
     import numpy as np
 
     from training.data import TrainingData
     from training.evaluation.held_out import held_out_loss, paired_loss_difference
+    from training.evaluation.preferences import preference_quality
+    from training.evaluation.spans import span_quality
 
-    data = TrainingData.build(test)
+    plan, seed = recipe.plan(), recipe.seed
+    qualities = {"spans": span_quality, "pairs": preference_quality}
+    data = TrainingData.build(test, classes or None)
     rows: list[dict[str, Any]] = []
     losses: dict[str, npt.NDArray[np.float64]] = {}
     for planned in plan:
@@ -116,6 +187,12 @@ def measured(
         saved = loaded(unit, files)
         found = held_out_loss(saved.network, saved.model, saved.tokenizer, arm, data)
         losses[arm.name] = found.pop("losses")
+        if recipe.reads in qualities:
+            # The loss is a mean over targets of one kind: its exponential is no perplexity of a text.
+            found["perplexity"] = None
+            found[recipe.reads] = qualities[recipe.reads](
+                saved.model, saved.tokenizer, arm.max_tokens, data, np.random.default_rng(seed)
+            )
         took = {name: fitted[arm.name][name] for name in ("steps", "seconds", "flops", "num_parameters")}
         rows.append({"arm": arm.name, "objective": arm.objective} | found | {"trained": took})
         unit.progress(len(rows), len(plan))

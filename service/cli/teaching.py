@@ -66,6 +66,9 @@ def train(
         return
     emit_table("variants", HEADER, [variant_row(one) for one in result["variants"]])
     say(f"measured on {result['test']:,} held-out records; energy: {result['energy_method']}")
+    for one in result["variants"]:
+        for line in exit_lines(one):
+            say(line)
     for one in result["comparisons"]:
         say(comparison(one))
     for one in result.get("curricula", []) if compare else []:
@@ -91,25 +94,49 @@ def variant_row(one: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
+def exit_lines(one: dict[str, Any]) -> list[str]:
+    """What a variant gains by leaving early, a line a threshold; none where it has no heads behind earlier layers."""
+    if "exits" not in one:
+        return []
+    name = f"{one['arm']}, {'as trained' if one['variant'] == 'none' else one['variant']}"
+    return [
+        f"{name}: leaving once {at['threshold']:g} sure takes {100 * at['layers_share']:.0f} % of the layers, accuracy "
+        f"{at['accuracy']:.4f}"
+        for at in one["exits"]["thresholds"]
+    ]
+
+
 def show_held_out(result: dict[str, Any]) -> None:
-    """What models that were trained on texts alone cost on those held out."""
+    """What models cost on held-out records that are no classifiers, and what those of people's answers find there."""
     rows = [
         (
             one["arm"],
             one["objective"],
             round(one["loss"], 4),
-            None if one["perplexity"] is None else round(one["perplexity"], 2),
+            *(None if value is None else round(value, 4) for value in _measures(one).values()),
             round(one["size_bytes"] / 1e6, 2),
         )
         for one in result["held_out"]
     ]
-    emit_table("held out", ("arm", "objective", "loss", "perplexity", "MB"), rows)
+    emit_table("held out", ("arm", "objective", "loss", *_measures(result["held_out"][0]), "MB"), rows)
     say(f"measured on {result['test']:,} held-out records; another training starts from an arm by init_from: RUN/ARM")
+    for reason, count in result.get("left_out", {}).items():
+        if count:
+            say(f"{count:,} answers were left out: {reason}")
     for one in result["loss_comparisons"]:
         say(
             f"{one['arm']} against {one['control']} at {one['steps']} equal steps: {one['loss_saved']:+.4f} nats saved "
             f"({one['low']:+.4f} to {one['high']:+.4f}): {one['verdict']}"
         )
+
+
+def _measures(one: dict[str, Any]) -> dict[str, float | None]:
+    """What says most about an arm beside its loss, by its names for people."""
+    if spans := one.get("spans"):
+        return {"span F1": spans["f1"], "low": spans["f1_low"], "high": spans["f1_high"], "token F1": spans["token_f1"]}
+    if pairs := one.get("pairs"):
+        return {"accuracy": pairs["accuracy"], "low": pairs["accuracy_low"], "high": pairs["accuracy_high"]}
+    return {"perplexity": one["perplexity"]}
 
 
 def comparison(one: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """One of two processes that train together: what test_distributed looks at, in one go, as starting torch is slow."""
 
 import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -34,6 +35,25 @@ def plain_arm(**changed: Any) -> ArmConfig:
     return dataclasses.replace(arm, **changed)
 
 
+def experts_arm(**options: Any) -> ArmConfig:
+    """Experts, of which a process's tokens may leave some without work."""
+    parts = {"num_experts": 4, "hidden": 16} | options
+    return plain_arm(
+        backbone_options={
+            "vocab_size": 300,
+            "dim": 16,
+            "dropout": 0.0,
+            "feedforward": "moe_topk",
+            "feedforward_options": parts,
+        }
+    )
+
+
+def adafactor_arm() -> ArmConfig:
+    """An optimizer whose state is no part of a weight's shape, and whose steps depend on whole weights."""
+    return plain_arm(optimizer="adafactor", optimizer_options={}, learning_rate=1e-2)
+
+
 def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     data = TrainingData.build(pl.read_parquet(folder / "frame.parquet"))
@@ -52,7 +72,8 @@ def main(rank: int, folder: Path) -> None:
             # One process alone wants it; all stop.
             should_stop=lambda: rank == 1 and stop_at > 0 and done[-1] >= stop_at,
         )
-        found[name] = {"losses": result.losses, "steps": result.steps}
+        weights = b"".join(one.numpy().tobytes() for one in result.model.state_dict().values())
+        found[name] = {"losses": result.losses, "steps": result.steps, "weights": hashlib.sha256(weights).hexdigest()}
         if rank == 0:
             torch.save(result.model.state_dict(), folder / f"{name}.pt")
         torch.distributed.barrier()
@@ -60,6 +81,10 @@ def main(rank: int, folder: Path) -> None:
     trained("ddp", plain_arm(), "ddp", folder / "ddp")
     trained("ddp-micro", plain_arm(micro_batch_size=2), "ddp", None)
     trained("fsdp2", plain_arm(), "fsdp2", None)
+    # Losses of layers are of a process's own tokens, as they are of a micro-batch's: without them all has to agree.
+    trained("ddp-experts", experts_arm(balance_weight=0.0, z_weight=0.0), "ddp", None)
+    trained("ddp-balanced", experts_arm(balancing="bias"), "ddp", None)
+    trained("ddp-adafactor", adafactor_arm(), "ddp", None)
     # Two processes stop after step 4; one alone will go on.
     trained("fsdp2-stopped", plain_arm(), "fsdp2", folder / "two-to-one", stop_at=4)
     # One process stopped after step 4 before; these go on.
@@ -75,6 +100,7 @@ def main(rank: int, folder: Path) -> None:
         ("few", plain_arm(batch_size=1), "ddp"),
         ("uneven", plain_arm(batch_size=3, micro_batch_size=1), "ddp"),
         ("experts", plain_arm(backbone_options={"vocab_size": 300, "dim": 16, "feedforward": "moe_topk"}), "fsdp2"),
+        ("adafactor", adafactor_arm(), "fsdp2"),
     ):
         try:
             fit(arm, data, world=World(rank=rank, size=2, strategy=strategy))  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 import torch
 
-from tests.training.ranks import plain_arm
+from tests.training.ranks import adafactor_arm, experts_arm, plain_arm
 from training.data import TrainingData
+from training.export import load_folder
 from training.fit import FitResult, fit
 
 
@@ -46,6 +47,7 @@ def two(partly: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> tuple
     for name, one in first.items():
         if isinstance(one, dict):
             assert one["losses"] == second[name]["losses"], "every process reports the loss of the whole batch"
+            assert one["weights"] == second[name]["weights"], f"weights of {name} part"
     return folder, first
 
 
@@ -70,12 +72,30 @@ def test_two_processes_train_what_one_trains(name: str, two: tuple[Path, dict[st
     assert_same(*two, name, alone)
 
 
+def test_experts_in_two_processes_train_what_one_trains(two: tuple[Path, dict[str, Any]], partly: pl.DataFrame) -> None:
+    data = TrainingData.build(partly)
+    assert_same(*two, "ddp-experts", fit(experts_arm(balance_weight=0.0, z_weight=0.0), data))
+    # The bias that balances follows every process's tokens; that it is the same in both is seen where they end.
+    balanced = torch.load(two[0] / "ddp-balanced.pt")
+    moved = [one for name, one in balanced.items() if name.endswith("choice_bias_E")]
+    assert len(moved) == 2
+    assert all(float(one.abs().max()) > 0 for one in moved)
+
+
+def test_adafactor_in_two_processes_trains_what_one_trains(
+    two: tuple[Path, dict[str, Any]], partly: pl.DataFrame
+) -> None:
+    assert_same(*two, "ddp-adafactor", fit(adafactor_arm(), TrainingData.build(partly)))
+
+
 def test_one_process_goes_on_where_two_stopped(
     two: tuple[Path, dict[str, Any]], alone: FitResult, partly: pl.DataFrame
 ) -> None:
     folder, found = two
     assert found["fsdp2-stopped"]["steps"] == 4
-    assert {".metadata", "__0_0.distcp", "__1_0.distcp", "state.json", "tokenizer.json"} == set(found["files"])
+    assert {".metadata", "__0_0.distcp", "__1_0.distcp", "config.json", "state.json", "tokenizer.json"} == set(
+        found["files"]
+    )
     seen: list[int] = []
     resumed = fit(
         plain_arm(),
@@ -89,6 +109,14 @@ def test_one_process_goes_on_where_two_stopped(
             assert torch.allclose(resumed.model.state_dict()[key], value, atol=2e-5), key
 
 
+def test_one_process_reads_the_average_that_two_wrote_as_a_model(two: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = two
+    saved = load_folder(folder / "two-to-one" / "step-00000004")
+    averaged = torch.load(folder / "fsdp2-stopped.pt")
+    assert saved.model.state_dict().keys() == averaged.keys()
+    assert all(torch.equal(one, averaged[name]) for name, one in saved.model.state_dict().items())
+
+
 def test_an_order_that_follows_losses_is_the_same_in_two_processes(
     two: tuple[Path, dict[str, Any]], partly: pl.DataFrame
 ) -> None:
@@ -100,4 +128,6 @@ def test_what_cannot_be_shared_out_is_refused(two: tuple[Path, dict[str, Any]]) 
     _, found = two
     assert found["few"].startswith("batch_size=1 leaves nothing for some of 2 processes")
     assert found["uneven"].startswith("micro_batch_size=1 cuts 2 records of a process into 2 parts")
+    assert found["adafactor"].startswith("strategy='fsdp2' cannot train with optimizer='adafactor'")
+    assert found["adafactor"].endswith("use adamw, or strategy ddp")
     assert found["experts"].startswith("strategy='fsdp2' cannot train layers with a loss of their own")

@@ -1,6 +1,7 @@
 """A pre-trained model is kept, measured, and started from."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from catalog.errors import ConfigError, CorruptionError
+from catalog.errors import ConfigError, ConflictError, CorruptionError, NotFoundError
 from tests.training.objectives import Bench, arm_of, data_of
 from training.arm import ArmConfig
 from training.evaluation.held_out import held_out_loss, paired_loss_difference
-from training.export import load_model, save_model
+from training.export import load_folder, load_model, save_model, write_model
 from training.fit import FitResult, fit
-from training.initial import Initial, take_over
+from training.initial import Initial, check_same, take_over
 from training.objectives import Corpus, Records
+from training.recipe import load_recipe
 from training.tokenizer import TextTokenizer
 
 
@@ -156,3 +158,80 @@ def test_a_tokenizer_with_special_tokens_reads_texts_that_spell_them(pretrained:
     assert tokenizer.token_id("[MASK]") not in ids
     assert tokenizer.decode(ids) == "say [MASK] and [PAD]"
     assert tokenizer.with_special(["[MASK]"]) is tokenizer
+
+
+def test_a_folder_of_a_model_or_of_checkpoints_is_read_as_what_was_trained(tmp_path: Path) -> None:
+    arm = arm_of("mixture", ema_decay=0.5, checkpoint_every=2)
+    result = fit(arm, data_of("mixture"), checkpoint_dir=tmp_path / "checkpoints")
+    trained = result.model.state_dict()
+    save_model(result, tmp_path / "model")
+    for folder in ("model", "checkpoints", "checkpoints/step-00000004"):
+        saved = load_folder(tmp_path / folder)
+        assert saved.arm == arm
+        assert saved.tokenizer.document == result.tokenizer.document
+        assert saved.model.state_dict().keys() == trained.keys()
+        assert all(torch.equal(one, trained[name]) for name, one in saved.model.state_dict().items())
+    before = load_folder(tmp_path / "checkpoints" / "step-00000002").model.state_dict()
+    assert not torch.equal(before["tokens.weight"], trained["tokens.weight"])
+    (tmp_path / "again").mkdir()
+    write_model(load_folder(tmp_path / "checkpoints"), tmp_path / "again")
+    assert all(
+        torch.equal(one, trained[name]) for name, one in load_model(tmp_path / "again").model.state_dict().items()
+    )
+
+
+def test_folders_that_nothing_can_start_from_are_refused(tmp_path: Path) -> None:
+    fit(arm_of("mlm", steps=2), data_of("mlm"), checkpoint_dir=tmp_path / "checkpoints")
+    checkpoint = tmp_path / "checkpoints" / "step-00000002"
+    with pytest.raises(NotFoundError, match=r"no model in .*nothing; name a folder with model.safetensors"):
+        load_folder(tmp_path / "nothing")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match="was not written by Winnow"):
+        load_folder(foreign)
+    state = json.loads((checkpoint / "state.json").read_text())
+    older = dict(state, sha256={name: one for name, one in state["sha256"].items() if name != "config.json"})
+    (checkpoint / "state.json").write_text(json.dumps(older))
+    config = (checkpoint / "config.json").read_text()
+    (checkpoint / "config.json").unlink()
+    with pytest.raises(ConflictError, match="step-00000002 does not say what model it is of"):
+        load_folder(tmp_path / "checkpoints")
+    (checkpoint / "config.json").write_text(config + " ")
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    with pytest.raises(CorruptionError, match=r"step-00000002 is damaged \(config.json\)"):
+        load_folder(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_heads": 2}, "num_heads=2 of arm 'classification' must be 4, as that model was trained with; set it so"),
+        ({"positions": "rope"}, "positions='rope' of arm 'classification' must be 'learned'"),
+        ({"num_own_layers": 1}, "num_own_layers=1 .* must be 0"),
+    ],
+)
+def test_a_config_under_which_weights_mean_something_else_is_refused(
+    pretrained: FitResult, change: dict[str, Any], message: str
+) -> None:
+    arm = arm_of("classification", init_from="run/rtd", steps=1)
+    given = Initial(dict(pretrained.model.state_dict()), pretrained.tokenizer, pretrained.arm)
+    with pytest.raises(ConfigError, match=f"init_from='run/rtd': {message}"):
+        fit(
+            dataclasses.replace(arm, backbone_options=arm.backbone_options | change),
+            data_of("classification"),
+            initial=given,
+        )
+    with pytest.raises(ConfigError, match=r"backbone=.minilm-lora. of arm .* must be .small."):
+        check_same(dataclasses.replace(arm, backbone="minilm-lora", backbone_options={}), pretrained.arm)
+    free = {"dropout": 0.3, "attention": "local_global", "exit_layers": [1], "vocab_size": 999}
+    assert fit(
+        dataclasses.replace(arm, backbone_options=arm.backbone_options | free), data_of("classification"), initial=given
+    ).finished
+
+
+def test_folders_of_a_recipe_are_seen_from_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "recipe.yaml"
+    path.parent.mkdir()
+    path.write_text("arms: [{name: one, init_from: ../models/one}, {name: two, init_from: RUN/one}]")
+    assert [arm.init_from for arm in load_recipe(str(path)).arms] == [str(tmp_path / "models" / "one"), "RUN/one"]

@@ -375,6 +375,17 @@ def test_data_that_lacks_what_is_learned_is_refused_before_the_first_step(name: 
         fit(arm, data_of(source))
 
 
+def test_answers_that_say_nothing_are_refused_before_the_first_step() -> None:
+    data = data_of("tagging")
+    empty = TrainingData(data.texts, data.labels, data.classes, data.manifest, [[] for _ in data.texts])
+    with pytest.raises(DataError, match="none of 16 records to learn from has a marked part; label more"):
+        fit(arm_of("tagging"), empty)
+    data = data_of("pairwise")
+    tied = TrainingData(data.texts, [2] * 16, ["a", "b", "tie"], data.manifest)
+    with pytest.raises(DataError, match="the answers to 16 pairs to learn from are all ties; label pairs of which"):
+        fit(arm_of("pairwise"), tied)
+
+
 @pytest.mark.parametrize(
     ("name", "order", "message"),
     [

@@ -91,6 +91,10 @@ def test_digest_sees_every_setting() -> None:
         (MINIMAL + "compare_seeds: 5\n", "compare_seeds=5 has no effect with compare='random'; say controls"),
         (MINIMAL + "compare: controls\ncompare_seeds: 1\n", "compare_seeds=1 must lie in"),
         ("arms:\n  - {name: one, packing: row}\n", "packing='row' must be one of none, rows"),
+        (
+            "arms:\n  - {name: one, batch_size: 8, micro_batch_size: 9}\n",
+            "'one': micro_batch_size=9 must be at most batch_size=8, .*lower it, or set 0",
+        ),
         ("arms:\n  - {name: one, length_window: 0}\n", "length_window=0 must be at least 1"),
         (MINIMAL + "test_share: 1.5\n", "test_share=1.5 must lie in"),
         (MINIMAL + "max_train_records: -1\n", "max_train_records=-1 must be 0"),
@@ -102,6 +106,12 @@ def test_digest_sees_every_setting() -> None:
 def test_mistakes_are_refused_with_what_would_be_right(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
         recipe(text)
+
+
+def test_stored_recipes_of_before_a_micro_batch_was_bounded_are_read() -> None:
+    text = "arms:\n  - {name: one, batch_size: 8, micro_batch_size: 8}\n"
+    stored = recipe(text).canonical().replace('"micro_batch_size": 8', '"micro_batch_size": 9')
+    assert TrainRecipe.from_canonical(stored).arms[0].micro_batch_size == 9
 
 
 def test_files_are_read_and_unknown_names_suggest_a_preset(tmp_path: Path) -> None:

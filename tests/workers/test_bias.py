@@ -16,7 +16,7 @@ from training.data import TrainingData
 from training.stream import Stream
 from workers import curated
 from workers.bias import fairness
-from workers.pipelines.train import with_labels
+from workers.learnable import with_labels
 
 RECIPE = """
 name: fair

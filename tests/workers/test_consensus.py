@@ -22,7 +22,7 @@ from workers import curated
 from workers.annotated import class_labels
 from workers.held_out import held_out_proba
 from workers.labeling import open_queue
-from workers.pipelines.train import annotated_labels
+from workers.learnable import annotated_labels
 
 
 def test_training_and_exports_take_the_consensus_with_its_confidence(database: Catalog) -> None:

@@ -28,9 +28,10 @@ from workers import curated, manifests
 from workers.biography import biography
 from workers.jobs import submit_run
 from workers.labeling import label_counts, open_queue, refresh_if_due
+from workers.learnable import annotated_labels
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
-from workers.pipelines.train import annotated_labels, submit_train
+from workers.pipelines.train import submit_train
 
 SCHEMA = "question: Which queue?\nlabels:\n" + "".join(f"  - name: {name}\n" for name in LABELS)
 TINY = """

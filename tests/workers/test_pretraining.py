@@ -1,23 +1,33 @@
 """A training on texts alone measures what it was for, and another starts from it."""
 
+import dataclasses
+import shutil
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from sqlalchemy import select
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, DataError, NotFoundError
-from catalog.store import Store
+from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
 from service.cli.teaching import show_held_out
+from tests.training.objectives import data_of
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, sentences
 from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
+from training.arm import ArmConfig
+from training.export import save_model
+from training.fit import fit
 from training.recipe import TrainRecipe
+from training.recipe import load_recipe as load_training
 from workers import manifests
+from workers.learned import MIDDLE
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
 from workers.pipelines.train import submit_train
@@ -27,7 +37,8 @@ PRETRAIN = f"""
 test_share: 0.35
 max_tokens: 16
 arms:
-  - {{name: masked, objective: mlm, pacing: linear, steps: 4, batch_size: 8, {BACKBONE}}}
+  - {{name: masked, objective: mlm, pacing: linear, record_losses: last, steps: 4, batch_size: 8,
+     {BACKBONE}}}
   - {{name: replaced, objective: rtd, pacing: random, steps: 4, batch_size: 8, {BACKBONE}}}
 """
 TUNE = f"""
@@ -116,6 +127,87 @@ def test_another_training_starts_from_it(home: Catalog, pretrained: Run) -> None
     assert events.name.startswith("events.out.tfevents")
 
 
+def test_a_training_starts_from_a_folder_as_it_was_when_it_was_asked_for(home: Catalog, tmp_path: Path) -> None:
+    arm = ArmConfig(
+        name="outside",
+        objective="mlm",
+        steps=2,
+        batch_size=4,
+        max_tokens=16,
+        backbone_options={"dim": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 300},
+    )
+    result = fit(arm, data_of("mlm"))
+    save_model(result, tmp_path / "model")
+    text = TUNE.replace("RUN/replaced", "./model").replace("trackers: [tensorboard]", "")
+    (tmp_path / "tune.yaml").write_text(text)
+    recipe = load_training(str(tmp_path / "tune.yaml"))
+    assert recipe.arms[0].init_from == str(tmp_path / "model")
+    run_id, state = submit_train(home, dataset="labelled", recipe=recipe)
+    assert state == "new"
+    # The worker may be elsewhere, and the folder change.
+    shutil.rmtree(tmp_path / "model")
+    drain(home)
+    ended(home, run_id)
+    with home.read() as session:
+        (unit,) = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1))
+        file = StoredFile.from_json((unit.result or {})["files"]["tokenizer.json"])
+        assert Store.of(home.settings).read_bytes(file).decode() == result.tokenizer.document
+    with pytest.raises(NotFoundError, match="no model in"):
+        submit_train(home, dataset="labelled", recipe=recipe)
+    save_model(fit(dataclasses.replace(arm, seed=1), data_of("mlm")), tmp_path / "model")
+    assert submit_train(home, dataset="labelled", recipe=recipe)[1] == "new", "another model is another training"
+    drain(home)
+    other = TrainRecipe.from_yaml(
+        text.replace("./model", str(tmp_path / "model")).replace("num_heads: 2", "num_heads: 4"), name="other"
+    )
+    with pytest.raises(ConfigError, match=r"num_heads=4 of arm 'tuned' must be 2, as that model was trained with"):
+        submit_train(home, dataset="labelled", recipe=other)
+
+
+def test_losses_of_a_training_are_the_difficulty_of_another(home: Catalog, pretrained: Run) -> None:
+    name = f"losses of {pretrained.id}/masked"
+    text = f"""
+test_share: 0.35
+max_tokens: 16
+compare: none
+difficulty: {name}
+arms:
+  - {{name: ordered, objective: mlm, pacing: linear, steps: 2, batch_size: 8, {BACKBONE}}}
+"""
+    run_id, _ = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(text, name="ordered"))
+    drain(home)
+    assert ended(home, run_id).config["difficulty_run"] == pretrained.id
+    store = Store.of(home.settings)
+    with home.read() as session:
+        (train,) = manifests.run_files(session, run_id, "train")
+        kept = manifests.run_files(session, pretrained.id, "record_losses")
+    losses = pl.concat([store.read_frame(file) for file in kept]).filter(pl.col("arm") == "masked")
+    assert len(kept) == 2, "of the arm and of its control"
+    by_id = dict(losses.select("id", "loss").rows())
+    rows = store.read_frame(train).select("id", "difficulty").rows()
+    assert {difficulty for one, difficulty in rows if one not in by_id} == {MIDDLE}
+    ordered = sorted((one for one, _ in rows if one in by_id), key=by_id.__getitem__)
+    assert len(ordered) == len(by_id) > 8
+    found = dict(rows)
+    assert [found[one] for one in ordered] == pytest.approx([place / (len(by_id) - 1) for place in range(len(by_id))])
+
+    def ask(dataset: str, other: str) -> str:
+        recipe = TrainRecipe.from_yaml(text.replace(name, other), name="refused")
+        return submit_train(home, dataset=dataset, recipe=recipe)[0]
+
+    with pytest.raises(ConfigError, match=r"arm 'replaced' kept no losses; train it with record_losses: last"):
+        ask("bare", name.replace("masked", "replaced"))
+    with pytest.raises(ConfigError, match=r"difficulty='losses of masked' must be RUN/ARM"):
+        ask("bare", "losses of masked")
+    with pytest.raises(NotFoundError, match=r"losses of RUN/masked': no training has the id 'RUN'"):
+        ask("bare", "losses of RUN/masked")
+    foreign = ask("labelled", name)
+    drain(home)
+    with home.read() as session:
+        assert "none of" in (reason := session.get_one(Run, foreign).reason or "")
+        assert "name a training of the same records" in reason
+
+
 def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog, pretrained: Run) -> None:
     def ask(dataset: str, text: str) -> None:
         submit_train(home, dataset=dataset, recipe=TrainRecipe.from_yaml(text, name="refused"))
@@ -124,9 +216,9 @@ def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog
         ask("labelled", TUNE)
     with pytest.raises(NotFoundError, match="has no trained arm 'other'; it has masked, masked-random, replaced"):
         ask("labelled", TUNE.replace("RUN/replaced", f"{pretrained.id}/other"))
-    with pytest.raises(ConfigError, match="init_from='RUN' must be RUN/ARM"):
+    with pytest.raises(ConfigError, match=r"init_from='RUN' must be RUN/ARM, .*or a folder that begins with / or ./"):
         ask("labelled", TUNE.replace("RUN/replaced", "RUN"))
-    with pytest.raises(ConfigError, match="objective='tagging' learns from spans, which `winnow train` does not bring"):
+    with pytest.raises(DataError, match="nobody has answered a queue of task spans of 'labelled' yet"):
         ask("labelled", TUNE.replace("init_from: RUN/replaced", "objective: tagging"))
     with pytest.raises(DataError, match="'bare' has no labels"):
         ask("bare", TUNE.replace("init_from: RUN/replaced, ", ""))

@@ -20,12 +20,14 @@ class Heads:
     num_classes : outputs of the classification head; 0 for none.
     tokens : whether a head over the vocabulary is needed, and with it the states of single tokens.
     states : whether the states of single tokens are needed.
+    exits : whether heads behind earlier layers are trained, where a network has such.
     orders : orders of attention that the objective makes sense in.
     """
 
     num_classes: int = 0
     tokens: bool = False
     states: bool = False
+    exits: bool = False
     orders: frozenset[Order] = frozenset({"encoder", "causal", "prefix"})
 
 

@@ -20,6 +20,8 @@ class Small:
     Parameters
     ----------
     vocab_size : upper limit of the learned vocabulary, at least 258.
+    exit_layers : layers, counted from 1, behind which another classification head is trained, so that a text can leave
+        there; for objective ``classification``.
     """
 
     vocab_size: int = 8000
@@ -40,10 +42,16 @@ class Small:
     kv_latent_dim: int = 0
     rope_head_dim: int = 0
     vocab_bias: VocabBias = "own"
+    exit_layers: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.vocab_size < 258:
             raise ValueError(f"vocab_size={self.vocab_size} must be at least 258: every byte and two special tokens")
+        layers = self.exit_layers
+        if not isinstance(layers, list | tuple) or any(
+            isinstance(one, bool) or not isinstance(one, int) for one in layers
+        ):
+            raise ValueError(f"exit_layers={layers!r} must be a list of layers, counted from 1")
         self.model_config(vocab_size=self.vocab_size, heads=Heads(num_classes=1), max_tokens=1)
 
     def model_config(self, *, vocab_size: int, heads: Heads, max_tokens: int) -> ModelConfig:
@@ -70,6 +78,7 @@ class Small:
             kv_latent_dim=self.kv_latent_dim,
             rope_head_dim=self.rope_head_dim,
             vocab_bias=self.vocab_bias,
+            exit_layers=tuple(self.exit_layers),
         )
 
 
@@ -82,6 +91,11 @@ class SmallBackbone:
 
     def check(self, heads: Heads, config: Small) -> None:
         """It has every head, in the order that was chosen."""
+        if config.exit_layers and not heads.exits:
+            raise ConfigError(
+                f"exit_layers={list(config.exit_layers)} have no effect with this objective, which trains no head "
+                "behind earlier layers; leave them out, or train objective classification"
+            )
         if config.order not in heads.orders:
             raise ConfigError(
                 f"backbone order={config.order!r} is none that this objective can be trained in; set order in "

@@ -51,7 +51,8 @@ def int8(model: nn.Module) -> nn.Module:
             copy.set_submodule(name, Int8Embedding(module.weight.detach()))
 
     def chosen(module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Linear) and name.rpartition(".")[2] not in _KEPT
+        is_head = name.rpartition(".")[2] in _KEPT or name.startswith("exits.")
+        return isinstance(module, nn.Linear) and not is_head
 
     with quietly():
         quantize_(copy, Int8WeightOnlyConfig(), filter_fn=chosen)

@@ -12,6 +12,7 @@ from torch import nn
 
 from catalog.errors import DataError
 from training.evaluation.energy import EnergyMeter
+from training.evaluation.exits import early_exits
 from training.evaluation.flops import count_flops
 from training.evaluation.quality import Labels, accuracy_interval, quality
 from training.tokenizer import Encoded
@@ -54,7 +55,7 @@ def evaluate(
     second, batches of 64 sorted by length, from text to label), ``flops`` (forward, mean of an example without
     padding), ``flops_method``, ``size_bytes`` (serialised state dict), ``energy_joules`` (an example, at full
     throughput) and ``energy_method``, ``agreement`` (share of predictions equal to the reference, or None),
-    ``num_threads``.
+    ``num_threads``; of a model with heads behind earlier layers also ``exits``, as of ``early_exits``.
 
     Raises
     ------
@@ -79,6 +80,7 @@ def evaluate(
     predictions = passes.predictions
     scores = quality(predictions, gold, len(classes))
     low, high = accuracy_interval(predictions, gold, rng)
+    exits = early_exits(model, encode, texts, gold)
     return {
         "num_examples": len(gold),
         "accuracy": scores.accuracy,
@@ -96,7 +98,7 @@ def evaluate(
         "agreement": None if reference is None else float((predictions == reference).mean()),
         "num_threads": torch.get_num_threads(),
         "predictions": predictions,
-    }
+    } | ({} if exits is None else {"exits": exits})
 
 
 class _Passes:

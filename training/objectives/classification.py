@@ -10,6 +10,7 @@ from catalog.errors import DataError
 from catalog.registry import NoConfig
 from training.backbones import Heads
 from training.data import TrainingData
+from training.model import Transformer
 from training.objectives import IGNORED, OBJECTIVES, Batch, Losses, Objective, Records
 from training.packing import ClassifiesDocuments, Packed, packed_logits
 from training.rows import inputs
@@ -25,8 +26,8 @@ class Classification(Objective):
         pass
 
     def heads(self, num_classes: int) -> Heads:
-        """A logit a class; records to classify have no prefix."""
-        return Heads(num_classes=num_classes, orders=frozenset({"encoder", "causal"}))
+        """A logit a class, behind earlier layers too; records to classify have no prefix."""
+        return Heads(num_classes=num_classes, exits=True, orders=frozenset({"encoder", "causal"}))
 
     def check(self, data: TrainingData) -> None:
         """Labels are needed."""
@@ -48,14 +49,18 @@ class Classification(Objective):
         )
 
     def losses(self, network: nn.Module, tensors: dict[str, Tensor], *, each: bool) -> Losses:
-        """The sum over labels; 0 where there is none."""
-        labels_B = tensors["labels"]
-        if "documents" in tensors:
-            packed = Packed(tensors["input_ids"], tensors["attention_mask"], tensors["documents"])
-            logits_BK = packed_logits(cast("ClassifiesDocuments", network), packed)
+        """The sum over labels, 0 where there is none: the mean of every head's. A record's own is the last head's."""
+        labels_B, documents = tensors["labels"], tensors.get("documents")
+        if isinstance(network, Transformer) and network.config.exit_layers:
+            heads = list(network.exit_logits(tensors["input_ids"], tensors["attention_mask"], documents=documents))
+        elif documents is not None:
+            packed = Packed(tensors["input_ids"], tensors["attention_mask"], documents)
+            heads = [packed_logits(cast("ClassifiesDocuments", network), packed)]
         else:
-            logits_BK = network(tensors["input_ids"], tensors["attention_mask"])
-        return Losses((class_loss(logits_BK, labels_B),), class_losses(logits_BK, labels_B) if each else None)
+            heads = [network(tensors["input_ids"], tensors["attention_mask"])]
+        # The mean and not the sum: a rate that suits a model without them still does.
+        total = torch.stack([class_loss(one_BK, labels_B) for one_BK in heads]).mean()
+        return Losses((total,), class_losses(heads[-1], labels_B) if each else None)
 
 
 def class_loss(logits_BK: Tensor, labels_B: Tensor) -> Tensor:

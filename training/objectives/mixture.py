@@ -93,6 +93,7 @@ class MixtureObjective(Objective):
             num_classes=max(one.num_classes for one in needed.values()),
             tokens=any(one.tokens for one in needed.values()),
             states=any(one.states for one in needed.values()),
+            exits=any(one.exits for one in needed.values()),
             orders=orders,
         )
 

@@ -46,6 +46,12 @@ class Pairwise(Objective):
                 f"objective 'pairwise' learns from the answers {', '.join(FIRST)}, these records have "
                 f"{', '.join(unknown) or 'none'}; label them with a queue of task pairwise"
             )
+        told = {data.classes[one] for one in data.labels if one != IGNORED}
+        if told <= {"tie"}:
+            raise DataError(
+                f"objective 'pairwise': the answers to {len(data.labels):,} pairs to learn from are "
+                f"{'all ties' if told else 'missing'}; label pairs of which one is better"
+            )
         for text, label in zip(data.texts, data.labels, strict=True):
             if label != IGNORED:
                 pair_of(text)

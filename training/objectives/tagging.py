@@ -42,6 +42,10 @@ class Tagging(Objective):
                 "objective 'tagging' learns from parts of texts that were marked, and these records have none; label "
                 "them with a queue of task spans"
             )
+        if not any(data.spans):
+            raise DataError(
+                f"objective 'tagging': none of {len(data.spans):,} records to learn from has a marked part; label more"
+            )
 
     def batch(self, records: Records) -> Batch:
         """Each record's tokens and their tags; a record that nobody marked has none."""

@@ -1,7 +1,7 @@
 """Adam's second moment as a row and a column a matrix, and no first moment."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,6 +17,8 @@ class Adafactor:
     beta2_decay : the average of squares at step t keeps ``1 - t ** beta2_decay``; at most 0.
     clip : largest root mean square of an update, before the learning rate; above 0.
     """
+
+    needs_whole: ClassVar[bool] = True
 
     beta2_decay: float = -0.8
     clip: float = 1.0

@@ -34,10 +34,10 @@ from workers import curated, runs
 from workers.annotated import check_learnable, class_labels
 from workers.engine import UnitResult
 from workers.execution import UnitContext
+from workers.learnable import annotated_labels
 from workers.pipelines import Stage, single
 from workers.pipelines.embeddings import embed, vector_column, vector_rows
 from workers.pipelines.outputs import outputs
-from workers.pipelines.train import annotated_labels
 
 LabelSource = Literal["merged", "given", "annotated"]
 Features = Literal["embeddings", "tfidf"]

@@ -31,11 +31,11 @@ from curation.dedup.grid import has_direction, nearest, snap
 from workers import manifests, runs
 from workers.engine import UnitResult
 from workers.execution import UnitContext
+from workers.learnable import annotated_labels
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 from workers.pipelines.embeddings import vector_column, vector_rows
 from workers.pipelines.outputs import outputs
 from workers.pipelines.semantic import VECTOR_ROOM
-from workers.pipelines.train import annotated_labels
 
 LISTED = 200
 """Outliers and unreached records that are kept with their texts."""

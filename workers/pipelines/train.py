@@ -20,12 +20,11 @@ from catalog.database import Catalog
 from catalog.errors import DataError
 from catalog.store import Store, StoredFile
 from catalog.tables.base import new_id
-from catalog.tables.datasets import Dataset, Version
+from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from training.split import is_test
-from workers import curated, learned, manifests, pretraining, runs
-from workers.annotated import check_learnable, class_labels
+from workers import answered, curated, learnable, learned, manifests, pretraining, runs
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
@@ -52,33 +51,29 @@ def submit_train(
     ------
     NotFoundError : no such dataset, nothing cleaned yet, the recipe's difficulty was not measured, or there is no model
         that an arm starts from.
-    ConfigError : an objective learns from what a training does not bring.
-    DataError : there are no labels, with the commands that bring some, or only answers that are no classes.
+    ConfigError : an arm starts from a model of another config.
+    DataError : there are no labels, with the commands that bring some, or only answers that teach something else.
     """
-    unlabelled = pretraining.is_unlabelled(recipe)
+    store = Store.of(catalog.settings)
+    initial = pretraining.kept_folders(store, recipe)
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
-        for arm in recipe.arms:
-            pretraining.fitted_files(session, arm.init_from)
-        # Answers change nothing where nobody learns from them.
-        annotated = {} if unlabelled else annotated_labels(session, found.id)
-        needs_answers = recipe.labels == "annotated" or found.label_column is None
-        if not unlabelled and not annotated and needs_answers:
-            check_learnable(session, found.name, found.id)
-        measured_by = learned.source_of(session, Store.of(catalog.settings), version, recipe.difficulty)
-    if not unlabelled:
-        _check_labels(found, recipe, len(annotated))
+        pretraining.check_starts(session, store, recipe, initial)
+        answers, digest = learnable.answers_of(session, found, recipe)
+        measured_by = learned.source_of(session, store, version, recipe.difficulty)
     config = {
         "recipe": json.loads(recipe.canonical()),
         "recipe_hash": recipe.digest(),
         "manifest": version.manifest_sha256,
-        "labels": runs.digest(annotated),
+        "labels": digest,
     }
     if measured_by is not None:
         config["difficulty_run"] = measured_by
+    if initial:
+        config["initial"] = initial
     # Kept now: people go on answering before a worker takes this up, and it is asked for with the labels of today.
-    snapshot = Store.of(catalog.settings).write_frame(_answers(annotated), "labels")
+    snapshot = store.write_frame(answers, "labels")
     with catalog.write() as session:
         run, state = runs.submit(
             session,
@@ -91,19 +86,6 @@ def submit_train(
             requested_by=requested_by,
         )
         return run.id, state
-
-
-def _check_labels(dataset: Dataset, recipe: TrainRecipe, num_annotated: int) -> None:
-    ask = f"collect some with `winnow label create {dataset.name} --schema labels.yaml`"
-    if recipe.labels == "annotated" and num_annotated == 0:
-        raise DataError(f"recipe {recipe.name!r} takes annotated labels, and {dataset.name!r} has none; {ask}")
-    if dataset.label_column is None and num_annotated == 0:
-        raise DataError(f"dataset {dataset.name!r} has no labels; ingest it with --label COLUMN, or {ask}")
-
-
-def annotated_labels(session: Session, dataset_id: str) -> dict[str, str]:
-    """What people answered, by record, where an answer is a class; see ``workers.annotated``."""
-    return {record_id: one.value for record_id, one in class_labels(session, dataset_id).items()}
 
 
 def _recipe(config: dict[str, Any]) -> TrainRecipe:
@@ -125,39 +107,30 @@ def _prepare(unit: UnitContext) -> UnitResult:
     if mixed:
         records = records.with_columns(source=short_names(records["source"]))
     records = records.join(difficulty, on="id", maintain_order="left")
-    unlabelled = pretraining.is_unlabelled(recipe)
-    records = pretraining.without_labels(records) if unlabelled else with_labels(records, answers, recipe.labels)
-    answered = pl.col("id").is_in(answers["id"].implode()) if recipe.labels != "given" else pl.lit(value=False)
-    version_of_labels = f"annotated@{unit.claim.config['labels'][:12]}"
-    records = records.with_columns(
-        label_version=pl.when(answered).then(pl.lit(version_of_labels)).otherwise(pl.lit("given"))
-    )
-    classes = sorted(records["label"].drop_nulls().unique().to_list())
-    if len(classes) < 2 and not unlabelled:
-        have = (
-            f"all {records.height:,} labelled records are {classes[0]!r}"
-            if classes
-            else "no record that stayed has a label"
-        )
-        raise DataError(f"{have}; a classifier needs two classes: label more, or loosen the cleaning recipe")
+    records, facts = learnable.labelled(unit, recipe, version, records, answers)
+    classes: list[str] = facts["classes"]
     held_out = is_test(records["id"], recipe.test_share, recipe.seed)
     test = _at_most(records.filter(held_out), recipe.max_test_records)
     train = _at_most(records.filter(~held_out), recipe.max_train_records)
     if test.height < MIN_TEST_RECORDS:
-        what, remedy = ("records", "ingest") if unlabelled else ("labelled records", "label")
+        what, remedy = ("records", "ingest") if recipe.reads == "texts" else ("labelled records", "label")
         raise DataError(
             f"only {test.height} {what} fall into the held-out slice, at least {MIN_TEST_RECORDS} are needed; {remedy} "
             "more, or raise test_share"
         )
+    if recipe.reads in answered.TASK_OF:
+        answered.check_measurable(test, recipe.reads)
     from training.data import TrainingData
     from training.fit import stream_of
+    from training.objectives import objective_of
 
     # Refuses what the trainer would refuse, before any arm starts.
     data = TrainingData.build(train, classes)
     for planned in recipe.plan():
+        objective_of(planned.config).check(data)
         stream_of(planned.config, data)
     return UnitResult(
-        result={"classes": classes, "train": train.height, "test": test.height},
+        result=facts | {"train": train.height, "test": test.height},
         shards=[("train", unit.store.write_frame(train, "train")), ("test", unit.store.write_frame(test, "train"))],
     )
 
@@ -166,29 +139,6 @@ def short_names(sources: pl.Series) -> pl.Series:
     """Files by their names alone, without folders, where no two then have the same."""
     short = sources.str.split("/").list.last()
     return short if short.n_unique() == sources.n_unique() else sources
-
-
-def _answers(annotated: dict[str, str]) -> pl.DataFrame:
-    schema = {"id": pl.String, "answer": pl.String}
-    return pl.DataFrame(sorted(annotated.items()), schema=schema, orient="row")
-
-
-def with_labels(records: pl.DataFrame, answers: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Records with the label to train on and the hash of their content; their weights are those of the version.
-
-    Parameters
-    ----------
-    answers : ``id`` and ``answer`` of what people labelled.
-    source : ``given``, ``annotated`` or ``merged``.
-    """
-    joined = records.join(answers, on="id", how="left", maintain_order="left")
-    chosen = {"given": pl.col("label"), "annotated": pl.col("answer"), "merged": pl.coalesce("answer", "label")}[source]
-    return (
-        joined.with_columns(label=chosen, hash=pl.col("id").str.slice(0, 32))
-        .drop("answer")
-        .drop_nulls("label")
-        .sort("id")
-    )
 
 
 def _at_most(records: pl.DataFrame, limit: int) -> pl.DataFrame:
@@ -309,14 +259,21 @@ def _fitted(unit: UnitContext) -> dict[str, dict[str, Any]]:
         return {one.payload["arm"]: one.result or {} for one in units}
 
 
+def _told(unit: UnitContext) -> dict[str, Any]:
+    """What the first stage found out about the answers."""
+    with unit.catalog.read() as session:
+        prepared = session.scalars(select(Unit).where(Unit.run_id == unit.claim.run_id, Unit.stage == 0)).one()
+        return {name: one for name, one in (prepared.result or {}).items() if name == "left_out"}
+
+
 def _evaluate(unit: UnitContext) -> UnitResult:
     """Measure every arm and what is made of it on the held-out slice, and every arm against its control."""
     recipe = _recipe(unit.claim.config)
     classes, _, test = _prepared(unit)
-    if pretraining.is_unlabelled(recipe):
-        found = pretraining.measured(unit, recipe.plan(), _fitted(unit), test, recipe.seed)
+    if recipe.reads != "classes":
+        found = pretraining.measured(unit, recipe, _fitted(unit), test, classes)
         _forget(unit)
-        return UnitResult(result={"test": test.height} | found)
+        return UnitResult(result={"test": test.height} | _told(unit) | found)
     gold = np.array([classes.index(label) for label in test["label"]], dtype=np.int64)
     fitted = _fitted(unit)
     plan = recipe.plan()
@@ -342,6 +299,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
     table = [
         {name: getattr(one, name) for name in ("arm", "variant", "accuracy", "macro_f1", "latency_ms", "flops")}
         | {"size_bytes": one.size_bytes, "energy_joules": one.energy_joules, "agreement": one.detail["agreement"]}
+        | {name: one.detail[name] for name in ("exits",) if name in one.detail}
         for one in evaluations
     ]
     return UnitResult(
