@@ -13,7 +13,8 @@ on pairs that it was not trained on, with a memory that holds them, with one who
 
 ``accuracy_gain_…``: logistic regression on an encoder's vectors, and the labels of the nearest records beside it
 (``knn_classifier``): trained on eight records a class with all records in the memory, which costs no training, and
-trained on all of them. Where no file is given, packages' docstrings stand in.
+trained on all of them; penalty, weight and temperature are chosen by likelihood on records that are in neither. A set
+is called by its file's folder. Where no file is given, packages' docstrings stand in.
 
 Search is timed against faiss's flat index and scikit-learn, CPU seconds of one thread, in turn.
 """
@@ -51,6 +52,7 @@ OTHERS = ("numpy", "sklearn", "matplotlib", "sqlalchemy")
 TOKENS, BATCH, PEAK, NEIGHBOURS = 128, 32, 3e-3, 64
 TEMPERATURES = (0.3, 1.0, 3.0, 10.0, 30.0)
 CHUNK, SYMBOLS = 8, 64
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 NEAR_LABELS, LABEL_TEMPERATURES = 16, (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
@@ -215,6 +217,17 @@ class Split:
     codes: np.ndarray
 
 
+def folder_name(described: str) -> str:
+    """What a data set is called: its folder's name, since its file is often ``train`` or ``test``."""
+    return Path(described.rsplit(":", 2)[0]).resolve().parent.name
+
+
+def with_enough(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
+    """As many of the largest classes as a sample of ``limit`` records holds, each with at least twenty of them."""
+    sizes = rows.drop_nulls()["label"].value_counts(sort=True)
+    return rows.filter(pl.col("label").is_in(sizes["label"].head(limit // 20).to_list()))
+
+
 def accuracy_gains(data: Labelled, vectors: np.ndarray, seed: int) -> dict[str, float]:
     """Points of accuracy that the memory adds on a third of the records."""
     order = np.random.default_rng(seed).permutation(len(data.codes))
@@ -224,7 +237,7 @@ def accuracy_gains(data: Labelled, vectors: np.ndarray, seed: int) -> dict[str, 
     few = np.concatenate([np.flatnonzero(known.codes == one)[:8] for one in range(data.num_classes)])
     gains = {}
     for name, rows in (("few", few), ("all", np.arange(len(known.codes)))):
-        proba = classifier(Split(known.vectors[rows], known.codes[rows]), data.num_classes)
+        proba = classifier(Split(known.vectors[rows], known.codes[rows]), tuning, data.num_classes)
         choice = tuned_labels(known, tuning, proba(tuning.vectors), data.num_classes)
         before = proba(held_out.vectors)
         after = interpolated(before.log(), label_votes(known, held_out, choice[1], data.num_classes), choice[0])
@@ -239,18 +252,26 @@ def accuracy_gains(data: Labelled, vectors: np.ndarray, seed: int) -> dict[str, 
     return gains
 
 
-def classifier(split: Split, num_classes: int) -> Callable[[np.ndarray], Tensor]:
-    """Probabilities by logistic regression."""
+def classifier(split: Split, tuning: Split, num_classes: int) -> Callable[[np.ndarray], Tensor]:
+    """Probabilities by logistic regression, with the penalty under which labels of ``tuning`` are likeliest."""
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=10.0, max_iter=500).fit(split.vectors, split.codes)
+    def fitted(penalty: float) -> Callable[[np.ndarray], Tensor]:
+        made = LogisticRegression(C=penalty, max_iter=500).fit(split.vectors, split.codes)
 
-    def proba(vectors: np.ndarray) -> Tensor:
-        spread = np.full((len(vectors), num_classes), 1e-9)
-        spread[:, fitted.classes_] += fitted.predict_proba(vectors)
-        return torch.from_numpy(spread).float()
+        def proba(vectors: np.ndarray) -> Tensor:
+            spread = np.full((len(vectors), num_classes), 1e-9)
+            spread[:, made.classes_] += made.predict_proba(vectors)
+            return torch.from_numpy(spread).float()
 
-    return proba
+        return proba
+
+    def likelihood(proba: Callable[[np.ndarray], Tensor]) -> float:
+        given = proba(tuning.vectors).gather(1, torch.from_numpy(tuning.codes)[:, None])
+        return float(given.log().mean())
+
+    # One that is too sure or too unsure would make a weight chosen by likelihood lean on the memory whatever it knows.
+    return max(map(fitted, PENALTIES), key=likelihood)
 
 
 def label_votes(known: Split, asked: Split, temperature: float, num_classes: int) -> Tensor:
@@ -324,9 +345,9 @@ def main() -> None:
             for part in (perplexities(seed, sizes, Path(folder)), planted(seed, sizes, Path(folder))):
                 for name, value in part.items():
                     found.setdefault(name, []).append(value)
-    sources = [from_file(one) for one in options.data] or [("docstrings", docstrings())]
+    sources = [(folder_name(one), from_file(one)[1]) for one in options.data] or [("docstrings", docstrings())]
     for name, rows in sources:
-        data = labelled(name, rows, sizes.records)
+        data = labelled(name, with_enough(rows, sizes.records), sizes.records)
         vectors = np.ascontiguousarray(ENCODERS["minilm"].member(data.texts.to_list(), CACHE), dtype=np.float32)
         for seed in sizes.seeds:
             for key, value in accuracy_gains(data, vectors, seed).items():

@@ -207,6 +207,23 @@ def test_experts_in_turn_equal_grouped_ones_forward_and_backward(biases: str, mo
         for one in (layer.experts.up_bias_EH, layer.experts.down_bias_EC):
             if one is not None:
                 nn.init.normal_(one, generator=torch.Generator().manual_seed(2))
+    for ours, theirs in zip(*blocked_and_grouped(layer, monkeypatch), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert layer.counts_E[3] == 0
+
+
+def test_an_expert_that_counts_for_nothing_leaves_all_gradients_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = moe(top_k=2).train()
+    with torch.no_grad():
+        layer.gate.weight[1] = 100.0  # a token's second expert has a weight of 0 in float32
+    results = blocked_and_grouped(layer, monkeypatch)
+    assert layer.counts_E[1] == 40
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def blocked_and_grouped(layer: MoeFeedForward, monkeypatch: pytest.MonkeyPatch) -> list[list[torch.Tensor]]:
+    """Output and gradients of the input and all weights: experts one after the other, and grouped."""
     results = []
     for blocked in (True, False):
         with monkeypatch.context() as patch:
@@ -217,9 +234,7 @@ def test_experts_in_turn_equal_grouped_ones_forward_and_backward(biases: str, mo
         (out * tokens()).sum().backward()
         results.append([out.detach(), x.grad, *(one.grad for one in layer.parameters())])
         layer.zero_grad()
-    for ours, theirs in zip(*results, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
-    assert layer.counts_E[3] == 0
+    return results
 
 
 def test_experts_in_turn_train_in_bfloat16_and_leave_frozen_weights_alone() -> None:

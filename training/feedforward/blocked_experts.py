@@ -1,5 +1,5 @@
-"""Experts on a CPU, one after the other: an expert's rows are gathered, go through both layers while they are in the
-cache, and nothing but the hidden layer's inputs is kept for the backward pass.
+"""Experts on a CPU, one after the other: an expert's rows are gathered and go through both layers while they are in the
+cache; the hidden layer, before and after its GELU, is all that is kept of them for the backward pass.
 
 Shapes as in ``moe_topk``: N tokens, C dim, E experts, K experts a token, H hidden units, S = N * K routed copies.
 """
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+_GAP = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,60 +73,76 @@ class _BlockedMixture(torch.autograd.Function):
         routes: Routes,
     ) -> Tensor:
         token_S, place_NK, counts = routes.token_S, routes.place_NK, routes.counts_E.tolist()
-        hidden_SH = x_NC.new_empty(len(token_S), up_ECH.shape[2])
+        hidden_SH = _with_gaps(x_NC, len(token_S), up_ECH.shape[2])
+        active_SH = x_NC.new_empty(hidden_SH.shape)
         out_SC = x_NC.new_empty(len(token_S), x_NC.shape[1])
+        x_buffer = x_NC.new_empty(max(counts), x_NC.shape[1])
         for expert, rows in _blocks(counts):
-            hidden, out = hidden_SH[rows], out_SC[rows]
-            torch.mm(x_NC.index_select(0, token_S[rows]), up_ECH[expert], out=hidden)
+            hidden, active, out = hidden_SH[rows], active_SH[rows], out_SC[rows]
+            x = torch.index_select(x_NC, 0, token_S[rows], out=x_buffer[: len(out)])
+            torch.mm(x, up_ECH[expert], out=hidden)
             if up_bias_EH is not None:
                 hidden += up_bias_EH[expert]
-            torch.mm(F.gelu(hidden), down_EHC[expert], out=out)
+            torch.ops.aten.gelu.out(hidden, out=active)
+            torch.mm(active, down_EHC[expert], out=out)
             if down_bias_EC is not None:
                 out += down_bias_EC[expert]
-        ctx.save_for_backward(
-            x_NC, weight_NK, up_ECH, down_EHC, up_bias_EH, down_bias_EC, hidden_SH, routes.order_S, token_S, place_NK
-        )
+        learned = (up_ECH, down_EHC, up_bias_EH, down_bias_EC)
+        ctx.save_for_backward(x_NC, weight_NK, *learned, hidden_SH, active_SH, routes.order_S, token_S, place_NK)
         ctx.counts = counts
         return _summed(out_SC, place_NK, weight_NK)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_NC: Tensor) -> tuple[Tensor | None, ...]:
-        x_NC, weight_NK, up_ECH, down_EHC, up_bias_EH, down_bias_EC, hidden_SH, order_S, token_S, place_NK = (
-            ctx.saved_tensors
-        )
+        x_NC, weight_NK, *learned, hidden_SH, active_SH, order_S, token_S, place_NK = ctx.saved_tensors
+        up_ECH, down_EHC, _, down_bias_EC = learned
         gradient_NC = gradient_NC.contiguous()
-        weight_S1 = weight_NK.flatten()[order_S, None].to(x_NC.dtype)
+        weight_S = weight_NK.flatten()[order_S].to(x_NC.dtype)
         x_gradient_SC = x_NC.new_empty(len(token_S), x_NC.shape[1])
-        weight_gradient_S = torch.empty_like(weight_S1[:, 0])
-        up_gradient, down_gradient, up_bias_gradient, down_bias_gradient = learned = [
+        weight_gradient_S = torch.empty_like(weight_S)
+        up_gradient, down_gradient, up_bias_gradient, down_bias_gradient = gradients = [
             torch.zeros_like(one) if needed else None
-            for one, needed in zip((up_ECH, down_EHC, up_bias_EH, down_bias_EC), ctx.needs_input_grad[2:6], strict=True)
+            for one, needed in zip(learned, ctx.needs_input_grad[2:6], strict=True)
         ]
+        most = max(ctx.counts)
+        x_buffer, gradient_buffer = x_NC.new_empty(2, most, x_NC.shape[1]).unbind()
+        back_buffer = x_NC.new_empty(most, up_ECH.shape[2])
         for expert, rows in _blocks(ctx.counts):
-            x, gradient = (one.index_select(0, token_S[rows]) for one in (x_NC, gradient_NC))
-            hidden, weight = hidden_SH[rows], weight_S1[rows]
-            active = F.gelu(hidden)
-            back = gradient @ down_EHC[expert].T
+            token_R, weight_R, active, count = token_S[rows], weight_S[rows], active_SH[rows], rows.stop - rows.start
+            gradient = torch.index_select(gradient_NC, 0, token_R, out=gradient_buffer[:count])
+            # Weighted before it goes back, so that neither the hidden layer nor its gradient has to be.
+            gradient *= weight_R[:, None]
+            back = torch.mm(gradient, down_EHC[expert].T, out=back_buffer[:count])
             # The weight scales the expert's output: its gradient is that output times the mixture's gradient.
             torch.linalg.vecdot(back, active, out=weight_gradient_S[rows])
             if down_bias_EC is not None:
                 weight_gradient_S[rows] += gradient @ down_bias_EC[expert]
             if down_gradient is not None:
-                torch.mm(active.mul_(weight).T, gradient, out=down_gradient[expert])
+                torch.mm(active.T, gradient, out=down_gradient[expert])
             if down_bias_gradient is not None:
-                torch.mv(gradient.T, weight[:, 0], out=down_bias_gradient[expert])
-            back = torch.ops.aten.gelu_backward(back.mul_(weight), hidden)
+                torch.sum(gradient, 0, out=down_bias_gradient[expert])
+            torch.ops.aten.gelu_backward.grad_input(back, hidden_SH[rows], grad_input=back)
             if up_gradient is not None:
+                x = torch.index_select(x_NC, 0, token_R, out=x_buffer[:count])
                 torch.mm(x.T, back, out=up_gradient[expert])
             if up_bias_gradient is not None:
                 torch.sum(back, 0, out=up_bias_gradient[expert])
             torch.mm(back, up_ECH[expert].T, out=x_gradient_SC[rows])
+        # What came back had the weight in it already; of a weight of 0 nothing came, nor goes on through the softmax.
+        weight_gradient_S /= weight_S.clamp(min=torch.finfo(torch.float32).tiny)
         weight_gradient_NK = weight_gradient_S[place_NK].to(weight_NK.dtype)
-        return _summed(x_gradient_SC, place_NK), weight_gradient_NK, *learned, None
+        return _summed(x_gradient_SC, place_NK), weight_gradient_NK, *gradients, None
 
 
 _mixture: Callable[..., Tensor] = _BlockedMixture.apply
+
+
+def _with_gaps(x_NC: Tensor, num_rows: int, size: int) -> Tensor:
+    """(num_rows, size), apart by ``_GAP`` numbers, so that torch's own GELU takes it: oneDNN's, which takes tensors
+    without gaps, compiles itself anew for every number of rows that it has not met, and experts' numbers never repeat.
+    """
+    return x_NC.new_empty(num_rows, size + _GAP)[:, :size]
 
 
 def _blocks(counts: list[int]) -> Iterator[tuple[int, slice]]:

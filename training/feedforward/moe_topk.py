@@ -159,18 +159,17 @@ class MoeFeedForward(nn.Module):
         with torch.autocast(x_NC.device.type, enabled=False):
             # bfloat16 logits tie and flip choices between nearly equal experts.
             logits_NE = F.linear(x_NC.float(), self.gate.weight.float())
-        proba_NE = logits_NE.softmax(-1)
-        if self.choice_bias_E is None:
-            weight_NK, expert_NK = proba_NE.topk(self.config.top_k, dim=-1)
-        else:
-            expert_NK = (proba_NE + self.choice_bias_E.detach()).topk(self.config.top_k, dim=-1).indices
-            weight_NK = proba_NE.gather(-1, expert_NK)
-        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True)
+        liked_NE = logits_NE.detach()
+        if self.choice_bias_E is not None:
+            liked_NE = liked_NE.softmax(-1) + self.choice_bias_E.detach()
+        expert_NK = liked_NE.topk(self.config.top_k, dim=-1).indices
+        # The chosen experts' share of all probability, without a graph through those that were not chosen.
+        weight_NK = logits_NE.gather(-1, expert_NK).softmax(-1)
         expert_S, order_S = expert_NK.flatten().sort(stable=True)
         self.counts_E = torch.bincount(expert_S, minlength=self.config.num_experts)
         self.num_copies = expert_NK.numel()
         if self.training:
-            self.auxiliary_loss = self._auxiliary(logits_NE, proba_NE, self.counts_E)
+            self.auxiliary_loss = self._auxiliary(logits_NE, self.counts_E)
         return self._mixture(x_NC, Routes(weight_NK=weight_NK, order_S=order_S, counts_E=self.counts_E))
 
     def _mixture(self, x_NC: Tensor, routes: Routes) -> Tensor:
@@ -183,13 +182,15 @@ class MoeFeedForward(nn.Module):
         mixed_NC: Tensor = weighted_SC.index_select(0, place_NK.flatten()).view(*place_NK.shape, -1).sum(1)
         return mixed_NC
 
-    def _auxiliary(self, logits_NE: Tensor, proba_NE: Tensor, counts_E: Tensor) -> Tensor:
+    def _auxiliary(self, logits_NE: Tensor, counts_E: Tensor) -> Tensor:
         """Load balancing (Fedus et al. 2021, equation 4, over top-k) plus z-loss (Zoph et al. 2022, equation 5)."""
-        load_E = counts_E / counts_E.sum().clamp(min=1)
-        balance = self.config.num_experts * (load_E * proba_NE.mean(0)).sum()
-        z = logits_NE.logsumexp(-1).square().mean()
+        z = (logits_NE if self.config.z_weight else logits_NE.detach()).logsumexp(-1).square().mean()
         self.z = z.detach()
-        total = self.config.balance_weight * balance + self.config.z_weight * z
+        total = self.config.z_weight * z
+        if self.config.balance_weight:
+            load_E = counts_E / counts_E.sum().clamp(min=1)
+            balance = self.config.num_experts * (load_E * logits_NE.softmax(-1).mean(0)).sum()
+            total = total + self.config.balance_weight * balance
         if self.choice_bias_E is None:
             return total
         # Adds nothing to the loss and the sign of the load's error to the bias's gradient (Wang et al. 2024, algorithm
