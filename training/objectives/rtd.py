@@ -1,7 +1,7 @@
 """Replaced tokens: a small generator fills hidden places, the model says of every token whether it is the true one."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -92,6 +92,18 @@ class Generator(Transformer):
         return F.linear(wide_XC, self.tokens.weight, self.vocab_bias)
 
 
+class Told(NamedTuple):
+    """What generator and model made of a batch.
+
+    The generator's loss at hidden tokens (N,), which tokens it replaced (R, T) bool, and the model's log odds that they
+    were (M,), at all tokens that it is asked about.
+    """
+
+    found_N: Tensor  # noqa: N815
+    replaced_RT: Tensor  # noqa: N815
+    score_M: Tensor  # noqa: N815
+
+
 class Replaced(nn.Module):
     """The model, the generator, and what tells replaced tokens from the model's states."""
 
@@ -101,6 +113,18 @@ class Replaced(nn.Module):
         self.generator = Generator(generator_config(model.config, config), model, config.shares)
         dim = model.config.dim
         self.tell = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
+
+    def tell_replaced(self, tensors: dict[str, Tensor]) -> Told:
+        """Fill the hidden places of a batch, and say of every token whether it was replaced."""
+        at_RT = tensors["labels"] != IGNORED
+        hidden_NC = states(self.generator, tensors, "masked_ids")[at_RT]
+        logits_NV = self.generator.token_logits(hidden_NC).float()
+        found_N = F.cross_entropy(logits_NV, tensors["labels"][at_RT], reduction="none")
+        filled_RT = tensors["input_ids"].clone()
+        filled_RT[at_RT] = drawn(logits_NV.detach(), tensors["draws"][at_RT])
+        replaced_RT = filled_RT != tensors["input_ids"]
+        hidden_RTC = states(self.model, tensors | {"filled": filled_RT}, "filled")
+        return Told(found_N, replaced_RT, self.tell(hidden_RTC[tensors["told"]]).squeeze(-1).float())
 
 
 def generator_config(model: ModelConfig, config: Rtd) -> ModelConfig:
@@ -179,16 +203,8 @@ class ReplacedTokenDetection(Objective):
     def losses(self, network: nn.Module, tensors: dict[str, Tensor], *, each: bool) -> Losses:
         """Two terms: the generator's, over hidden tokens, and telling, over all but the start tokens."""
         parts = cast("Replaced", network)
-        labels_RT, told_RT = tensors["labels"], tensors["told"]
-        at_RT = labels_RT != IGNORED
-        hidden_NC = states(parts.generator, tensors, "masked_ids")[at_RT]
-        logits_NV = parts.generator.token_logits(hidden_NC).float()
-        found_N = F.cross_entropy(logits_NV, labels_RT[at_RT], reduction="none")
-        filled_RT = tensors["input_ids"].clone()
-        filled_RT[at_RT] = drawn(logits_NV.detach(), tensors["draws"][at_RT])
-        replaced_RT = filled_RT != tensors["input_ids"]
-        hidden_RTC = states(parts.model, tensors | {"filled": filled_RT}, "filled")
-        score_M = parts.tell(hidden_RTC[told_RT]).squeeze(-1).float()
+        at_RT, told_RT = tensors["labels"] != IGNORED, tensors["told"]
+        found_N, replaced_RT, score_M = parts.tell_replaced(tensors)
         told_M = F.binary_cross_entropy_with_logits(score_M, replaced_RT[told_RT].float(), reduction="none")
         weight = self.config.weight
         own = None
