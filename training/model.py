@@ -22,6 +22,7 @@ from training.token_loss import token_cross_entropy
 
 VocabHead = Literal["none", "tied", "own"]
 VocabBias = Literal["own", "none"]
+EmbeddingNorm = Literal["none", "layer"]
 LayerHook = Callable[[int, Tensor], Tensor]
 """Given a layer's number, from 1, and the residual stream behind it, (B, T, C): the stream to go on with."""
 Turn = Callable[[Tensor], Tensor]
@@ -46,6 +47,8 @@ class ModelConfig:
     positions, position_options : registered positions and their options; the attention has to hold for them.
     feedforward, feedforward_options : a registered feed-forward and its options.
     embedding_dim : width of the token embedding, widened to ``dim`` by a matrix; 0 embeds in ``dim`` itself.
+    embedding_norm : ``layer`` normalises what enters the first block (Devlin et al. 2019). Embeddings start 50 times
+        smaller; without it blocks drown what token it is.
     num_own_layers : blocks with weights of their own, each run ``num_layers / num_own_layers`` times; 0 means all.
     num_kv_heads : heads of keys and values, which query heads share in groups; 0 means one each, 1 is multi-query.
     kv_latent_dim : width of the vector that all keys and values of a token are computed from; 0 for none.
@@ -70,6 +73,7 @@ class ModelConfig:
     feedforward: str = "dense"
     feedforward_options: dict[str, Any] = field(default_factory=dict)
     embedding_dim: int = 0
+    embedding_norm: EmbeddingNorm = "none"
     num_own_layers: int = 0
     num_kv_heads: int = 0
     kv_latent_dim: int = 0
@@ -89,7 +93,8 @@ class ModelConfig:
             raise ValueError(f"dim={self.dim} must be a multiple of num_heads={self.num_heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
-        for name, kind in (("order", Order), ("vocab_head", VocabHead), ("vocab_bias", VocabBias)):
+        kinds = {"order": Order, "vocab_head": VocabHead, "vocab_bias": VocabBias, "embedding_norm": EmbeddingNorm}
+        for name, kind in kinds.items():
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(kind))}")
         self._check_heads()
@@ -383,6 +388,8 @@ class Transformer(nn.Module):
                 nn.init.normal_(embedding.weight, std=0.02)
         if config.embedding_dim:
             self.widen = nn.Linear(config.embedding_dim, config.dim, bias=False)
+        if config.embedding_norm == "layer":
+            self.embedding_norm = nn.LayerNorm(config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.own_layers))
         self.norm = nn.LayerNorm(config.dim)
         if config.num_classes:
@@ -522,7 +529,7 @@ class Transformer(nn.Module):
         if end > self.config.max_tokens and not (caches[0].renumbers and self.acts != "input"):
             raise ValueError(f"{end} tokens exceed max_tokens={self.config.max_tokens}; generate fewer")
         position_BS = torch.arange(start, end, device=input_ids.device).expand_as(input_ids)
-        x_BSC = self._embedded(input_ids, position_BS)
+        x_BSC = self.embedded(input_ids, position_BS)
         bias = cast("ScoreBias", self.positions) if self.acts == "scores" else None
         for layer, cache in enumerate(caches):
             x_BSC = self._block(layer).extend(x_BSC, cache, self._rotation, bias)
@@ -561,7 +568,7 @@ class Transformer(nn.Module):
                 "(rope, alibi, relative, none)"
             )
         bias = cast("ScoreBias", self.positions) if self.acts == "scores" else None
-        x_BTC = self._embedded(input_ids, input_ids)
+        x_BTC = self.embedded(input_ids, input_ids)
         remembered = []
         for layer in range(self.config.num_layers):
             earlier = memory[layer] if memory else None
@@ -588,17 +595,20 @@ class Transformer(nn.Module):
     def _block(self, layer: int) -> Block:
         return cast("Block", self.blocks[layer * self.config.own_layers // self.config.num_layers])
 
-    def _embedded(self, input_ids_X: Tensor, position_X: Tensor) -> Tensor:
+    def embedded(self, input_ids_X: Tensor, position_X: Tensor) -> Tensor:
+        """What enters the first block, (..., C), of token ids and their positions."""
         x_XC = self.tokens(input_ids_X)
         if self.config.embedding_dim:
             x_XC = self.widen(x_XC)
         if self.acts == "input":
             x_XC = x_XC + self.positions(position_X.flatten()).view_as(x_XC)
+        if self.config.embedding_norm == "layer":
+            x_XC = self.embedding_norm(x_XC)
         return x_XC  # type: ignore[no-any-return]
 
     def _layers(self, input_ids: Tensor, layout: Layout, behind: LayerHook | None = None) -> Iterator[Tensor]:
         """The residual stream (N, C) behind every layer."""
-        x_NC = self._embedded(input_ids.flatten()[layout.index_N], layout.position_N)
+        x_NC = self.embedded(input_ids.flatten()[layout.index_N], layout.position_N)
         for layer in range(self.config.num_layers):
             x_NC = self._block(layer)(x_NC, layout, self._rotation)
             if behind is not None:

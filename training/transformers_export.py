@@ -66,6 +66,7 @@ def _check(config: ModelConfig) -> None:
         "attention": "full",
         "feedforward": "dense",
         "embedding_dim": 0,
+        "embedding_norm": "none",
         "num_own_layers": 0,
         "kv_latent_dim": 0,
         "vocab_head": "tied",

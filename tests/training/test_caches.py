@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "grouped": {"positions": "rope", "num_kv_heads": 1},
     "latent": {"positions": "rope", "kv_latent_dim": 12, "rope_head_dim": 4},
     "latent without rope": {"kv_latent_dim": 12},
-    "shared": {"num_layers": 4, "num_own_layers": 2, "embedding_dim": 8},
+    "shared": {"num_layers": 4, "num_own_layers": 2, "embedding_dim": 8, "embedding_norm": "layer"},
     "experts": {"feedforward": "moe_topk", "feedforward_options": {"num_experts": 4, "hidden": 16}},
     "prefix": {"order": "prefix", "positions": "rope"},
 }

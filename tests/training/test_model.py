@@ -69,6 +69,7 @@ def test_longer_input_than_positions_is_refused() -> None:
         ({"num_classes": 0}, ValueError, "num_classes=0 with vocab_head='none' leaves no output"),
         ({"vocab_head": "tide"}, ValueError, "vocab_head='tide' must be one of none, tied, own"),
         ({"embedding_dim": 32}, ValueError, r"embedding_dim=32 must lie in \[0, dim=32\)"),
+        ({"embedding_norm": "rms"}, ValueError, "embedding_norm='rms' must be one of none, layer"),
         ({"num_own_layers": 2}, ValueError, "num_own_layers=2 must divide num_layers=2 and be less"),
         ({"num_layers": 4, "num_own_layers": 3}, ValueError, "num_own_layers=3 must divide num_layers=4"),
         ({"num_kv_heads": 3}, ValueError, "num_kv_heads=3 must divide num_heads=4"),
@@ -95,6 +96,7 @@ def states(network: Transformer, ids: torch.Tensor, **more: torch.Tensor) -> tor
 
 VARIANTS: dict[str, dict[str, object]] = {
     "factorised": {"embedding_dim": 8},
+    "normalised": {"embedding_norm": "layer", "embedding_dim": 8},
     "tied": {"vocab_head": "tied"},
     "tied and factorised": {"vocab_head": "tied", "embedding_dim": 8},
     "own head": {"vocab_head": "own"},
@@ -139,6 +141,13 @@ def test_sharing_saves_the_parameters_that_it_says() -> None:
     assert count(vocab_head="own") - count(vocab_head="tied") == 50 * 32
     assert count() - count(num_kv_heads=1) == 2 * 2 * 3 * 8 * (32 + 1)  # layers, keys and values, heads
     assert count(num_kv_heads=1) < count(kv_latent_dim=8) < count()
+
+
+def test_normalised_embeddings_enter_the_first_block_at_its_own_scale() -> None:
+    ids, places = batch([12])[0], torch.arange(12)[None]
+    plain, normalised = (model(embedding_norm=one).embedded(ids, places) for one in ("none", "layer"))
+    assert plain.std() < 0.05
+    assert torch.allclose(normalised, torch.nn.functional.layer_norm(plain, (32,)), atol=1e-6)
 
 
 def test_shared_layers_run_in_groups_one_after_the_other() -> None:

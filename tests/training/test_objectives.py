@@ -114,6 +114,43 @@ def test_generator_and_model_share_embeddings_and_the_draw_passes_no_gradient() 
     assert all(one.grad is not None for one in own.values())
 
 
+@pytest.mark.parametrize("changed", [{}, {"embedding_dim": 8, "embedding_norm": "layer"}])
+def test_a_generator_may_share_all_that_enters_the_models_first_block(changed: dict[str, Any]) -> None:
+    arm = options("rtd", shares="embeddings")
+    bench = Bench(dataclasses.replace(arm, backbone_options=arm.backbone_options | changed), data_of("rtd"))
+    parts = cast("Replaced", bench.network)
+    assert parts.generator.positions is parts.model.positions
+    ids = bench.batch(ROWS).tensors["masked_ids"]
+    places = torch.arange(ids.shape[1]).expand_as(ids)
+    wide = parts.model.embedded(ids, places)
+    assert torch.equal(parts.generator.embedded(ids, places), parts.generator.narrow(wide))
+    states = torch.randn(5, 4)
+    assert torch.equal(
+        parts.generator.token_logits(states), parts.model.token_logits(states @ parts.generator.narrow.weight)
+    )
+    found, told = bench.losses(bench.batch(ROWS)).sums
+    torch.autograd.backward(found + told)
+    assert all(one.grad is not None for one in parts.parameters())
+
+
+def test_of_hidden_tokens_the_generator_sees_a_share_as_they_are() -> None:
+    data = texts_alone(["a b c d e f g h i j k l m n o p"] * 16)
+    plain = Bench(options("rtd"), data).batch(ROWS).tensors
+    bench = Bench(options("rtd", mask_share=0.6), data)
+    batch, hidden, seen = bench.batch(ROWS).tensors, 0, 0
+    # What is hidden and what is drawn are as they are without it.
+    assert all(torch.equal(batch[name], plain[name]) for name in plain if name != "masked_ids")
+    for step in range(60):
+        batch = bench.batch(ROWS, step).tensors
+        at = batch["labels"] != IGNORED
+        shown = batch["masked_ids"] == batch["input_ids"]
+        assert shown[~at].all()
+        assert (batch["masked_ids"][~shown] == bench.special("[MASK]")).all()
+        hidden, seen = hidden + int(at.sum()), seen + int(shown[at].sum())
+    # Three standard errors of 0.4.
+    assert seen / hidden == pytest.approx(0.4, abs=3 * (0.24 / hidden) ** 0.5)
+
+
 def test_a_draw_follows_the_generators_probabilities_and_never_others() -> None:
     logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0]]).expand(4000, 4)
     draws = torch.from_numpy(np.random.default_rng(0).random(4000))
@@ -407,6 +444,8 @@ def test_an_order_that_gives_the_answer_away_is_refused(name: str, order: str, m
         ("mlm", {"mask_share": 0.8, "random_share": 0.3}, "must add up to 1 at most"),
         ("mlm", {"masking": "word"}, "no masking policy named 'word'"),
         ("rtd", {"generator_share": 0.0}, r"generator_share=0.0 must lie in \(0, 1\]"),
+        ("rtd", {"mask_share": 1.5}, r"mask_share=1.5 must lie in \(0, 1\]"),
+        ("rtd", {"shares": "positions"}, "shares='positions' must be one of tokens, embeddings"),
         ("rtd", {"weight": -1.0}, "weight=-1.0 must be above 0"),
         ("span_denoising", {"rate": 1.0}, r"rate=1.0 must lie in \(0, 1\)"),
         ("span_denoising", {"mean_tokens": 0.5}, "mean_tokens=0.5 must be at least 1"),

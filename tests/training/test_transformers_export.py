@@ -60,6 +60,7 @@ def test_transformers_loads_it_and_gives_the_same_logits_and_ids(
         ({"vocab_bias": "own"}, r"vocab_bias='own' \(needs 'none'\)"),
         ({"positions": "alibi"}, r"positions='alibi' \(needs 'learned' or 'rope'\)"),
         ({"num_kv_heads": 1, "embedding_dim": 8}, r"embedding_dim=8 \(needs 0\), num_kv_heads=1 \(needs 0\)"),
+        ({"embedding_norm": "layer"}, r"embedding_norm='layer' \(needs 'none'\)"),
         ({"positions": "rope", "position_options": {"scaling": "linear", "factor": 2.0}}, "a scaling of rope"),
     ],
 )

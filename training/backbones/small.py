@@ -9,7 +9,7 @@ from torch import nn
 from catalog.errors import ConfigError
 from training.attention import Order
 from training.backbones import BACKBONES, Heads
-from training.model import ModelConfig, Transformer, VocabBias
+from training.model import EmbeddingNorm, ModelConfig, Transformer, VocabBias
 from training.tokenizer import TextTokenizer, train_tokenizer
 
 
@@ -37,6 +37,7 @@ class Small:
     feedforward: str = "dense"
     feedforward_options: dict[str, Any] = field(default_factory=dict)
     embedding_dim: int = 0
+    embedding_norm: EmbeddingNorm = "none"
     num_own_layers: int = 0
     num_kv_heads: int = 0
     kv_latent_dim: int = 0
@@ -73,6 +74,7 @@ class Small:
             feedforward=self.feedforward,
             feedforward_options=self.feedforward_options,
             embedding_dim=self.embedding_dim,
+            embedding_norm=self.embedding_norm,
             num_own_layers=self.num_own_layers,
             num_kv_heads=self.num_kv_heads,
             kv_latent_dim=self.kv_latent_dim,

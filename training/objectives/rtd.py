@@ -1,7 +1,7 @@
 """Replaced tokens: a small generator fills hidden places, the model says of every token whether it is the true one."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from training.rows import inputs
 from training.token_targets import MASK, hidden_tokens, record_means, states, transformer
 from training.tokenizer import START
 
+Shares = Literal["tokens", "embeddings"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rtd:
@@ -24,21 +26,31 @@ class Rtd:
     Parameters
     ----------
     masking, masking_options : which tokens are replaced (registry ``MASKING``), and its options.
+    mask_share : of the hidden tokens, the share that the generator sees as the mask, in (0, 1]; the others it sees as
+        they are, and is asked for all the same. The paper says 1, its code does 0.85, and a small generator learns
+        nothing for long without them.
     generator_share : width and heads of the generator, as a share of the model's, in (0, 1].
     generator_layers : its blocks; 0 means as many as the model has.
+    shares : what of the model the generator embeds with: ``tokens`` alone, or all that enters the model's first block,
+        positions included (``embeddings``), as in the paper.
     weight : of telling replaced tokens, against the generator's own loss.
     """
 
     masking: str = "rate"
     masking_options: dict[str, Any] = field(default_factory=dict)
+    mask_share: float = 1.0
     generator_share: float = 0.25
     generator_layers: int = 0
+    shares: Shares = "tokens"
     weight: float = 50.0
 
     def __post_init__(self) -> None:
         MASKING[self.masking].configured(self.masking_options)
-        if not 0 < self.generator_share <= 1:
-            raise ValueError(f"generator_share={self.generator_share} must lie in (0, 1]")
+        for name in ("mask_share", "generator_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in (0, 1]")
+        if self.shares not in get_args(Shares):
+            raise ValueError(f"shares={self.shares!r} must be one of {', '.join(get_args(Shares))}")
         if self.generator_layers < 0:
             raise ValueError(f"generator_layers={self.generator_layers} must be 0 (the model's) or more")
         if not 0 < self.weight < float("inf"):
@@ -46,22 +58,50 @@ class Rtd:
 
 
 class Generator(Transformer):
-    """A narrow network that shares the token embeddings of another one, and the bias of its head over tokens."""
+    """A narrow network that shares the embeddings of another one, and the bias of its head over tokens."""
 
-    def __init__(self, config: ModelConfig, model: Transformer) -> None:
+    def __init__(self, config: ModelConfig, model: Transformer, shares: Shares) -> None:
         super().__init__(config)
+        self.shares = shares
         self.tokens, self.vocab_bias = model.tokens, model.vocab_bias
-        self.narrow = nn.Linear(model.tokens.embedding_dim, config.dim, bias=False)
+        if shares == "embeddings":
+            self.wide_embedded, self.wide_logits = model.embedded, model.token_logits
+            for name in {"positions", "embedding_norm"} & set(dict(self.named_children())):
+                if name != "positions" or self.acts == "input":
+                    # Its own would be weights that nothing uses.
+                    self.add_module(name, model.get_submodule(name))
+        width = model.tokens.embedding_dim if shares == "tokens" else model.config.dim
+        self.narrow = nn.Linear(width, config.dim, bias=False)
 
-    def _embedded(self, input_ids_X: Tensor, position_X: Tensor) -> Tensor:
+    def embedded(self, input_ids_X: Tensor, position_X: Tensor) -> Tensor:
+        """What enters its first block, (..., C)."""
+        if self.shares == "embeddings":
+            return cast("Tensor", self.narrow(self.wide_embedded(input_ids_X, position_X)))
         x_XC = self.narrow(self.tokens(input_ids_X))
         if self.acts == "input":
             x_XC = x_XC + self.positions(position_X.flatten()).view_as(x_XC)
+        if self.config.embedding_norm == "layer":
+            x_XC = self.embedding_norm(x_XC)
         return cast("Tensor", x_XC)
 
     def token_logits(self, hidden_XC: Tensor) -> Tensor:
         """Logits (..., V), from the shared embeddings."""
-        return F.linear(hidden_XC @ self.narrow.weight, self.tokens.weight, self.vocab_bias)
+        wide_XC = hidden_XC @ self.narrow.weight
+        if self.shares == "embeddings":
+            return self.wide_logits(wide_XC)
+        return F.linear(wide_XC, self.tokens.weight, self.vocab_bias)
+
+
+class Told(NamedTuple):
+    """What generator and model made of a batch.
+
+    The generator's loss at hidden tokens (N,), which tokens it replaced (R, T) bool, and the model's log odds that they
+    were (M,), at all tokens that it is asked about.
+    """
+
+    found_N: Tensor  # noqa: N815
+    replaced_RT: Tensor  # noqa: N815
+    score_M: Tensor  # noqa: N815
 
 
 class Replaced(nn.Module):
@@ -70,9 +110,21 @@ class Replaced(nn.Module):
     def __init__(self, model: Transformer, config: Rtd) -> None:
         super().__init__()
         self.model = model
-        self.generator = Generator(generator_config(model.config, config), model)
+        self.generator = Generator(generator_config(model.config, config), model, config.shares)
         dim = model.config.dim
         self.tell = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
+
+    def tell_replaced(self, tensors: dict[str, Tensor]) -> Told:
+        """Fill the hidden places of a batch, and say of every token whether it was replaced."""
+        at_RT = tensors["labels"] != IGNORED
+        hidden_NC = states(self.generator, tensors, "masked_ids")[at_RT]
+        logits_NV = self.generator.token_logits(hidden_NC).float()
+        found_N = F.cross_entropy(logits_NV, tensors["labels"][at_RT], reduction="none")
+        filled_RT = tensors["input_ids"].clone()
+        filled_RT[at_RT] = drawn(logits_NV.detach(), tensors["draws"][at_RT])
+        replaced_RT = filled_RT != tensors["input_ids"]
+        hidden_RTC = states(self.model, tensors | {"filled": filled_RT}, "filled")
+        return Told(found_N, replaced_RT, self.tell(hidden_RTC[tensors["told"]]).squeeze(-1).float())
 
 
 def generator_config(model: ModelConfig, config: Rtd) -> ModelConfig:
@@ -104,8 +156,8 @@ class ReplacedTokenDetection(Objective):
     """Telling the tokens that a small generator replaced, in nats a token, besides training the generator (ELECTRA).
 
     The generator hides tokens and is trained to find them; what it draws stands in their place. Where it draws the true
-    token, that counts as not replaced. No gradient flows through the draw. Embeddings of tokens are shared, positions
-    are not. Clark et al. (2020), sections 2 and 3.2; hidden places always show the mask to the generator.
+    token, that counts as not replaced. No gradient flows through the draw. Clark et al. (2020), sections 2 and 3.2; by
+    default embeddings of tokens are shared and positions are not, as runs of before have it.
     """
 
     def __init__(self, config: Rtd) -> None:
@@ -130,9 +182,11 @@ class ReplacedTokenDetection(Objective):
         shown, labels, draws = [], [], []
         for place, ids in enumerate(records.ids):
             hidden, rng = hidden_tokens(records, place, self.config.masking, self.masking)
-            shown.append(np.where(hidden, mask, ids))
             labels.append(np.where(hidden, ids, IGNORED))
             draws.append(rng.integers(0, 2**53, len(ids)))
+            # Drawn last, so that the other draws are those of runs without it.
+            masked = hidden & (rng.random(len(ids)) < self.config.mask_share)
+            shown.append(np.where(masked, mask, ids))
         tensors = inputs(
             records.corpus, records.ids, masked_ids=(shown, records.corpus.tokenizer.pad_id), labels=(labels, IGNORED),
             draws=(draws, 0),
@@ -149,16 +203,8 @@ class ReplacedTokenDetection(Objective):
     def losses(self, network: nn.Module, tensors: dict[str, Tensor], *, each: bool) -> Losses:
         """Two terms: the generator's, over hidden tokens, and telling, over all but the start tokens."""
         parts = cast("Replaced", network)
-        labels_RT, told_RT = tensors["labels"], tensors["told"]
-        at_RT = labels_RT != IGNORED
-        hidden_NC = states(parts.generator, tensors, "masked_ids")[at_RT]
-        logits_NV = parts.generator.token_logits(hidden_NC).float()
-        found_N = F.cross_entropy(logits_NV, labels_RT[at_RT], reduction="none")
-        filled_RT = tensors["input_ids"].clone()
-        filled_RT[at_RT] = drawn(logits_NV.detach(), tensors["draws"][at_RT])
-        replaced_RT = filled_RT != tensors["input_ids"]
-        hidden_RTC = states(parts.model, tensors | {"filled": filled_RT}, "filled")
-        score_M = parts.tell(hidden_RTC[told_RT]).squeeze(-1).float()
+        at_RT, told_RT = tensors["labels"] != IGNORED, tensors["told"]
+        found_N, replaced_RT, score_M = parts.tell_replaced(tensors)
         told_M = F.binary_cross_entropy_with_logits(score_M, replaced_RT[told_RT].float(), reduction="none")
         weight = self.config.weight
         own = None
