@@ -7,6 +7,7 @@ import typer
 
 from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
 from service.cli.schedules import ask_after
+from service.sizes import size_text
 
 
 def add(app: typer.Typer) -> None:
@@ -61,6 +62,8 @@ def train(
     if json:
         emit_json({"run": run_id} | result)
         return
+    for one in result.get("memory", []):
+        say(memory_line(one))
     if "held_out" in result:
         show_held_out(result)
         return
@@ -76,6 +79,16 @@ def train(
     say(f"drawn: `winnow report {dataset}`")
 
 
+def memory_line(one: dict[str, Any]) -> str:
+    """What a step of an arm took beyond the weights, as it was measured before the first."""
+    parts = ", ".join(f"{name} {size_text(one[f'{name}_bytes'])}" for name in _MEMORY_PARTS)
+    return (
+        f"memory of {one['arm']}: {size_text(one['total_bytes'])} beyond the weights ({parts}; "
+        f"{one['records']} records at a time), {size_text(one['free_bytes'])} were free"
+    )
+
+
+_MEMORY_PARTS = ("gradients", "optimizer", "average", "activations", "other")
 HEADER = ("arm", "variant", "accuracy", "macro F1", "latency ms", "MFLOP", "MB", "mJ/text", "agrees")
 
 
