@@ -1,9 +1,10 @@
 """Losses of a training that is under way, written while it trains so that people can follow it."""
 
 import threading
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, event, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -82,3 +83,19 @@ class LiveCurve:
         """Remove points beyond so many steps: an earlier attempt made them, and they will be made anew or never."""
         of_arm = (LossPoint.run_id == self._mine.run_id, LossPoint.arm == self._arm)
         session.execute(delete(LossPoint).where(*of_arm, LossPoint.step > num_steps))
+
+
+def memory_of_arms(session: Session, run_id: str, *, skip: Collection[int] = ()) -> dict[int, dict[str, Any]]:
+    """What a step of each arm that has begun takes, in bytes, by the unit's position; ``arm`` is its name.
+
+    Parameters
+    ----------
+    skip : positions that are known already.
+    """
+    of_run = (Unit.run_id == run_id, Unit.stage_name == "fit", Unit.result.is_not(None), Unit.position.not_in(skip))
+    units = session.execute(select(Unit.position, Unit.payload, Unit.result).where(*of_run).order_by(Unit.position))
+    return {
+        position: {"arm": payload["arm"]} | result["memory"]
+        for position, payload, result in units
+        if result.get("memory")
+    }

@@ -8,6 +8,7 @@ from catalog.bulk import upsert_frame
 from catalog.database import Catalog
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import LossPoint
+from service.cli.teaching import MemoryTold
 from service.losses import DRAWN_POINTS, MOST_LINES, ArmCurve, arm_curves, loss_charts
 from tests.workers.building import add_dataset, add_run
 from training.fit import Beginning
@@ -76,6 +77,18 @@ def test_points_stay_due_until_they_are_committed(database: Catalog, monkeypatch
     with database.read() as session:
         result = session.get_one(Unit, mine.unit_id).result
     assert result == {"memory": NEED.to_json() | {"free_bytes": 100}}
+
+
+def test_memory_is_told_once_as_soon_as_it_is_known(database: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = claimed(database)
+    told, curve = MemoryTold(database, mine.run_id, as_json=False), begun(mine)
+    told.look()
+    assert "memory of" not in capsys.readouterr().err
+    engine.renew(database, mine, 0, 9, apply=curve.write)
+    told.look()
+    told.look()
+    MemoryTold(database, mine.run_id, as_json=True).look()
+    assert capsys.readouterr().err.count("memory of a:") == 1
 
 
 def test_points_of_an_attempt_that_got_further_do_not_stay(database: Catalog) -> None:
