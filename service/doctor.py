@@ -20,6 +20,7 @@ from catalog.settings import Settings
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Shard, Version
 from catalog.tables.engine import READY, Outbox, Run, Unit
+from service.sizes import size_text
 from workers.app import broker_name
 from workers.probes import check_broker
 from workers.runs import num_workers_alive
@@ -169,8 +170,9 @@ def _wal(catalog: Catalog) -> Finding:
     size = wal.stat().st_size if wal.exists() else 0
     if size > WAL_WARNING_BYTES:
         remedy = "some process holds an old snapshot open; stop `winnow up` and start it again"
-        return Finding("wal", WARNING, f"SQLite's log has {_bytes(size)} and is not taken over", remedy)
-    return Finding("wal", OK, f"SQLite's log has {_bytes(size)}; taken over from {_bytes(CHECKPOINT_EVERY_BYTES)} on")
+        return Finding("wal", WARNING, f"SQLite's log has {size_text(size)} and is not taken over", remedy)
+    limit = size_text(CHECKPOINT_EVERY_BYTES)
+    return Finding("wal", OK, f"SQLite's log has {size_text(size)}; taken over from {limit} on")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
@@ -199,7 +201,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         free = shutil.disk_usage(folder).free
         level = PROBLEM if free < DISK_PROBLEM_BYTES else WARNING if free < DISK_WARNING_BYTES else OK
         remedy = "" if level == OK else "free some: `winnow gc` finds files of the store that nobody refers to"
-        yield Finding("disk", level, f"{_bytes(free)} free for the {name}", remedy)
+        yield Finding("disk", level, f"{size_text(free)} free for the {name}", remedy)
 
 
 def _clock(catalog: Catalog) -> Iterator[Finding]:
@@ -287,10 +289,6 @@ def _poisoned(catalog: Catalog) -> Iterator[Finding]:
     more = f"; and {len(rows) - NUM_SHOWN} more" if len(rows) > NUM_SHOWN else ""
     remedy = "mend the reason, then give the same command again: what was finished is kept"
     yield Finding("poisoned", WARNING, f"{len(rows)} units were given up: {told}{more}", remedy)
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
 def verdict(found: list[Finding]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import polars as pl
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -14,13 +13,14 @@ from catalog.store import Store
 from catalog.tables.curation import DuplicatePair
 from catalog.tables.datasets import Dataset, Version
 from catalog.tables.engine import Run
-from catalog.tables.training import Evaluation, LossPoint
+from catalog.tables.training import Evaluation
 from curation.dedup.config import NearConfig
 from curation.dedup.curve import curve
 from labeling.simulation import LearningCurve
 from service.cleaning_sections import cleaning_sections
 from service.curves import CONTROL, newest_rehearsal
 from service.differences import MISSING, SHARED, Runs, differences, excerpt
+from service.losses import arm_curves, loss_charts
 from service.pages.charts import Chart, Series, line_chart
 from service.pages.datasets import Funnel, last_funnel
 from service.pages.rendering import environment
@@ -36,7 +36,6 @@ NUM_PASSAGES = 12
 NUM_LABEL_ERRORS = 30
 SHOWN_CHARS = 400
 COMPARED_CHARS, COMPARED_PIECES = 20_000, 600
-SMOOTHED_OVER = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +101,7 @@ def render_report(session: Session, store: Store, dataset: Dataset) -> str:
             label_errors=label_errors(session, store, dataset),
             learned=learned.newest_run(session, version.id),
             training=training,
-            losses=loss_chart(session, training),
+            losses=loss_charts(arm_curves(session, training)) if training is not None else [],
             map=topic_map(session, store, dataset, version),
             variants=variants(session, training),
         )
@@ -276,36 +275,6 @@ def learning_chart(rehearsal: dict[str, LearningCurve]) -> Chart | None:
             for strategy, curve in rehearsal.items()
         ]
     )
-
-
-def loss_chart(session: Session, training: Run | None) -> Chart | None:
-    """Training loss against steps, one line an arm, averaged over a few points."""
-    if training is None:
-        return None
-    points = session.execute(
-        select(LossPoint.arm, LossPoint.step, LossPoint.loss)
-        .where(LossPoint.run_id == training.id)
-        .order_by(LossPoint.arm, LossPoint.step)
-    ).all()
-    if not points:
-        return None
-    frame = pl.DataFrame(points, schema=["arm", "step", "loss"], orient="row")
-    controls = {one["control"] for one in (training.result or {}).get("comparisons", [])}
-    series = []
-    for (arm,), part in frame.group_by("arm", maintain_order=True):
-        smooth = part["loss"].rolling_mean(SMOOTHED_OVER, min_samples=1)
-        every = max(1, part.height // 120)
-        series.append(
-            Series(
-                name=str(arm),
-                is_reference=arm in controls,
-                points=tuple(
-                    (float(step), round(loss, 4))
-                    for step, loss in zip(part["step"][::every].to_list(), smooth[::every].to_list(), strict=True)
-                ),
-            )
-        )
-    return line_chart(series)
 
 
 def variants(session: Session, training: Run | None) -> list[Evaluation]:

@@ -6,6 +6,7 @@ with the same bits as one that was not.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -31,7 +32,7 @@ from training.data import TrainingData
 from training.distributed import ALONE, World, whole_weights
 from training.initial import Initial, model_document
 from training.loader import Loader
-from training.memory import free_memory
+from training.memory import MemoryNeed, free_memory
 from training.network import build_network
 from training.objectives import Batch, objective_of
 from training.precision import resolved_precision
@@ -43,8 +44,25 @@ from training.tokenizer import Encoded, TextTokenizer
 from training.trackers import TRACKERS, Tracked, Tracker
 from training.upcycling import router_statistics
 
+log = logging.getLogger(__name__)
 _MODEL_DRAW = -1
 """The "step" whose seed draws the starting weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What is known before the first update of an attempt.
+
+    Parameters
+    ----------
+    memory : what a step will take beyond the weights.
+    free_bytes : what the device had free.
+    losses : of the updates that earlier attempts did and this one goes on from.
+    """
+
+    memory: MemoryNeed
+    free_bytes: int
+    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +130,7 @@ def fit(
     *,
     device: torch.device | str = "cpu",
     checkpoint_dir: Path | None = None,
+    on_start: Callable[[Beginning], None] = lambda beginning: None,  # noqa: ARG005
     on_progress: Callable[[int, int, float], None] = lambda step, total, loss: None,  # noqa: ARG005
     should_stop: Callable[[], bool] = lambda: False,
     on_model: Callable[[int, nn.Module, TextTokenizer], None] | None = None,
@@ -131,6 +150,7 @@ def fit(
     data : what to train on.
     device : where to compute.
     checkpoint_dir : folder of this run's checkpoints, the same for all processes; None writes none.
+    on_start : called once, before the first update.
     on_progress : called after every update with (updates done, updates in all, loss).
     should_stop : asked before every update; True saves a checkpoint and returns what there is.
     on_model : called after every update with (updates done, the network in evaluation mode, its tokenizer), without
@@ -169,13 +189,16 @@ def fit(
         run = Run(arm, data, stream, source, objective, network, world, device, state.precision)
         seed_step(arm.seed, 0)
         limit = free_memory(device) if memory_limit_bytes is None else memory_limit_bytes
-        run.memory_need().check(arm, limit)
+        need = run.memory_need()
+        need.check(arm, limit)
+        log.info("arm %r takes about %s; %.2f GiB are free", arm.name, need, limit / 2**30)
         flops_per_token = run.probe_flops()
         sizes = [(one.numel(), one.requires_grad) for one in network.parameters()]
         moving = run.start()
         if checkpoint and checkpoint_dir:
             load_weights(checkpoint, moving, world)
             run.restore(checkpoint_dir, checkpoint, state)
+        on_start(Beginning(memory=need, free_bytes=limit, losses=tuple(state.losses)))
         told = [opened.enter_context(one) for one in _tracking(arm, trackers, track_dir, state.step, world)]
         loader = opened.enter_context(_loader(run, state.step, num_workers))
         publish_to = checkpoint_dir if world.rank == 0 else None

@@ -44,6 +44,25 @@ class MemoryNeed:
         """All of it."""
         return self.gradients + self.optimizer + self.average + self.fixed + self.per_record * self.records
 
+    def to_json(self) -> dict[str, int]:
+        """Its parts and their sum as plain numbers, in bytes but for ``records``."""
+        return {
+            "total_bytes": self.total,
+            "gradients_bytes": self.gradients,
+            "optimizer_bytes": self.optimizer,
+            "average_bytes": self.average,
+            "activations_bytes": self.per_record * self.records,
+            "other_bytes": self.fixed,
+            "records": self.records,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"{_gib(self.total)} more memory (gradients {_gib(self.gradients)}, optimizer {_gib(self.optimizer)}, "
+            f"average {_gib(self.average)}, activations {_gib(self.per_record * self.records)} of {self.records} "
+            f"records at a time, other {_gib(self.fixed)})"
+        )
+
     def check(self, arm: ArmConfig, free_bytes: int) -> None:
         """Refuse what does not fit.
 
@@ -63,12 +82,7 @@ class MemoryNeed:
             remedy = "make the model or max_tokens smaller"
             if arm.optimizer != "adafactor":
                 remedy += ", or take optimizer adafactor"
-        raise ConfigError(
-            f"arm {arm.name!r} needs about {_gib(self.total)} more memory (gradients {_gib(self.gradients)}, optimizer "
-            f"{_gib(self.optimizer)}, average {_gib(self.average)}, activations "
-            f"{_gib(self.per_record * self.records)} of {self.records} records at a time, other {_gib(self.fixed)}) "
-            f"and {_gib(free_bytes)} are free; {remedy}"
-        )
+        raise ConfigError(f"arm {arm.name!r} needs about {self} and {_gib(free_bytes)} are free; {remedy}")
 
 
 def memory_need(

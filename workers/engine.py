@@ -334,18 +334,31 @@ def _still_ours(mine: Claim, outcome: Result[Any]) -> None:
         raise LostClaimError(f"unit {mine.unit_id} was claimed by another worker after epoch {mine.epoch}")
 
 
-def renew(catalog: Catalog, mine: Claim, num_done: int, num_total: int) -> None:
+def renew(
+    catalog: Catalog,
+    mine: Claim,
+    num_done: int,
+    num_total: int,
+    *,
+    apply: Callable[[Session], None] | None = None,
+) -> None:
     """Extend the lease and record progress.
+
+    Parameters
+    ----------
+    apply : further changes in the same transaction, which a worker that has lost the unit cannot make.
 
     Raises
     ------
-    LostClaimError : the claim is not ours any more; stop working.
+    LostClaimError : the claim is not ours any more, and nothing was written; stop working.
     """
     with catalog.write() as session:
         lease_until = catalog.now(session) + timedelta(seconds=catalog.settings.lease_seconds)
         _guarded(session, mine, lease_until=lease_until, num_done=num_done, num_total=num_total)
         if session.scalar(select(Run.state).where(Run.id == mine.run_id)) != "running":
             raise LostClaimError(f"run {mine.run_id} has ended")
+        if apply is not None:
+            apply(session)
 
 
 def commit(

@@ -7,9 +7,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+
+from sqlalchemy.orm import Session
 
 from catalog import tracing
 from catalog.database import Catalog
@@ -43,6 +45,8 @@ class UnitContext:
         self.claim = claim
         self.num_done = 0
         self.num_total = 0
+        self.shown_early: Callable[[Session], None] | None = None
+        """Writes what people may see before the unit is done, each time its lease is renewed because it went on."""
         self._lost = threading.Event()
 
     @cached_property
@@ -113,7 +117,7 @@ class _Beat:
             return
         try:
             fault("heartbeat.before")
-            engine.renew(unit.catalog, unit.claim, *now)
+            engine.renew(unit.catalog, unit.claim, *now, apply=unit.shown_early)
             fault("heartbeat.after")
         except LostClaimError:
             unit.lose()

@@ -16,6 +16,7 @@ from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run, Unit, UnitLog
 from service.api.access import Catalogued, Curator, PageSize
 from service.auth import Identity, audit
+from service.losses import arm_curves
 from workers.runs import STATES, in_state, shown_state
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -122,6 +123,25 @@ class UnitOut(BaseModel):
     reason: str | None
 
 
+class ArmLosses(BaseModel):
+    """How one arm of a training has learned so far."""
+
+    arm: str
+    seed: int | None
+    control_of: str | None = Field(description="the arm whose control it is")
+    replica_of: str | None = Field(description="the arm that it repeats under another seed")
+    num_done: int = Field(description="updates done")
+    num_steps: int = Field(description="updates in all")
+    points: list[tuple[int, float]] = Field(description="last step and mean loss, in nats, of equal stretches of steps")
+    memory: dict[str, int] | None = Field(description="what a step takes beyond the weights; null before it is known")
+
+
+class LossList(BaseModel):
+    """The arms of a training, in order."""
+
+    items: list[ArmLosses]
+
+
 class UnitList(BaseModel):
     """Units of one run."""
 
@@ -207,6 +227,22 @@ def list_units(catalog: Catalogued, _who: Curator, run_id: str) -> UnitList:
         if session.get(Run, run_id) is None:
             raise _no_run(run_id)
         return UnitList(items=units_of(session, run_id))
+
+
+@router.get("/{run_id}/losses", summary="Read how a training's arms learn")
+def list_losses(
+    catalog: Catalogued,
+    _who: Curator,
+    run_id: str,
+    points: Annotated[int, Query(description="of an arm, at most", ge=1, le=1000)] = 200,
+) -> LossList:
+    """Losses by step of every arm, also while it is trained, and the memory that it takes; none of other runs."""
+    with catalog.read() as session:
+        run = session.get(Run, run_id)
+        if run is None:
+            raise _no_run(run_id)
+        curves = arm_curves(session, run, limit=points)
+        return LossList(items=[ArmLosses.model_validate(one, from_attributes=True) for one in curves])
 
 
 @router.get("/{run_id}/log", summary="Read what workers logged")

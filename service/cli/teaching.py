@@ -1,12 +1,16 @@
 """``winnow train``: a curated version in, a table of measured models out."""
 
 from json import loads as parse_json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.cli.output import COMMAND_LINE, AsJson, detached, emit_json, emit_table, run_to_end, say, workspace
 from service.cli.schedules import ask_after
+from service.sizes import size_text
+
+if TYPE_CHECKING:
+    from catalog.database import Catalog
 
 
 def add(app: typer.Typer) -> None:
@@ -57,7 +61,9 @@ def train(
         say("this version was trained by this recipe before; the same result:", as_json=json)
     elif state == "resumed":
         say("going on from where the last try ended", as_json=json)
-    result = run_to_end(catalog, run_id, as_json=json).result or {}
+    told = MemoryTold(catalog, run_id, as_json=json)
+    result = run_to_end(catalog, run_id, as_json=json, meanwhile=told.look).result or {}
+    told.look()
     if json:
         emit_json({"run": run_id} | result)
         return
@@ -76,6 +82,41 @@ def train(
     say(f"drawn: `winnow report {dataset}`")
 
 
+class MemoryTold:
+    """Says what memory a step of each arm takes, once, as soon as it was measured: before the arm's first update.
+
+    Parameters
+    ----------
+    as_json : say nothing; the result has it.
+    """
+
+    def __init__(self, catalog: "Catalog", run_id: str, *, as_json: bool) -> None:
+        self._catalog, self._run_id, self._as_json = catalog, run_id, as_json
+        self._told: set[int] = set()
+
+    def look(self) -> None:
+        """Say what is new."""
+        from workers.live_curves import memory_of_arms
+
+        if self._as_json:
+            return
+        with self._catalog.read() as session:
+            new = memory_of_arms(session, self._run_id, skip=self._told)
+        self._told |= new.keys()
+        for one in new.values():
+            say(memory_line(one))
+
+
+def memory_line(one: dict[str, Any]) -> str:
+    """What a step of an arm took beyond the weights, as it was measured before the first."""
+    parts = ", ".join(f"{name} {size_text(one[f'{name}_bytes'])}" for name in _MEMORY_PARTS)
+    return (
+        f"memory of {one['arm']}: {size_text(one['total_bytes'])} beyond the weights ({parts}; "
+        f"{one['records']} records at a time), {size_text(one['free_bytes'])} were free"
+    )
+
+
+_MEMORY_PARTS = ("gradients", "optimizer", "average", "activations", "other")
 HEADER = ("arm", "variant", "accuracy", "macro F1", "latency ms", "MFLOP", "MB", "mJ/text", "agrees")
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 REFERENCE_COLOUR, OTHER_COLOURS = 1, (0, 2, 3)
 WIDTH, HEIGHT = 680.0, 320.0
+NUM_DASHES = 4
+"""As the style sheet has them: ``dash-0`` is unbroken."""
 MOST_MARKED = 40
 """A line of more points than that is drawn without a dot at each."""
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 16.0, 14.0, 42.0
@@ -32,10 +34,11 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A series in SVG coordinates; ``number`` picks its colour."""
+    """A series in SVG coordinates; ``number`` picks its colour, ``dash`` tells those of one colour apart."""
 
     name: str
     number: int
+    dash: int
     path: str
     band: str
     markers: list[tuple[float, float, str]] = field(default_factory=list)
@@ -104,6 +107,7 @@ def line_chart(series: list[Series], *, unit: str = "labels") -> Chart | None:
             Line(
                 name=one.name,
                 number=number,
+                dash=dash,
                 path=" ".join(f"{across(x)},{down(y)}" for x, y in one.points),
                 band=" ".join(
                     [f"{across(x)},{down(y)}" for (x, _), y in zip(one.points, one.high, strict=False)]
@@ -115,12 +119,13 @@ def line_chart(series: list[Series], *, unit: str = "labels") -> Chart | None:
                     if len(one.points) <= MOST_MARKED
                 ],
             )
-            for number, one in zip(_colours(series), series, strict=True)
+            for (number, dash), one in zip(_looks(series), series, strict=True)
         ],
     )
 
 
-def _colours(series: list[Series]) -> list[int]:
-    """Grey for references; for the others the accent first."""
+def _looks(series: list[Series]) -> list[tuple[int, int]]:
+    """Colour and dash: grey for references, for the others the accent first; unbroken until a colour comes again."""
     others = itertools.cycle(OTHER_COLOURS)
-    return [REFERENCE_COLOUR if one.is_reference else next(others) for one in series]
+    colours = [REFERENCE_COLOUR if one.is_reference else next(others) for one in series]
+    return [(colour, colours[:position].count(colour) % NUM_DASHES) for position, colour in enumerate(colours)]

@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from service.sizes import size_text
+
 
 @cache
 def environment() -> Environment:
@@ -25,6 +27,7 @@ def environment() -> Environment:
     environment.filters["marked"] = marked
     environment.filters["moment"] = moment
     environment.filters["share"] = share
+    environment.filters["size"] = size_text
     return environment
 
 

@@ -3,12 +3,15 @@
 from typing import Any
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from catalog.tables.datasets import Dataset
+from catalog.tables.engine import Run
 from service.api.access import Catalogued, Curator
 from service.api.runs import log_of, progress_of, units_of
+from service.losses import arm_curves, loss_charts
 from service.pages.rendering import render
 from workers.engine import find_run
 from workers.runs import recipe_of
@@ -34,4 +37,17 @@ def show_run(request: Request, catalog: Catalogued, _who: Curator, run_id: str) 
             progress=progress,
             units=units_of(session, run.id),
             log=log_of(session, run.id),
+            **_losses(session, run),
         )
+
+
+@router.get("/{run_id}/losses")
+def show_losses(request: Request, catalog: Catalogued, _who: Curator, run_id: str) -> Response:
+    """The part of a run's page that shows how its arms learn, drawn anew."""
+    with catalog.read() as session:
+        return render(request, "losses.html", **_losses(session, find_run(session, run_id)))
+
+
+def _losses(session: Session, run: Run) -> dict[str, Any]:
+    curves = arm_curves(session, run)
+    return {"curves": curves, "losses": loss_charts(curves)}

@@ -1,6 +1,6 @@
 // Keeps a run's page fresh until the run has ended. Everything is written through textContent and attributes.
 
-import { call } from "./requests.js";
+import { call, TIMEOUT_MS } from "./requests.js";
 
 const EVERY_MS = 1500;
 let waiting;
@@ -124,6 +124,25 @@ function showLog(lines) {
   byId("no-log").hidden = rows.length > 0;
 }
 
+let drawn = "";
+
+// The server draws the curves; as a document of a request they are nodes at once, and no text is parsed into the page.
+function showTraining(progress) {
+  const shown = byId("training");
+  const now = JSON.stringify([progress.state, progress.stages]);
+  if (!shown || now === drawn) return;
+  const request = new XMLHttpRequest();
+  request.open("GET", `/runs/${run}/losses`);
+  request.responseType = "document";
+  request.timeout = TIMEOUT_MS;
+  request.addEventListener("load", () => {
+    if (request.status !== 200 || new URL(request.responseURL).pathname !== `/runs/${run}/losses`) return;
+    drawn = now;
+    shown.replaceChildren(...[...request.response.body.childNodes].map((node) => document.importNode(node, true)));
+  });
+  request.send();
+}
+
 async function refresh() {
   const outcome = await call("GET", `/runs/${run}`);
   if (outcome.ok) {
@@ -135,6 +154,7 @@ async function refresh() {
     byId("reason").hidden = !progress.reason;
     showStages(progress.stages);
     showPace(progress);
+    showTraining(progress);
     const units = await call("GET", `/runs/${run}/units`);
     if (units.ok) showUnits(units.body.items);
     const log = await call("GET", `/runs/${run}/log`);

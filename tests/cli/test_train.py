@@ -44,6 +44,8 @@ def test_each_variant_is_measured_and_the_arm_compared_with_random_order(trained
 def test_the_same_training_again_shows_the_same_table(trained: dict[str, Any], printed: Done) -> None:
     assert printed.code == 0
     assert "trained by this recipe before" in printed.err
+    assert "memory of small: " in printed.err
+    assert [one["arm"] for one in trained["memory"]] == ["small", "small-random"]
     assert "small against random order at 6 equal steps" in printed.err
     rows = [line.split() for line in printed.out.splitlines() if line.startswith("small")]
     assert [row[:2] for row in rows] == [["small", "as"], ["small", "int8"], ["small-random", "as"]]

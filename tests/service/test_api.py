@@ -8,8 +8,9 @@ from sqlalchemy import select
 from catalog.tables.access import AuditEntry
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset, Version
-from catalog.tables.engine import Run
+from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import Annotation, LabelQueue, LabelTask
+from catalog.tables.training import LossPoint
 from labeling import queue
 from labeling.schema import LabelSchema
 from service.api.queues import RETRY_SPREAD_SECONDS
@@ -101,6 +102,36 @@ def test_runs_are_listed_by_state_and_a_filter_that_does_not_exist_is_refused(wo
     assert "unknown query parameter 'stat'; did you mean 'state'?" in refused.json()["message"]
     assert client.get(f"{API}/openapi.json", params={"x": "1"}).status_code == 422
     assert client.get(f"{API}/openapi.json").status_code == 200
+
+
+def test_losses_of_a_training_are_read_while_it_goes_on(worlds):
+    client, path = worlds.client("curator"), f"{API}/runs/{worlds.run_id}/losses"
+    assert client.get(path).json() == {"items": []}, "of a cleaning"
+    with worlds.catalog.write() as session:
+        run = session.get_one(Run, worlds.run_id)
+        run.kind = "train"
+        about = {"stage": 1, "stage_name": "fit", "ready_at": run.created_at, "state": "running"}
+        first = {"arm": "a", "index": 0, "steps": 9, "seed": 5, "control_of": None, "replica_of": None}
+        second = first | {"arm": "a-random", "index": 1, "control_of": "a"}
+        memory = {"total_bytes": 7, "free_bytes": 9}
+        session.add(Unit(run_id=run.id, position=0, payload=first, result={"memory": memory}, **about))
+        session.add(Unit(run_id=run.id, position=1, payload=second, **about))
+        session.add_all(LossPoint(run_id=run.id, arm="a", step=step, loss=8.0 / step) for step in (1, 2, 3, 4))
+    found, control = client.get(path, params={"points": 2}).json()["items"]
+    assert found == {
+        "arm": "a",
+        "seed": 5,
+        "control_of": None,
+        "replica_of": None,
+        "num_done": 4,
+        "num_steps": 9,
+        "points": [[2, 6.0], [4, pytest.approx((8 / 3 + 2) / 2)]],
+        "memory": memory,
+    }
+    assert (control["control_of"], control["num_done"], control["points"], control["memory"]) == ("a", 0, [], None)
+    assert client.get(path, params={"points": 0}).status_code == 422
+    assert client.get(f"{API}/runs/none/losses").status_code == 404
+    assert worlds.client("annotator").get(path).status_code == 403
 
 
 def test_units_that_gave_up_are_listed_with_their_reason(worlds):

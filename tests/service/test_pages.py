@@ -7,13 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from catalog.tables.engine import Run
+from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelQueue, LabelRound
 from catalog.tables.training import LossPoint
 from labeling.simulation import CurvePoint, LearningCurve
+from service.losses import arm_curves, loss_charts
 from service.pages.charts import Series, line_chart
 from service.pages.login import local_path
-from service.report import learning_chart, loss_chart
+from service.report import learning_chart
 from workers.requests import ask_after
 from workers.schedules import Wanted, add_schedule
 
@@ -246,9 +247,12 @@ def test_report_draws_random_selection_and_random_order_in_grey(world):
     assert [(line.name, line.number) for line in learning.lines] == [("random", 1), ("margin", 0)]
     with world.catalog.write() as session:
         run = session.get_one(Run, world.run_id)
-        run.result = {"comparisons": [{"arm": "b", "control": "a-random"}]}
-        session.add_all(LossPoint(run_id=run.id, arm=arm, step=1, loss=1.0) for arm in ("a-random", "b"))
+        run.kind, run.result = "train", {"comparisons": [{"arm": "b", "control": "a-random"}]}
+        for position, arm in enumerate(("a-random", "b")):
+            payload = {"arm": arm, "index": position, "steps": 1}
+            about = {"stage": 1, "stage_name": "fit", "position": position, "ready_at": run.created_at}
+            session.add(Unit(run_id=run.id, payload=payload, **about))
+            session.add(LossPoint(run_id=run.id, arm=arm, step=1, loss=1.0))
         session.flush()
-        losses = loss_chart(session, run)
-    assert losses is not None
+        (losses,) = loss_charts(arm_curves(session, run))
     assert [(line.name, line.number) for line in losses.lines] == [("a-random", 1), ("b", 0)]

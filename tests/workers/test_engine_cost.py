@@ -212,9 +212,9 @@ def test_lease_is_renewed_while_a_unit_works_and_not_after_it(database: Catalog)
     renewed: list[str] = []
     renew = engine.renew
 
-    def noting(catalog: Catalog, mine: engine.Claim, num_done: int, num_total: int) -> None:
+    def noting(catalog: Catalog, mine: engine.Claim, num_done: int, num_total: int, **more: Any) -> None:
         renewed.append(mine.unit_id)
-        renew(catalog, mine, num_done, num_total)
+        renew(catalog, mine, num_done, num_total, **more)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(execution.engine, "renew", noting)

@@ -15,19 +15,22 @@ from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
-from service.cli.teaching import show_held_out
+from service.cli.teaching import memory_line, show_held_out
+from service.losses import arm_curves
 from tests.training.objectives import data_of
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, sentences
 from tests.workers.test_determinism import make_catalog
+from tests.workers.test_live_curves import points
 from tests.workers.test_pipelines import write_rows
 from training.arm import ArmConfig
 from training.export import save_model
 from training.fit import fit
 from training.recipe import TrainRecipe
 from training.recipe import load_recipe as load_training
-from workers import manifests
+from workers import engine, manifests
 from workers.learned import MIDDLE
+from workers.live_curves import LiveCurve
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
 from workers.pipelines.train import submit_train
@@ -40,6 +43,14 @@ arms:
   - {{name: masked, objective: mlm, pacing: linear, record_losses: last, steps: 4, batch_size: 8,
      {BACKBONE}}}
   - {{name: replaced, objective: rtd, pacing: random, steps: 4, batch_size: 8, {BACKBONE}}}
+"""
+FOLLOWED = """
+test_share: 0.35
+max_tokens: 16
+compare: none
+arms:
+  - {name: masked, objective: mlm, steps: 6, batch_size: 8, checkpoint_every: 2,
+     backbone_options: {dim: 16, num_layers: 1, num_heads: 2, vocab_size: 300}}
 """
 TUNE = f"""
 test_share: 0.35
@@ -102,6 +113,41 @@ def test_texts_alone_are_measured_by_what_they_cost(
     assert sorted(set(steps)) == ["masked", "masked-random", "replaced"]
     show_held_out(result)
     assert "replaced" in capsys.readouterr().out
+
+
+def test_points_of_a_training_are_seen_before_its_end_and_once_after_a_resumption(
+    home: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[int, float]] = []
+
+    class Beating(LiveCurve):
+        """Renews its lease after every update, as the heart does after every second."""
+
+        def add(self, step: int, loss: float) -> None:
+            super().add(step, loss)
+            engine.renew(home, self._mine, step, 6, apply=self.write)
+            seen.append(points(home, self._mine.run_id))
+            if len(seen) == 3:
+                raise RuntimeError("pulled the plug")
+
+    monkeypatch.setattr("workers.pipelines.train.LiveCurve", Beating)
+    run_id, _ = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(FOLLOWED, name="followed"))
+    drain(home)
+    # The third was made after the last checkpoint, and is made again.
+    numbers = [len(one) for one in seen]
+    assert numbers == [1, 2, 3, 3, 4, 5, 6]
+    assert [max(one) for one in seen] == numbers
+    assert seen[3] == seen[2]
+    with home.read() as session:
+        run = session.get_one(Run, run_id)
+        assert run.state == "done", run.reason
+        (curve,) = arm_curves(session, run)
+    assert points(home, run_id) == seen[-1] == dict(curve.points)
+    assert curve.memory is not None
+    (told,) = (run.result or {})["memory"]
+    assert told == {"arm": "masked"} | curve.memory
+    assert curve.memory["total_bytes"] > curve.memory["activations_bytes"] > 0
+    assert "masked" in memory_line(told)
 
 
 def test_another_training_starts_from_it(home: Catalog, pretrained: Run) -> None:

@@ -28,6 +28,7 @@ from workers import answered, curated, learnable, learned, manifests, pretrainin
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
+from workers.live_curves import LiveCurve
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 if TYPE_CHECKING:
@@ -148,7 +149,14 @@ def _at_most(records: pl.DataFrame, limit: int) -> pl.DataFrame:
 
 def _plan_fit(_session: Session, run: Run) -> list[dict[str, Any]]:
     return [
-        {"arm": planned.config.name, "index": index, "steps": planned.config.steps}
+        {
+            "arm": planned.config.name,
+            "index": index,
+            "steps": planned.config.steps,
+            "seed": planned.config.seed,
+            "control_of": planned.control_of,
+            "replica_of": planned.replica_of,
+        }
         for index, planned in enumerate(_recipe(run.config).plan())
     ]
 
@@ -183,7 +191,11 @@ def _fit(unit: UnitContext) -> UnitResult:
             return True
         return False
 
-    def on_progress(step: int, total: int, _loss: float) -> None:
+    curve = LiveCurve(unit.claim, planned.config.name)
+    unit.shown_early = curve.write
+
+    def on_progress(step: int, total: int, loss: float) -> None:
+        curve.add(step, loss)
         unit.num_done, unit.num_total = step, total
 
     result = fit(
@@ -191,6 +203,7 @@ def _fit(unit: UnitContext) -> UnitResult:
         data,
         device=best_device(),
         checkpoint_dir=checkpoints,
+        on_start=curve.begin,
         on_progress=on_progress,
         should_stop=should_stop,
         token_dir=_folder(unit, "tokens"),
@@ -226,6 +239,7 @@ def _fit(unit: UnitContext) -> UnitResult:
             "stopped_early": result.stopped_early,
             "held_out_losses": result.checks,
             "router": result.router,
+            "memory": curve.memory,
             "manifests": [
                 {"step": start, "digest": manifest.digest, "file": file.to_json()}
                 for (start, manifest), file in zip(result.revisions, published, strict=True)
@@ -233,6 +247,7 @@ def _fit(unit: UnitContext) -> UnitResult:
         },
         rows=[(LossPoint.metadata.tables["loss_points"], rows)],
         shards=drawn,
+        apply=lambda session, _now: curve.cut(session, result.steps),
     )
 
 
@@ -259,6 +274,11 @@ def _fitted(unit: UnitContext) -> dict[str, dict[str, Any]]:
         return {one.payload["arm"]: one.result or {} for one in units}
 
 
+def _memory(fitted: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a step of each arm takes; nothing of one that was trained before that was kept."""
+    return [{"arm": arm} | one["memory"] for arm, one in fitted.items() if one.get("memory")]
+
+
 def _told(unit: UnitContext) -> dict[str, Any]:
     """What the first stage found out about the answers."""
     with unit.catalog.read() as session:
@@ -271,9 +291,10 @@ def _evaluate(unit: UnitContext) -> UnitResult:
     recipe = _recipe(unit.claim.config)
     classes, _, test = _prepared(unit)
     if recipe.reads != "classes":
-        found = pretraining.measured(unit, recipe, _fitted(unit), test, classes)
+        fitted = _fitted(unit)
+        found = pretraining.measured(unit, recipe, fitted, test, classes)
         _forget(unit)
-        return UnitResult(result={"test": test.height} | _told(unit) | found)
+        return UnitResult(result={"test": test.height, "memory": _memory(fitted)} | _told(unit) | found)
     gold = np.array([classes.index(label) for label in test["label"]], dtype=np.int64)
     fitted = _fitted(unit)
     plan = recipe.plan()
@@ -307,6 +328,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             "classes": classes,
             "test": test.height,
             "variants": table,
+            "memory": _memory(fitted),
             "energy_method": evaluations[0].detail["energy_method"],
             "comparisons": comparisons,
             "curricula": conclusions(comparisons),
