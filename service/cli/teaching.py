@@ -63,6 +63,7 @@ def train(
         return
     if "held_out" in result:
         show_held_out(result)
+        say(f"taken out: `winnow export-model {run_id[:8]}/ARM --output FOLDER`")
         return
     emit_table("variants", HEADER, [variant_row(one) for one in result["variants"]])
     say(f"measured on {result['test']:,} held-out records; energy: {result['energy_method']}")
@@ -73,7 +74,7 @@ def train(
         say(comparison(one))
     for one in result.get("curricula", []) if compare else []:
         say(f"curriculum of {one['arm']}: {one['verdict']}")
-    say(f"drawn: `winnow report {dataset}`")
+    say(f"drawn: `winnow report {dataset}`; taken out: `winnow export-model {run_id[:8]}/ARM --output FOLDER`")
 
 
 HEADER = ("arm", "variant", "accuracy", "macro F1", "latency ms", "MFLOP", "MB", "mJ/text", "agrees")
