@@ -164,6 +164,30 @@ def test_a_training_starts_from_a_folder_as_it_was_when_it_was_asked_for(home: C
         submit_train(home, dataset="labelled", recipe=other)
 
 
+def test_experts_start_from_a_dense_model_of_another_training(home: Catalog, pretrained: Run) -> None:
+    experts = "feedforward: moe_topk, feedforward_options: {num_experts: 3, top_k: 2, hidden: 512, biases: own}"
+    text = f"""
+test_share: 0.35
+max_tokens: 16
+compare: none
+arms:
+  - {{name: experts, objective: mlm, pacing: random, steps: 1, batch_size: 8, learning_rate: 1.0e-9,
+     init_from: {pretrained.id}/masked, {BACKBONE.replace("}", ", " + experts + "}")}}}
+"""
+    run_id, _ = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(text, name="experts"))
+    drain(home)
+    (row,) = (ended(home, run_id).result or {})["held_out"]
+    before = (pretrained.result or {})["held_out"][0]
+    # One step at a rate of nothing: the same masks cost what they cost the dense model.
+    assert (row["num_targets"], row["terms"]) == (before["num_targets"], pytest.approx(before["terms"], rel=1e-5))
+    with home.read() as session:
+        (unit,) = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1))
+    assert any(name.endswith("/max_load") for name in (unit.result or {})["router"])
+    with pytest.raises(ConfigError, match="hidden=256 of moe_topk must be 512"):
+        narrow = TrainRecipe.from_yaml(text.replace("hidden: 512", "hidden: 256"), name="narrow")
+        submit_train(home, dataset="bare", recipe=narrow)
+
+
 def test_losses_of_a_training_are_the_difficulty_of_another(home: Catalog, pretrained: Run) -> None:
     name = f"losses of {pretrained.id}/masked"
     text = f"""
