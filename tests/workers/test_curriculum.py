@@ -3,7 +3,8 @@
 import polars as pl
 import pytest
 
-from workers.pipelines.train import conclusions, short_names
+from training.data import short_names
+from workers.pipelines.train import conclusions
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def _prepare(unit: UnitContext) -> UnitResult:
     answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
     mixed = ("source",) if recipe.draws_by_source() else ()
     records = curated.read_records(unit.store, version, *mixed).drop("difficulty")
+    from training.data import TrainingData, short_names
+
     if mixed:
         records = records.with_columns(source=short_names(records["source"]))
     records = records.join(difficulty, on="id", maintain_order="left")
@@ -120,7 +122,6 @@ def _prepare(unit: UnitContext) -> UnitResult:
         )
     if recipe.reads in answered.TASK_OF:
         answered.check_measurable(test, recipe.reads)
-    from training.data import TrainingData
     from training.fit import stream_of
     from training.objectives import objective_of
 
@@ -133,12 +134,6 @@ def _prepare(unit: UnitContext) -> UnitResult:
         result=facts | {"train": train.height, "test": test.height},
         shards=[("train", unit.store.write_frame(train, "train")), ("test", unit.store.write_frame(test, "train"))],
     )
-
-
-def short_names(sources: pl.Series) -> pl.Series:
-    """Files by their names alone, without folders, where no two then have the same."""
-    short = sources.str.split("/").list.last()
-    return short if short.n_unique() == sources.n_unique() else sources
 
 
 def _at_most(records: pl.DataFrame, limit: int) -> pl.DataFrame:
