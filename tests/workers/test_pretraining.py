@@ -15,7 +15,7 @@ from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
-from service.cli.teaching import show_held_out
+from service.cli.teaching import show_curricula, show_held_out
 from tests.training.objectives import data_of
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, sentences
@@ -162,6 +162,27 @@ def test_a_training_starts_from_a_folder_as_it_was_when_it_was_asked_for(home: C
     )
     with pytest.raises(ConfigError, match=r"num_heads=4 of arm 'tuned' must be 2, as that model was trained with"):
         submit_train(home, dataset="labelled", recipe=other)
+
+
+def test_controls_of_texts_are_pooled_over_seeds(home: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+    text = PRETRAIN.partition("  - {name: replaced")[0].replace("record_losses: last, steps: 4", "steps: 2")
+    recipe = TrainRecipe.from_yaml(text, name="compared").compared(2)
+    run_id, _ = submit_train(home, dataset="bare", recipe=recipe)
+    drain(home)
+    result: dict[str, Any] = ended(home, run_id).result or {}
+    rows = result["loss_comparisons"]
+    assert [(one["arm"], one["control"], one["order"], one["seeds"]) for one in rows] == [
+        ("masked", "masked-random", "random order", 2),
+        ("masked", "masked-anti", "hardest first", 2),
+        ("masked", "masked-same-pacing", "the same pacing in random order", 2),
+    ]
+    assert all(one["low"] < one["loss_saved"] < one["high"] for one in rows)
+    assert result["curricula"] == [{"arm": "masked", "verdict": "no gain shown"}]
+    show_held_out(result)
+    show_curricula(result, asked=True)
+    told = capsys.readouterr().err
+    assert "masked against masked-random at 2 equal steps and 2 seeds: " in told
+    assert "curriculum of masked: no gain shown" in told
 
 
 def test_experts_start_from_a_dense_model_of_another_training(home: Catalog, pretrained: Run) -> None:
