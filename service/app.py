@@ -24,7 +24,7 @@ from catalog.errors import ConfigError, ServiceError
 from catalog.settings import Settings
 from service import metrics
 from service.address import host_names
-from service.api import datasets, exchange, known, leases, queues, reviews, runs, schedules, webhooks
+from service.api import datasets, exchange, known, leases, models, queues, reviews, runs, schedules, webhooks
 from service.api.access import known_parameters
 from service.counting import Counting
 from service.desk import Desk
@@ -128,7 +128,7 @@ def _api() -> APIRouter:
     # Routes are tried in this order: what annotators ask for comes first.
     for hot in (leases, queues):
         api.include_router(hot.direct)
-    for part in (datasets, runs, schedules, webhooks, queues, exchange, leases, reviews, known):
+    for part in (datasets, runs, models, schedules, webhooks, queues, exchange, leases, reviews, known):
         api.include_router(part.router)
 
     @api.get("/openapi.json", include_in_schema=False)

@@ -125,3 +125,9 @@ class TrainingData:
             + ([] if self.spans is None else [list(self.spans)])
         )
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def short_names(sources: pl.Series) -> pl.Series:
+    """Files by their names alone, without folders, where no two then have the same."""
+    short = sources.str.split("/").list.last()
+    return short if short.n_unique() == sources.n_unique() else sources

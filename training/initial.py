@@ -11,6 +11,7 @@ from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.tokenizer import TextTokenizer
+from training.upcycling import check_upcycling
 
 _HEADS = ("head.", "exits.", "vocab_")
 """What belongs to what a model was trained for; taken over where the shapes are the same."""
@@ -46,6 +47,8 @@ def model_document(arm: ArmConfig, classes: Sequence[str], vocab_size: int) -> s
 def check_same(arm: ArmConfig, trained: ArmConfig) -> None:
     """Refuse to start from a model whose weights would mean something else here, even where their shapes are the same.
 
+    Experts may start from a dense layer of their width: ``upcycles``.
+
     Raises
     ------
     ConfigError : backbone or one of its options differs; with both values and the remedy.
@@ -57,12 +60,28 @@ def check_same(arm: ArmConfig, trained: ArmConfig) -> None:
         )
     registered = BACKBONES[arm.backbone]
     mine, theirs = (asdict(registered.configured(one.backbone_options)) for one in (arm, trained))
+    free = _FREE
+    if upcycles(arm, trained):
+        try:
+            check_upcycling(theirs["feedforward_options"], mine["feedforward_options"])
+        except ConfigError as error:
+            raise ConfigError(f"init_from={arm.init_from!r} of arm {arm.name!r}: {error}") from error
+        free |= {"feedforward", "feedforward_options"}
     for name in mine:
-        if name not in _FREE and mine[name] != theirs[name]:
+        if name not in free and mine[name] != theirs[name]:
             raise ConfigError(
                 f"init_from={arm.init_from!r}: {name}={mine[name]!r} of arm {arm.name!r} must be {theirs[name]!r}, as "
                 "that model was trained with; set it so in backbone_options"
             )
+
+
+def upcycles(arm: ArmConfig, trained: ArmConfig | None) -> bool:
+    """Whether an arm's experts (``moe_topk``) start as the feed-forward layers of a model without any."""
+    if trained is None or arm.backbone != trained.backbone:
+        return False
+    registered = BACKBONES[arm.backbone]
+    mine, theirs = (getattr(registered.configured(one.backbone_options), "feedforward", None) for one in (arm, trained))
+    return (mine, theirs) == ("moe_topk", "dense")
 
 
 def take_over(model: nn.Module, weights: dict[str, Tensor]) -> None:

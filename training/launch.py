@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,17 +19,26 @@ import torch
 
 from catalog.errors import ConfigError, DataError, ServiceError
 from training.arm import ArmConfig
-from training.data import TrainingData
+from training.data import TrainingData, short_names
 from training.distributed import Strategy, World
 from training.export import load_folder, save_model
 from training.fit import fit
 from training.initial import Initial, is_folder
-from training.recipe import load_recipe
+from training.recipe import TrainRecipe, load_recipe
 
 _PATIENCE = timedelta(minutes=10)
 """How long a process waits for another before it gives the run up."""
 _DEFAULTS = {"difficulty": 0.5, "weight": 1.0}
 """Columns that a file need not have: nothing is ordered or weighed."""
+_KEPT = pl.Schema(
+    {
+        "source": pl.String(),
+        "slices": pl.List(pl.String()),
+        "label_version": pl.String(),
+        "spans": pl.List(pl.Struct({"start": pl.Int64(), "end": pl.Int64(), "label": pl.String()})),
+    }
+)
+"""Columns that are kept where the file has them, in the type that they need."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arms:
             names = ", ".join(one.name for one in recipe.arms)
             raise ConfigError(f"arm={options.arm!r} is not in recipe {recipe.name!r}; it has {names}")
-        data = read_data(options.data, options.text, options.label)
+        data = read_data(options.data, options.text, options.label, kept=_used(recipe))
         with joined(options.strategy) as world:
             for arm in arms:
                 result = fit(
@@ -72,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_data(path: Path, text: str = "text", label: str = "label") -> TrainingData:
+def read_data(
+    path: Path, text: str = "text", label: str = "label", *, kept: Collection[str] = tuple(_KEPT)
+) -> TrainingData:
     """A Parquet file as ``winnow export`` writes it, or any with ids and texts.
 
     ``id``, ``difficulty`` and ``weight`` may be called ``winnow_id`` and so on, as in exports. Without labels,
@@ -81,10 +92,12 @@ def read_data(path: Path, text: str = "text", label: str = "label") -> TrainingD
     Parameters
     ----------
     text, label : names of these columns.
+    kept : further columns to take where there are such: any of ``source``, ``slices``, ``label_version``, ``spans``.
+        Without ``source``, a record's is its file in an export (``winnow_file``), named as in ``winnow train``.
 
     Raises
     ------
-    DataError : the file cannot be read, or lacks a column.
+    DataError : the file cannot be read, lacks a column, or has one of another type.
     """
     try:
         frame = pl.read_parquet(path)
@@ -99,8 +112,28 @@ def read_data(path: Path, text: str = "text", label: str = "label") -> TrainingD
             raise DataError(f"{path.name} has columns {frame.columns}; it needs {given} as well")
         else:
             columns[name] = pl.lit(_DEFAULTS.get(name))
-    columns |= {"label": columns["label"].cast(pl.String), "hash": columns["id"]}
+    columns |= {"label": columns["label"].cast(pl.String), "hash": columns["id"]} | _kept(frame, path, kept)
     return TrainingData.build(frame.select(**columns))
+
+
+def _kept(frame: pl.DataFrame, path: Path, names: Collection[str]) -> dict[str, pl.Expr]:
+    found = {}
+    for name in (one for one in names if one in frame.columns):
+        try:
+            found[name] = pl.lit(frame[name].cast(_KEPT[name]))
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"{path.name}: column {name!r} is {frame[name].dtype} and must be {_KEPT[name]}; cast or drop it"
+            ) from error
+    if "source" in names and "source" not in found and "winnow_file" in frame.columns:
+        found["source"] = pl.lit(short_names(frame["winnow_file"]))
+    return found
+
+
+def _used(recipe: TrainRecipe) -> set[str]:
+    """What the recipe's arms learn or draw by; another file's column of that name is not looked at."""
+    unused = {"source": not recipe.draws_by_source(), "spans": recipe.reads != "spans"}
+    return {name for name in _KEPT if not unused.get(name, False)}
 
 
 def _initial(arm: ArmConfig, folder: Path | None) -> Initial | None:

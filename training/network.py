@@ -6,10 +6,11 @@ from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.data import TrainingData
-from training.initial import Initial, check_same, take_over
+from training.initial import Initial, check_same, take_over, upcycles
 from training.objectives import Objective
 from training.packing import SeesDocuments
 from training.tokenizer import TextTokenizer
+from training.upcycling import upcycled_weights
 
 
 def build_network(
@@ -44,7 +45,8 @@ def build_network(
     if arm.packing == "rows":
         seeing_documents(arm, model)
     if initial:
-        take_over(model, initial.weights)
+        experts = upcycles(arm, initial.arm)
+        take_over(model, upcycled_weights(initial.weights, model) if experts else initial.weights)
     return tokenizer, backbone.adapt(model, config)
 
 

@@ -5,10 +5,10 @@ python -m training.transformers_export MODEL_FOLDER NEW_FOLDER
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from training.positions.rope import Rope
 from training.tokenizer import PAD, START, TextTokenizer
 
 
-def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: Path) -> Path:
+def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: Path, *, card: str = "") -> Path:
     """Write config, weights (safetensors) and tokenizer for ``AutoModelForCausalLM`` and ``AutoTokenizer``.
 
     ``learned`` positions become GPT2LMHeadModel, ``rope`` becomes Starcoder2ForCausalLM: the same computation, so that
@@ -31,6 +31,7 @@ def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: P
     ----------
     model : a ``Transformer`` trained by objective ``clm``.
     folder : made anew.
+    card : Markdown that goes with it, if any.
 
     Raises
     ------
@@ -41,7 +42,10 @@ def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: P
     from transformers import PreTrainedTokenizerFast
 
     if not isinstance(model, Transformer):
-        raise ConfigError(f"{type(model).__name__} is no decoder of ours; export a model of backbone 'small'")
+        raise ConfigError(
+            f"no architecture of transformers computes a {type(model).__name__}; keep our layout, or train a decoder "
+            "(backbone 'small', objective clm)"
+        )
     if folder.exists():
         raise ConflictError(f"{folder} is there already; name a new folder, or remove it")
     _check(model.config)
@@ -50,11 +54,16 @@ def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: P
         tokenizer_object=Tokenizer.from_str(tokenizer.document), pad_token=PAD, bos_token=START
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.", suffix=".tmp"))
+    # Not mkdtemp, whose folders none but their owner reads.
+    aside = folder.with_name(f".tmp-{folder.name}-{uuid4().hex}")
     try:
         theirs.save_pretrained(aside)
         words.save_pretrained(aside)
+        if card:
+            (aside / "README.md").write_text(card, encoding="utf-8")
         publish_folder(aside, folder)
+        if aside.exists():
+            raise ConflictError(f"{folder} was made by another meanwhile; remove it, or name a new folder")
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -69,13 +78,14 @@ def _check(config: ModelConfig) -> None:
         "embedding_norm": "none",
         "num_own_layers": 0,
         "kv_latent_dim": 0,
-        "vocab_head": "tied",
         "vocab_bias": "none",
     }
     if config.positions == "learned":
         needed["num_kv_heads"] = 0
     wrong = [f"{name}={getattr(config, name)!r} (needs {value!r})" for name, value in needed.items()
              if getattr(config, name) != value]  # fmt: skip
+    if config.vocab_head != "tied":
+        wrong.append("no head over the vocabulary (needs objective clm)")
     if config.positions not in ("learned", "rope"):
         wrong.append(f"positions={config.positions!r} (needs 'learned' or 'rope')")
     if config.positions == "rope" and Rope(**config.position_options).scaling != "none":

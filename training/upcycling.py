@@ -2,14 +2,19 @@
 
 import dataclasses
 import math
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from catalog.errors import ConfigError
 from training.feedforward.dense import Dense
-from training.feedforward.moe_topk import GroupedExperts, MoeFeedForward
+from training.feedforward.moe_topk import MoeFeedForward, MoeTopK
 from training.model import Transformer
+
+_EXPERTS = {"0.weight": "up_ECH", "0.bias": "up_bias_EH", "2.weight": "down_EHC", "2.bias": "down_bias_EC"}
+"""Weights of the dense layer, and what they become. Linear layers keep theirs the other way round."""
 
 
 def upcycled(dense: Transformer, *, num_experts: int, top_k: int, **options: Any) -> Transformer:
@@ -38,19 +43,47 @@ def upcycled(dense: Transformer, *, num_experts: int, top_k: int, **options: Any
         feedforward_options=options | {"num_experts": num_experts, "top_k": top_k, "hidden": hidden, "biases": "own"},
     )
     model = Transformer(config).to(dense.head.weight if config.num_classes else dense.tokens.weight)
-    weights = {name: one for name, one in dense.state_dict().items() if ".feedforward." not in name}
-    model.load_state_dict(weights, strict=False)
-    with torch.no_grad():
-        for old, new in zip(dense.blocks, model.blocks, strict=True):
-            up, _, down = cast("tuple[nn.Linear, nn.GELU, nn.Linear]", tuple(cast("nn.Sequential", old.feedforward)))
-            experts = cast("GroupedExperts", cast("MoeFeedForward", new.feedforward).experts)
-            assert experts.up_bias_EH is not None
-            assert experts.down_bias_EC is not None
-            experts.up_ECH.copy_(up.weight.T)
-            experts.down_EHC.copy_(down.weight.T)
-            experts.up_bias_EH.copy_(up.bias)
-            experts.down_bias_EC.copy_(down.bias)
+    model.load_state_dict(upcycled_weights(dense.state_dict(), model), strict=False)
     return model
+
+
+def upcycled_weights(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A dense network's weights under the names of one with experts, each of which gets the whole layer.
+
+    Parameters
+    ----------
+    weights : by name; they are not changed.
+    model : with experts in place of the dense layers, as wide and with biases of their own. Its gates stay as drawn.
+    """
+    found = {name: one for name, one in weights.items() if ".feedforward." not in name}
+    for name, part in model.named_modules():
+        if isinstance(part, MoeFeedForward):
+            found |= part.state_dict(prefix=f"{name}.")
+            for theirs, mine in _EXPERTS.items():
+                one = weights[f"{name}.{theirs}"]
+                one = one.T if one.dim() == 2 else one
+                found[f"{name}.experts.{mine}"] = one.expand(part.config.num_experts, *one.shape)
+    return found
+
+
+def check_upcycling(dense: Mapping[str, Any], experts: Mapping[str, Any]) -> None:
+    """Refuse experts that a dense layer's weights do not fill.
+
+    Parameters
+    ----------
+    dense, experts : options of ``dense`` and of ``moe_topk``.
+
+    Raises
+    ------
+    ConfigError : they are wider or narrower, or have no biases of their own; with the setting and its value.
+    """
+    hidden, config = Dense(**dense).hidden, MoeTopK(**experts)
+    for name, mine, needed in (("hidden", config.hidden, hidden), ("biases", config.biases, "own")):
+        if mine != needed:
+            raise ConfigError(
+                f"{name}={mine!r} of moe_topk must be {needed!r}, since each expert starts as the dense layer of the "
+                "trained model; set it so in feedforward_options"
+            )
 
 
 def router_statistics(model: nn.Module) -> dict[str, float]:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from catalog.errors import ConfigError, NotFoundError
 from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
+from workers import comparing
 from workers.execution import UnitContext
 
 if TYPE_CHECKING:
@@ -167,12 +168,12 @@ def measured(
 
     Returns
     -------
-    ``held_out`` (a row an arm) and ``loss_comparisons``, as JSON.
+    ``held_out`` (a row an arm), ``loss_comparisons`` and ``curricula``, as JSON.
     """
     import numpy as np
 
     from training.data import TrainingData
-    from training.evaluation.held_out import held_out_loss, paired_loss_difference
+    from training.evaluation.held_out import held_out_loss
     from training.evaluation.preferences import preference_quality
     from training.evaluation.spans import span_quality
 
@@ -196,24 +197,6 @@ def measured(
         took = {name: fitted[arm.name][name] for name in ("steps", "seconds", "flops", "num_parameters")}
         rows.append({"arm": arm.name, "objective": arm.objective} | found | {"trained": took})
         unit.progress(len(rows), len(plan))
-    comparisons = []
-    for control in plan:
-        name = control.control_of
-        if name is None:
-            continue
-        rng = np.random.default_rng(seed)
-        saved_nats, low, high = paired_loss_difference(losses[name], losses[control.config.name], rng)
-        verdict = "paid" if low > 0 else "did worse" if high < 0 else "no gain shown"
-        comparisons.append(
-            {
-                "arm": name,
-                "control": control.config.name,
-                "order": control.config.pacing,
-                "steps": control.config.steps,
-                "loss_saved": saved_nats,
-                "low": low,
-                "high": high,
-                "verdict": verdict,
-            }
-        )
-    return {"held_out": rows, "loss_comparisons": comparisons}
+    comparisons = comparing.by_loss(plan, losses, seed)
+    told = {"loss_comparisons": comparisons, "curricula": comparing.conclusions(comparisons)}
+    return {"held_out": rows} | told

@@ -3,10 +3,9 @@
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -22,6 +21,7 @@ from labeling.exchange.label_studio import labeling_config
 from labeling.schema import LabelSchema
 from labeling.slots import checked_text
 from service.api.access import Catalogued, Curator, Reviewer
+from service.api.downloads import chunks
 from service.api.queue_models import SchemaModel
 from service.api.reviews import names_of
 from service.auth import audit
@@ -40,7 +40,6 @@ Options = Annotated[
 ]
 MAX_TOLD = 1_000
 """Answers that are none any more, and things not taken, that a reply lists; it counts all."""
-CHUNK_BYTES = 2**18
 MEDIA_TYPES = {
     ".jsonl": "application/x-ndjson",
     ".csv": "text/csv; charset=utf-8",
@@ -268,7 +267,7 @@ def export_answers(
     }
     file.seek(0)
     media_type = MEDIA_TYPES.get("." + suffix.rpartition(".")[2], "text/plain; charset=utf-8")
-    return StreamingResponse(_chunks(file), media_type=media_type, headers=headers)
+    return StreamingResponse(chunks(file), media_type=media_type, headers=headers)
 
 
 @router.get("/labeling-config", summary="Read the labeling config of a Label Studio project", response_class=Response)
@@ -298,9 +297,3 @@ def _zipped(folder: Path) -> Path:
             if one.is_file():
                 archive.write(one, one.relative_to(folder))
     return path
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk

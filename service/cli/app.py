@@ -24,6 +24,7 @@ from service.cli import (
     label_lead,
     labels,
     mapping,
+    models,
     operations,
     passages,
     pii,
@@ -86,6 +87,7 @@ for module in (
     label_errors,
     difficulty,
     teaching,
+    models,
     reports,
 ):
     module.add(app)

@@ -69,6 +69,8 @@ def train(
         return
     if "held_out" in result:
         show_held_out(result)
+        show_curricula(result, asked=compare)
+        say(f"taken out: `winnow export-model {run_id[:8]}/ARM --output FOLDER`")
         return
     emit_table("variants", HEADER, [variant_row(one) for one in result["variants"]])
     say(f"measured on {result['test']:,} held-out records; energy: {result['energy_method']}")
@@ -77,9 +79,14 @@ def train(
             say(line)
     for one in result["comparisons"]:
         say(comparison(one))
-    for one in result.get("curricula", []) if compare else []:
+    show_curricula(result, asked=compare)
+    say(f"drawn: `winnow report {dataset}`; taken out: `winnow export-model {run_id[:8]}/ARM --output FOLDER`")
+
+
+def show_curricula(result: dict[str, Any], *, asked: bool) -> None:
+    """Whether each arm's order paid, where every control was asked for."""
+    for one in result.get("curricula", []) if asked else []:
         say(f"curriculum of {one['arm']}: {one['verdict']}")
-    say(f"drawn: `winnow report {dataset}`")
 
 
 class MemoryTold:
@@ -166,8 +173,8 @@ def show_held_out(result: dict[str, Any]) -> None:
             say(f"{count:,} answers were left out: {reason}")
     for one in result["loss_comparisons"]:
         say(
-            f"{one['arm']} against {one['control']} at {one['steps']} equal steps: {one['loss_saved']:+.4f} nats saved "
-            f"({one['low']:+.4f} to {one['high']:+.4f}): {one['verdict']}"
+            f"{one['arm']} against {one['control']} at {one['steps']} equal steps{_seeds(one)}: "
+            f"{one['loss_saved']:+.4f} nats saved ({one['low']:+.4f} to {one['high']:+.4f}): {one['verdict']}"
         )
 
 
@@ -182,8 +189,11 @@ def _measures(one: dict[str, Any]) -> dict[str, float | None]:
 
 def comparison(one: dict[str, Any]) -> str:
     """Whether a curriculum paid, with its interval."""
-    seeds = f" and {one['seeds']} seeds" if one.get("seeds", 1) > 1 else ""
     return (
-        f"{one['arm']} against {one.get('order', 'random order')} at {one['steps']} equal steps{seeds}: accuracy "
+        f"{one['arm']} against {one.get('order', 'random order')} at {one['steps']} equal steps{_seeds(one)}: accuracy "
         f"{100 * one['difference']:+.1f} points ({100 * one['low']:+.1f} to {100 * one['high']:+.1f}): {one['verdict']}"
     )
+
+
+def _seeds(one: dict[str, Any]) -> str:
+    return f" and {one['seeds']} seeds" if one.get("seeds", 1) > 1 else ""

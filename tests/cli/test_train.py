@@ -51,6 +51,20 @@ def test_the_same_training_again_shows_the_same_table(trained: dict[str, Any], p
     assert [row[:2] for row in rows] == [["small", "as"], ["small", "int8"], ["small-random", "as"]]
 
 
+def test_a_trained_model_becomes_a_folder_once(prepared: Prepared, trained: dict[str, Any], tmp_path: Path) -> None:
+    model = f"{trained['run'][:8]}/small"
+    written = prepared.winnow.ok("export-model", model, "--output", tmp_path / "small")
+    assert written["files"] == sorted(one.name for one in (tmp_path / "small").iterdir())
+    assert "model.safetensors" in written["files"]
+    again, foreign = prepared.winnow.each(
+        ["export-model", model, "--output", str(tmp_path / "small")],
+        ["export-model", model, "--output", str(tmp_path / "other"), "--transformers"],
+    )
+    assert (again.code, "is there already; remove it, or name a new folder" in again.err) == (1, True)
+    assert (foreign.code, "order='encoder' (needs 'causal')" in foreign.err) == (2, True)
+    assert [one.name for one in tmp_path.iterdir()] == ["small"]
+
+
 class Page(HTMLParser):
     """What a page would fetch, its elements, and its text."""
 

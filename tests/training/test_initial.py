@@ -16,7 +16,8 @@ from training.evaluation.held_out import held_out_loss, paired_loss_difference
 from training.export import load_folder, load_model, save_model, write_model
 from training.fit import FitResult, fit
 from training.initial import Initial, check_same, take_over
-from training.objectives import Corpus, Records
+from training.network import build_network
+from training.objectives import Corpus, Records, objective_of
 from training.recipe import load_recipe
 from training.tokenizer import TextTokenizer
 
@@ -235,3 +236,28 @@ def test_folders_of_a_recipe_are_seen_from_its_file(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text("arms: [{name: one, init_from: ../models/one}, {name: two, init_from: RUN/one}]")
     assert [arm.init_from for arm in load_recipe(str(path)).arms] == [str(tmp_path / "models" / "one"), "RUN/one"]
+
+
+def test_experts_start_as_the_dense_layer_of_the_trained_model_and_compute_the_same(pretrained: FitResult) -> None:
+    arm = arm_of("mlm", init_from="run/rtd", steps=1)
+    experts = {"num_experts": 4, "top_k": 2, "hidden": 16, "biases": "own"}
+    options = arm.backbone_options | {"feedforward": "moe_topk", "feedforward_options": experts}
+    given = Initial(dict(pretrained.model.state_dict()), pretrained.tokenizer, pretrained.arm)
+    objective, data = objective_of(arm), data_of("mlm")
+    sparse = dataclasses.replace(arm, backbone_options=options)
+    (words, dense), (_, model) = (build_network(one, data, None, objective, given) for one in (arm, sparse))
+    encoded = words.encode(list(data.texts), 64)
+    with torch.inference_mode():
+        states = dense.eval().hidden(*encoded)
+        assert states.std() > 0.1
+        assert (model.eval().hidden(*encoded) - states).abs().max() < 1e-5
+    assert fit(sparse, data, initial=given).finished
+    for change, message in (
+        ({"hidden": 256}, "hidden=256 of moe_topk must be 16, since each expert starts as the dense layer"),
+        ({"biases": "none"}, "biases='none' of moe_topk must be 'own'"),
+    ):
+        options = options | {"feedforward_options": experts | change}
+        with pytest.raises(ConfigError, match=f"init_from='run/rtd' of arm 'mlm': {message}"):
+            check_same(dataclasses.replace(arm, backbone_options=options), pretrained.arm)
+    with pytest.raises(ConfigError, match=r"feedforward='dense' of arm 'mlm' must be 'moe_topk'"):
+        check_same(arm, sparse)

@@ -6,8 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from catalog.errors import DataError
 from training.export import load_model
-from training.launch import main
+from training.launch import main, read_data
 
 RECIPE = """
 arms:
@@ -58,6 +59,55 @@ def test_an_arm_starts_from_the_folder_of_a_saved_model(files: Path, capsys: pyt
     assert launched(files, "--label", "topic", "--arm", "next", "--initial", first) == 0
     tokenizers = [(files / "models" / name / "tokenizer.json").read_bytes() for name in ("one", "next")]
     assert tokenizers[0] == tokenizers[1]
+
+
+MIXED = """
+arms:
+  - name: mixed
+    pacing: mixture
+    pacing_options: {shares: {a.jsonl: 1, b.jsonl: 0}, start: 0.5}
+    steps: 2
+    batch_size: 4
+    max_tokens: 16
+    backbone_options: {vocab_size: 300, dim: 16}
+"""
+
+
+@pytest.mark.parametrize("column", ["source", "winnow_file"])
+def test_a_mixture_draws_by_the_source_that_the_file_gives(
+    column: str, frame: pl.DataFrame, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "recipe.yaml").write_text(MIXED)
+    folder = "data/" if column == "winnow_file" else ""
+    sources = [f"{folder}{'ab'[number % 2]}.jsonl" for number in range(frame.height)]
+    frame.with_columns(pl.Series(column, sources)).write_parquet(files / "train.parquet")
+    assert launched(files) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    (files / "recipe.yaml").write_text(MIXED.replace("a.jsonl", "c.jsonl"))
+    assert launched(files) == 1
+    assert "names source 'c.jsonl', which has no record to draw" in capsys.readouterr().err
+
+
+def test_columns_of_the_same_name_that_no_arm_uses_are_not_looked_at(frame: pl.DataFrame, files: Path) -> None:
+    own = frame.with_columns(source=pl.lit(None, dtype=pl.String), spans=pl.lit(3), topic="label")
+    own.write_parquet(files / "train.parquet")
+    assert launched(files, "--label", "topic", "--arm", "two") == 0
+
+
+def test_spans_slices_and_versions_of_labels_are_kept(frame: pl.DataFrame, tmp_path: Path) -> None:
+    spans = [None if number % 2 else [{"start": 0, "end": 3, "label": "place"}] for number in range(frame.height)]
+    tags = {"slices": [["ko"]] * frame.height, "label_version": ["given"] * frame.height}
+    path = tmp_path / "spans.parquet"
+    full = frame.with_columns(pl.Series("spans", spans), *(pl.Series(name, one) for name, one in tags.items()))
+    full.with_columns(pl.lit(None, dtype=pl.String).alias("label")).write_parquet(path)
+    data = read_data(path)
+    assert data.spans is not None
+    assert (data.spans[0], data.spans[1], data.classes) == ([(0, 3, 0)], None, ["place"])
+    assert data.manifest.frame["slices"].to_list() == tags["slices"]
+    assert data.manifest.frame["label_version"].to_list() == tags["label_version"]
+    frame.with_columns(slices=pl.struct("id")).write_parquet(path)
+    with pytest.raises(DataError, match=r"spans.parquet: column 'slices' is Struct.* and must be List\(String\)"):
+        read_data(path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
-from service.cli.teaching import memory_line, show_held_out
+from service.cli.teaching import memory_line, show_curricula, show_held_out
 from service.losses import arm_curves
 from tests.training.objectives import data_of
 from tests.workers.building import drain
@@ -208,6 +208,51 @@ def test_a_training_starts_from_a_folder_as_it_was_when_it_was_asked_for(home: C
     )
     with pytest.raises(ConfigError, match=r"num_heads=4 of arm 'tuned' must be 2, as that model was trained with"):
         submit_train(home, dataset="labelled", recipe=other)
+
+
+def test_controls_of_texts_are_pooled_over_seeds(home: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+    text = PRETRAIN.partition("  - {name: replaced")[0].replace("record_losses: last, steps: 4", "steps: 2")
+    recipe = TrainRecipe.from_yaml(text, name="compared").compared(2)
+    run_id, _ = submit_train(home, dataset="bare", recipe=recipe)
+    drain(home)
+    result: dict[str, Any] = ended(home, run_id).result or {}
+    rows = result["loss_comparisons"]
+    assert [(one["arm"], one["control"], one["order"], one["seeds"]) for one in rows] == [
+        ("masked", "masked-random", "random order", 2),
+        ("masked", "masked-anti", "hardest first", 2),
+        ("masked", "masked-same-pacing", "the same pacing in random order", 2),
+    ]
+    assert all(one["low"] < one["loss_saved"] < one["high"] for one in rows)
+    assert result["curricula"] == [{"arm": "masked", "verdict": "no gain shown"}]
+    show_held_out(result)
+    show_curricula(result, asked=True)
+    told = capsys.readouterr().err
+    assert "masked against masked-random at 2 equal steps and 2 seeds: " in told
+    assert "curriculum of masked: no gain shown" in told
+
+
+def test_experts_start_from_a_dense_model_of_another_training(home: Catalog, pretrained: Run) -> None:
+    experts = "feedforward: moe_topk, feedforward_options: {num_experts: 3, top_k: 2, hidden: 512, biases: own}"
+    text = f"""
+test_share: 0.35
+max_tokens: 16
+compare: none
+arms:
+  - {{name: experts, objective: mlm, pacing: random, steps: 1, batch_size: 8, learning_rate: 1.0e-9,
+     init_from: {pretrained.id}/masked, {BACKBONE.replace("}", ", " + experts + "}")}}}
+"""
+    run_id, _ = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(text, name="experts"))
+    drain(home)
+    (row,) = (ended(home, run_id).result or {})["held_out"]
+    before = (pretrained.result or {})["held_out"][0]
+    # One step at a rate of nothing: the same masks cost what they cost the dense model.
+    assert (row["num_targets"], row["terms"]) == (before["num_targets"], pytest.approx(before["terms"], rel=1e-5))
+    with home.read() as session:
+        (unit,) = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1))
+    assert any(name.endswith("/max_load") for name in (unit.result or {})["router"])
+    with pytest.raises(ConfigError, match="hidden=256 of moe_topk must be 512"):
+        narrow = TrainRecipe.from_yaml(text.replace("hidden: 512", "hidden: 256"), name="narrow")
+        submit_train(home, dataset="bare", recipe=narrow)
 
 
 def test_losses_of_a_training_are_the_difficulty_of_another(home: Catalog, pretrained: Run) -> None:

@@ -1,6 +1,7 @@
 """What an objective costs on texts that were held out: the measure of models that were trained without labels."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from catalog.errors import DataError
 from training.arm import ArmConfig
 from training.data import TrainingData
 from training.evaluation.evaluate import size_bytes
+from training.evaluation.quality import seeded_interval
 from training.objectives import Corpus, Records, objective_of
 from training.tokenizer import TextTokenizer
 
@@ -83,3 +86,28 @@ def paired_loss_difference(
     means = saved[rng.integers(0, len(saved), (2000, len(saved)))].mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(saved.mean()), float(low), float(high)
+
+
+def seeded_loss_difference(
+    pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]],
+) -> tuple[float, float, float]:
+    """By how much records cost less than under a reference, the mean over seeds, with a 95 % interval, in nats.
+
+    The interval is for other seeds and other records, as of ``quality.seeded_difference``.
+
+    Parameters
+    ----------
+    pairs : losses and reference under each seed, at least two; (n,) of the same records, of which those without a
+        target in any are left out.
+
+    Raises
+    ------
+    DataError : fewer than two seeds.
+    """
+    saved = np.array([reference - losses for losses, reference in pairs])
+    if len(saved) < 2:
+        raise DataError(f"{len(saved)} seeds give no interval; train under at least 2")
+    saved = saved[:, ~np.isnan(saved).any(axis=0)]
+    if not saved.shape[1]:
+        return 0.0, 0.0, 0.0
+    return seeded_interval(saved)

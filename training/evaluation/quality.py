@@ -101,17 +101,26 @@ def seeded_difference(pairs: Sequence[tuple[Labels, Labels]], labels: Labels) ->
     pairs : predictions of a and of b under each seed, at least two; (n,) int64 each.
     labels : (n,) int64.
     """
-    from scipy.stats import t
-
     if len(pairs) < 2:
         raise DataError(f"{len(pairs)} seeds give no interval; train under at least 2")
     for pair in pairs:
         for one in pair:
             _check(one, labels)
-    gain = np.array([(a == labels).astype(float) - (b == labels) for a, b in pairs])
+    return seeded_interval(np.array([(a == labels).astype(float) - (b == labels) for a, b in pairs]))
+
+
+def seeded_interval(gain: npt.NDArray[np.float64]) -> Difference:
+    """The mean of gains and its 95 % interval for other seeds and other examples: ``seeded_difference`` says how.
+
+    Parameters
+    ----------
+    gain : (num_seeds, n) of the same examples under each seed, at least two seeds.
+    """
+    from scipy.stats import t
+
     by_seed, by_example = gain.mean(axis=1), gain.mean(axis=0)
-    of_seeds = t.ppf(_INTERVAL[1], len(pairs) - 1) * by_seed.std(ddof=1) / np.sqrt(len(pairs))
-    of_examples = _NORMAL * by_example.std() / np.sqrt(len(labels))
+    of_seeds = t.ppf(_INTERVAL[1], len(gain) - 1) * by_seed.std(ddof=1) / np.sqrt(len(gain))
+    of_examples = _NORMAL * by_example.std() / np.sqrt(gain.shape[1])
     half = float(np.hypot(of_seeds, of_examples))
     mean = float(by_seed.mean())
     return Difference(mean, mean - half, mean + half)

@@ -24,7 +24,7 @@ from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from training.split import is_test
-from workers import answered, curated, learnable, learned, manifests, pretraining, runs
+from workers import answered, comparing, curated, learnable, learned, manifests, pretraining, runs
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
@@ -105,6 +105,8 @@ def _prepare(unit: UnitContext) -> UnitResult:
     answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
     mixed = ("source",) if recipe.draws_by_source() else ()
     records = curated.read_records(unit.store, version, *mixed).drop("difficulty")
+    from training.data import TrainingData, short_names
+
     if mixed:
         records = records.with_columns(source=short_names(records["source"]))
     records = records.join(difficulty, on="id", maintain_order="left")
@@ -121,7 +123,6 @@ def _prepare(unit: UnitContext) -> UnitResult:
         )
     if recipe.reads in answered.TASK_OF:
         answered.check_measurable(test, recipe.reads)
-    from training.data import TrainingData
     from training.fit import stream_of
     from training.objectives import objective_of
 
@@ -134,12 +135,6 @@ def _prepare(unit: UnitContext) -> UnitResult:
         result=facts | {"train": train.height, "test": test.height},
         shards=[("train", unit.store.write_frame(train, "train")), ("test", unit.store.write_frame(test, "train"))],
     )
-
-
-def short_names(sources: pl.Series) -> pl.Series:
-    """Files by their names alone, without folders, where no two then have the same."""
-    short = sources.str.split("/").list.last()
-    return short if short.n_unique() == sources.n_unique() else sources
 
 
 def _at_most(records: pl.DataFrame, limit: int) -> pl.DataFrame:
@@ -311,7 +306,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             frames.append(_predicted(test["id"], planned.config.name, variant, answers, classes))
             evaluations.append(_evaluation(unit, planned.config.name, variant, row, fitted[planned.config.name]))
             unit.progress(len(evaluations), total)
-    comparisons = _compare(plan, predictions, gold, recipe.seed)
+    comparisons = comparing.by_accuracy(plan, predictions, gold, recipe.seed)
     _forget(unit)
 
     def apply(session: Session, _now: object) -> None:
@@ -331,7 +326,7 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             "memory": _memory(fitted),
             "energy_method": evaluations[0].detail["energy_method"],
             "comparisons": comparisons,
-            "curricula": conclusions(comparisons),
+            "curricula": comparing.conclusions(comparisons),
         },
         shards=[("predictions", unit.store.write_frame(pl.concat(frames), "predictions"))],
         apply=apply,
@@ -397,78 +392,6 @@ def _evaluation(unit: UnitContext, arm: str, variant: str, row: dict[str, Any], 
         detail=detail | {"trained": trained | {"flops": fitted["flops"]}},
         **{name: row[name] for name in columns},
     )
-
-
-RANDOM = "random"
-_ORDERS = {RANDOM: "random order", "anti": "hardest first", "same_pacing_random": "the same pacing in random order"}
-"""What is said of a control, by its pacing."""
-
-
-def _compare(
-    plan: tuple[PlannedArm, ...], predictions: dict[str, np.ndarray[Any, Any]], gold: np.ndarray[Any, Any], seed: int
-) -> list[dict[str, Any]]:
-    """Each arm against each of its controls: over seeds where there are several, else over the examples alone."""
-    from training.evaluation.quality import paired_difference, seeded_difference
-
-    found = []
-    for control in plan:
-        if control.control_of is None or control.replica_of is not None:
-            continue
-        names = [control.config.name]
-        names += [one.config.name for one in plan if one.replica_of == control.config.name]
-        arms = {one.config.name: one for one in plan}
-        pairs = [(predictions[str(arms[name].control_of)], predictions[name]) for name in names]
-        difference = (
-            seeded_difference(pairs, gold)
-            if len(pairs) > 1
-            else paired_difference(*pairs[0], gold, np.random.default_rng(seed))
-        )
-        order = _ORDERS[control.config.pacing]
-        verdict = (
-            "paid" if difference.low > 0 else f"did worse than {order}" if difference.high < 0 else "no gain shown"
-        )
-        found.append(
-            {
-                "arm": control.control_of,
-                "control": control.config.name,
-                "order": order,
-                "steps": control.config.steps,
-                "seeds": len(pairs),
-                "difference": difference.diff,
-                "low": difference.low,
-                "high": difference.high,
-                "verdict": verdict,
-            }
-        )
-    return found
-
-
-def conclusions(comparisons: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Whether each arm's curriculum paid: it has to beat random order, and every other control for its order to be why.
-
-    Parameters
-    ----------
-    comparisons : of ``_compare``.
-
-    Returns
-    -------
-    ``arm`` and ``verdict`` of each arm.
-    """
-    found = []
-    for arm in dict.fromkeys(one["arm"] for one in comparisons):
-        verdicts = {one["order"]: one["verdict"] for one in comparisons if one["arm"] == arm}
-        against_random = verdicts.pop(_ORDERS[RANDOM])
-        level = [order for order, verdict in verdicts.items() if verdict != "paid"]
-        if against_random != "paid":
-            verdict = against_random
-        elif level:
-            verdict = (
-                f"paid against random order, but not shown against {' and '.join(level)}: the order may not be why"
-            )
-        else:
-            verdict = "paid"
-        found.append({"arm": arm, "verdict": verdict})
-    return found
 
 
 PIPELINES.register("train")(
