@@ -250,6 +250,8 @@ def _made(
         if records.vectors is not None:
             dim = records.vectors.shape[1]
             most = fitting(dim)
+            if len(records.texts) > most:
+                _say_full(most, records)
             entries = [(records.vectors[:most], np.array(records.labels[:most])[:, None])]
             memory = remember_records(folder, entries, encoder=encoder, dim=dim)
         elif arm.retrieval == "knn_classifier":
@@ -277,6 +279,10 @@ def _made(
     }
 
 
+def _say_full(num_records: int, records: Asking) -> None:
+    log.warning("the memory is full: it holds %d of %d records", num_records, len(records.texts))
+
+
 def _batches(unit: UnitContext, saved: SavedModel, records: Asking, most: int) -> Iterator[tuple[Any, Any, Any]]:
     """Tokens, their mask and labels, until a memory has ``most`` entries for them."""
     import torch
@@ -290,7 +296,7 @@ def _batches(unit: UnitContext, saved: SavedModel, records: Asking, most: int) -
         ids, real = saved.encode([records.texts[row] for row in rows])
         entries += len(rows) if records.labels else int(real.sum())
         if entries > most:
-            log.warning("the memory is full: it holds %d of %d records", rows[0], len(records.texts))
+            _say_full(rows[0], records)
             return
         yield ids, real, torch.tensor([records.labels[row] for row in rows]) if records.labels else None
 

@@ -1,6 +1,7 @@
 """Recipes are strict, planned, and replayed from their canonical form."""
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -210,3 +211,12 @@ def test_an_arm_without_a_memory_is_the_arm_of_before_and_one_without_training_h
     as_it_is = recipe("arms:\n  - {name: one, steps: 0, init_from: RUN/x, retrieval: knn_classifier}\n")
     assert [one.config.name for one in as_it_is.plan()] == ["one"]
     assert TrainRecipe.from_canonical(as_it_is.canonical()) == as_it_is
+
+
+def test_the_recipe_of_the_page_on_retrieval_is_one() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
+    written = page.split("cat > remember.yaml <<END\n", 1)[1].split("    END\n", 1)[0]
+    (planned,) = recipe(dedent(written)).plan()
+    assert planned.remembers
+    swapped = recipe("arms:\n  - {name: swapped" + page.split("{name: swapped", 1)[1].split("\n", 1)[0]).arms[0]
+    assert (swapped.steps, swapped.retrieval_options) == (0, {"memory": "RUN/other"})

@@ -1,5 +1,6 @@
 """A training's memory: made of what was trained on, measured beside the model, and swapped for another."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from tests.cli.corpus import WORDS
 from tests.workers.building import drain
 from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
+from training import remembering
+from training.arm import ArmConfig
 from training.evaluation import evaluate as evaluation
 from training.recipe import TrainRecipe
 from workers import curated, manifests, memories
@@ -75,6 +78,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
     return catalog
 
 
+def arm_of(run: Run) -> ArmConfig:
+    """Its first arm."""
+    return TrainRecipe.from_canonical(json.dumps(run.config["recipe"])).arms[0]
+
+
 def train(catalog: Catalog, dataset: str, text: str) -> Run:
     run_id, state = submit_train(catalog, dataset=dataset, recipe=TrainRecipe.from_yaml(text, name="recalled"))
     assert state == "new"
@@ -101,7 +109,7 @@ def kept(catalog: Catalog, run: Run, arm: str = "asks") -> dict[str, Any]:
 def classified(home: Catalog) -> Run:
     """One arm with a memory of the catalog's vectors, with its control; one with its own states; one with none."""
     text = CLASSIFY.replace("OPTIONS", "").replace("compare: none", "compare: random") + (
-        f"  - {{name: shows, pacing: random, steps: 2, batch_size: 8, retrieval: knn_classifier,\n"
+        f"  - {{name: shows, pacing: random, steps: 16, batch_size: 8, record_losses: last, retrieval: knn_classifier,\n"
         f"     retrieval_options: {{encoder: ''}}, backbone_options: {{{SIZE}}}}}\n"
         f"  - {{name: plain, pacing: random, steps: 2, batch_size: 8, backbone_options: {{{SIZE}}}}}\n"
     )
@@ -138,10 +146,15 @@ def test_a_classifier_is_measured_with_the_labels_of_training_records_beside_it(
     with home.read() as session:
         version = session.get_one(Version, classified.version_id)
         (trained,) = manifests.run_files(session, classified.id, "train")
+        (drawn,) = manifests.run_files(session, classified.id, "record_losses")
         rows = session.scalars(select(Evaluation.variant).where(Evaluation.run_id == classified.id)).all()
     assert sorted(rows) == ["knn_classifier"] * 2 + ["none"] * 4
     memory, records = memories.stored_memory(store, facts), store.read_frame(trained)
     assert 10 <= told["num_outcomes"] == records.height - told["num_entries"] < records.height / 4
+    # 128 draws go once through all there is to draw.
+    assert set(store.read_frame(drawn)["id"]) == set(
+        records["id"].filter(~remembering.kept_back(arm_of(classified), records["id"]))
+    )
     every = [tuple(one) for one in curated.embeddings_of(store, version, records["id"])]
     labels = dict(zip(every, records["label"], strict=True))
     assert {labels[tuple(one)] for one in memory.keys} == set(facts["classes"])
@@ -230,3 +243,13 @@ def test_too_few_records_to_choose_on_and_other_classes_end_before_training(
     options = f"retrieval_options: {{memory: {classified.id}/asks, weight: 0.4, temperature: 0.2}}, "
     other = train(home, "few", CLASSIFY.replace("OPTIONS", options))
     assert "knows the classes account, billing, and these records have accounts, billings" in str(other.reason)
+
+
+def test_a_full_memory_says_of_how_many_records_it_is(
+    home: Catalog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(remembering, "MAX_MEMORY_BYTES", 500 * (4 * 16 + 4))
+    options = "retrieval_options: {weight: 0.3, temperature: 3.0}, seed: 2, "
+    run = done(home, "one", LANGUAGE.replace("OPTIONS", options))
+    assert 300 < kept(home, run)["memory"]["num_entries"] <= 500
+    assert "the memory is full: it holds " in caplog.text
