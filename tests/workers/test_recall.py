@@ -109,7 +109,8 @@ def kept(catalog: Catalog, run: Run, arm: str = "asks") -> dict[str, Any]:
 def classified(home: Catalog) -> Run:
     """One arm with a memory of the catalog's vectors, with its control; one with its own states; one with none."""
     text = CLASSIFY.replace("OPTIONS", "").replace("compare: none", "compare: random") + (
-        f"  - {{name: shows, pacing: random, steps: 16, batch_size: 8, record_losses: last, retrieval: knn_classifier,\n"
+        f"  - {{name: shows, pacing: random, steps: 16, batch_size: 8, record_losses: last,\n"
+        f"     retrieval: knn_classifier,\n"
         f"     retrieval_options: {{encoder: ''}}, backbone_options: {{{SIZE}}}}}\n"
         f"  - {{name: plain, pacing: random, steps: 2, batch_size: 8, backbone_options: {{{SIZE}}}}}\n"
     )
