@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -25,8 +25,15 @@ _ADDED: dict[str, Any] = {
     "stop_every": 50,
     "stop_share": 0.1,
     "record_losses": "none",
+    "retrieval": "none",
+    "retrieval_options": {},
 }
 """Settings that came later, with how it was before: checkpoints of then are still of the same run."""
+_WITHOUT_TRAINING = frozenset(
+    {"name", "backbone", "backbone_options", "objective", "objective_options", "steps", "max_tokens", "seed"}
+    | {"init_from", "retrieval", "retrieval_options"}
+)
+"""Settings that matter where nothing is trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +46,7 @@ class ArmConfig:
     backbone, backbone_options : where the model comes from (registry ``BACKBONES``) and its options.
     pacing, pacing_options : in which order records are seen (registry ``PACING``) and its options.
     objective, objective_options : what is minimised (registry ``OBJECTIVES``) and its options.
-    steps : updates of the weights.
+    steps : updates of the weights; 0, with ``init_from`` and ``retrieval``, measures that model as it is.
     batch_size : records of an update, over all ranks.
     micro_batch_size : records in memory at a time; 0 means the whole batch. It changes memory, not the result.
     learning_rate : peak of the schedule.
@@ -70,6 +77,8 @@ class ArmConfig:
     stop_every : steps between such checks.
     stop_share : share of the records that is held out for them, by hash of the id, in (0, 1); they are not trained on.
     record_losses : ``last`` keeps the loss that each record had when it was last drawn, beside the model.
+    retrieval, retrieval_options : the memory of training records that the model is also measured with (``none``, or a
+        name in registry ``RETRIEVAL`` that needs no training) and its options; see ``training.remembering``.
     """
 
     name: str
@@ -103,9 +112,12 @@ class ArmConfig:
     stop_every: int = 50
     stop_share: float = 0.1
     record_losses: RecordLosses = "none"
+    retrieval: str = "none"
+    retrieval_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "max_tokens", "checkpoint_every", "length_window", "stop_every"):
+        self._check_retrieval()
+        for name in ("batch_size", "max_tokens", "checkpoint_every", "length_window", "stop_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("micro_batch_size", "stop_patience"):
@@ -139,6 +151,20 @@ class ArmConfig:
                 f"stop_every={self.stop_every} must be below steps={self.steps}: there would be nothing to stop; check "
                 "more often, or set stop_patience to 0"
             )
+
+    def _check_retrieval(self) -> None:
+        if self.retrieval_options and self.retrieval == "none":
+            raise ValueError(f"retrieval_options={self.retrieval_options} has no effect without retrieval; name one")
+        if self.steps > 0:
+            return
+        if self.steps < 0 or not self.init_from or self.retrieval == "none":
+            raise ValueError(
+                f"steps={self.steps} must be at least 1, or 0 for a model of init_from that gets a memory of retrieval"
+            )
+        for one in fields(self):
+            default = one.default if one.default is not MISSING else {}
+            if one.name not in _WITHOUT_TRAINING and getattr(self, one.name) != default:
+                raise ValueError(f"{one.name}={getattr(self, one.name)!r} has no effect with steps=0; leave it out")
 
     def settings(self) -> dict[str, Any]:
         """Every setting by name, but those that came later and are as things were before."""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.checkpoint import (
@@ -170,6 +171,8 @@ def fit(
     ConflictError, CorruptionError : a checkpoint of another run, or a damaged one.
     """
     device = torch.device(device)
+    if not arm.steps:
+        raise ConfigError(f"steps=0 of arm {arm.name!r} trains nothing; take the model that init_from names as it is")
     stream_of(arm, data)
     state = TrainingState(
         config_digest=arm.digest(), data_digest=data.digest, precision=resolved_precision(arm.precision, device)

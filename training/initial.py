@@ -84,6 +84,30 @@ def upcycles(arm: ArmConfig, trained: ArmConfig | None) -> bool:
     return (mine, theirs) == ("moe_topk", "dense")
 
 
+def check_as_it_is(arm: ArmConfig, trained: ArmConfig) -> None:
+    """Refuse to measure a model as something that it was not trained as.
+
+    Raises
+    ------
+    ConfigError : objective or length differs, or an option of the backbone; with both values.
+    """
+    for name in ("objective", "objective_options", "max_tokens"):
+        mine, theirs = getattr(arm, name), getattr(trained, name)
+        if mine != theirs:
+            raise ConfigError(
+                f"init_from={arm.init_from!r}: {name}={mine!r} of arm {arm.name!r} must be {theirs!r}, as that model "
+                "was trained with and steps=0 leaves it"
+            )
+    registered = BACKBONES[arm.backbone]
+    mine, theirs = (asdict(registered.configured(one.backbone_options)) for one in (arm, trained))
+    for name in mine:
+        if mine[name] != theirs[name]:
+            raise ConfigError(
+                f"init_from={arm.init_from!r}: {name}={mine[name]!r} of arm {arm.name!r} must be {theirs[name]!r}, as "
+                "that model was trained with and steps=0 leaves it; set it so in backbone_options"
+            )
+
+
 def take_over(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Put the weights of a trained network in the place of drawn ones.
 

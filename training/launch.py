@@ -55,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arms:
             names = ", ".join(one.name for one in recipe.arms)
             raise ConfigError(f"arm={options.arm!r} is not in recipe {recipe.name!r}; it has {names}")
+        for arm in arms:
+            if arm.retrieval != "none":
+                raise ConfigError(
+                    f"arm {arm.name!r}: retrieval={arm.retrieval!r} has no effect here, where no memory is kept; train "
+                    "it by `winnow train`, or leave it out"
+                )
         data = read_data(options.data, options.text, options.label, kept=_used(recipe))
         with joined(options.strategy) as world:
             for arm in arms:

@@ -20,6 +20,7 @@ from training.objectives import OBJECTIVES, Reads, objective_of
 from training.optimizers import OPTIMIZERS
 from training.pacing import PACING
 from training.presets import PRESETS, preset_names
+from training.remembering import check_retrieval
 from training.schedules import SCHEDULES
 from training.trackers import TRACKERS
 
@@ -48,6 +49,11 @@ class PlannedArm:
     control_of: str | None
     compressions: tuple[str, ...]
     replica_of: str | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a memory is made for it: for no control and no repetition, which learn from the same."""
+        return self.config.retrieval != "none" and self.control_of is None and self.replica_of is None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,7 +265,7 @@ def controls_of(arm: ArmConfig, *, every: bool) -> tuple[ArmConfig, ...]:
     every : besides random order, the same growth of the pool hardest first and in an order that ignores difficulty,
         where the pacing orders by difficulty.
     """
-    if arm.pacing == "random":
+    if arm.pacing == "random" or not arm.steps:
         return ()
     controls: dict[str, tuple[str, dict[str, Any]]] = {"random": ("random", {})}
     pacing = PACING[arm.pacing]
@@ -351,6 +357,7 @@ def _check_arm(arm: ArmConfig) -> None:
         backbone.member.check(objective_of(arm).heads(2), backbone.configured(arm.backbone_options))
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name!r}: objective {arm.objective!r}: {error}") from error
+    check_retrieval(arm)
 
 
 def _known(registry: Registry[Any], name: str, where: str) -> None:

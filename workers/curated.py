@@ -45,3 +45,17 @@ def read_embeddings(store: Store, version: Version) -> np.ndarray[Any, np.dtype[
             width = int(vectors.list.len()[0])
             parts.append(vectors.list.explode().to_numpy().reshape(-1, width))
     return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def has_embeddings(store: Store, version: Version) -> bool:
+    """Whether the version's records have vectors."""
+    return all("embedding" in entry for entry in manifests.read(store, version)["shards"])
+
+
+def embeddings_of(store: Store, version: Version, ids: pl.Series) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(n, dim) float32 of some records of the version, by id (n,)."""
+    entries = manifests.read(store, version)["shards"]
+    of = pl.concat([store.read_frame(_file(entry, "selection"), ["id"]) for entry in entries]).with_row_index("place")
+    places = pl.DataFrame({"id": ids}).join(of, on="id", how="left", maintain_order="left")["place"]
+    chosen: np.ndarray[Any, np.dtype[np.float32]] = read_embeddings(store, version)[places.to_numpy()]
+    return chosen

@@ -41,7 +41,7 @@ def fitted_files(session: Session, init_from: str) -> dict[str, StoredFile]:
         return {}
     also = ", or a folder that begins with / or ./"
     unit = trained_arm(session, init_from, of=f"init_from={init_from!r}", also=also)
-    return _files((unit.result or {})["files"])
+    return files_of((unit.result or {})["files"])
 
 
 def trained_arm(session: Session, name: str, *, of: str, also: str = "") -> Unit:
@@ -115,29 +115,34 @@ def check_starts(session: Session, store: Store, recipe: TrainRecipe, kept: dict
     ConfigError : a name is none, or the model there is of another config. NotFoundError : there is none.
     """
     from training.arm import ArmConfig
-    from training.initial import check_same
+    from training.initial import check_as_it_is, check_same
 
     for arm in recipe.arms:
         if not arm.init_from:
             continue
-        files = _files(kept[arm.init_from]) if arm.init_from in kept else fitted_files(session, arm.init_from)
+        files = files_of(kept[arm.init_from]) if arm.init_from in kept else fitted_files(session, arm.init_from)
         document = json.loads(store.read_bytes(files["config.json"]))
-        check_same(arm, ArmConfig(**document["arm"]))
+        trained = ArmConfig(**document["arm"])
+        check_same(arm, trained)
+        if not arm.steps:
+            check_as_it_is(arm, trained)
 
 
 def initial_of(unit: UnitContext, init_from: str) -> Initial | None:
     """The model that an arm starts from; None where it starts from nothing."""
-    if not init_from:
-        return None
+    return loaded(unit, initial_files(unit, init_from)).as_initial() if init_from else None
+
+
+def initial_files(unit: UnitContext, init_from: str) -> dict[str, StoredFile]:
+    """Files of the model that an arm starts from."""
     kept = unit.claim.config.get("initial", {})
     if init_from in kept:
-        return loaded(unit, _files(kept[init_from])).as_initial()
+        return files_of(kept[init_from])
     with unit.catalog.read() as session:
-        files = fitted_files(session, init_from)
-    return loaded(unit, files).as_initial()
+        return fitted_files(session, init_from)
 
 
-def _files(kept: dict[str, Any]) -> dict[str, StoredFile]:
+def files_of(kept: dict[str, Any]) -> dict[str, StoredFile]:
     return {name: StoredFile.from_json(file) for name, file in kept.items()}
 
 
@@ -180,7 +185,10 @@ def measured(
     plan, seed = recipe.plan(), recipe.seed
     qualities = {"spans": span_quality, "pairs": preference_quality}
     data = TrainingData.build(test, classes or None)
+    from workers import recall
+
     rows: list[dict[str, Any]] = []
+    remembered: list[dict[str, Any]] = []
     losses: dict[str, npt.NDArray[np.float64]] = {}
     for planned in plan:
         arm = planned.config
@@ -196,7 +204,12 @@ def measured(
             )
         took = {name: fitted[arm.name][name] for name in ("steps", "seconds", "flops", "num_parameters")}
         rows.append({"arm": arm.name, "objective": arm.objective} | found | {"trained": took})
-        unit.progress(len(rows), len(plan))
+        if "recall" in fitted[arm.name]:
+            facts = fitted[arm.name]["recall"]
+            further, told = recall.language_row(unit, arm, saved, facts, data.texts, losses[arm.name])
+            rows.append(rows[-1] | further)
+            remembered.append(told)
+        unit.progress(len(losses), len(plan))
     comparisons = comparing.by_loss(plan, losses, seed)
     told = {"loss_comparisons": comparisons, "curricula": comparing.conclusions(comparisons)}
-    return {"held_out": rows} | told
+    return {"held_out": rows} | told | ({"memories": remembered} if remembered else {})

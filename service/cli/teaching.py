@@ -77,6 +77,8 @@ def train(
     for one in result["variants"]:
         for line in exit_lines(one):
             say(line)
+    for one in result.get("memories", []):
+        say(recall_line(one))
     for one in result["comparisons"]:
         say(comparison(one))
     show_curricula(result, asked=compare)
@@ -158,7 +160,7 @@ def show_held_out(result: dict[str, Any]) -> None:
     """What models cost on held-out records that are no classifiers, and what those of people's answers find there."""
     rows = [
         (
-            one["arm"],
+            f"{one['arm']} + {one['retrieval']}" if "retrieval" in one else one["arm"],
             one["objective"],
             round(one["loss"], 4),
             *(None if value is None else round(value, 4) for value in _measures(one).values()),
@@ -171,6 +173,8 @@ def show_held_out(result: dict[str, Any]) -> None:
     for reason, count in result.get("left_out", {}).items():
         if count:
             say(f"{count:,} answers were left out: {reason}")
+    for one in result.get("memories", []):
+        say(recall_line(one))
     for one in result["loss_comparisons"]:
         say(
             f"{one['arm']} against {one['control']} at {one['steps']} equal steps{_seeds(one)}: "
@@ -185,6 +189,18 @@ def _measures(one: dict[str, Any]) -> dict[str, float | None]:
     if pairs := one.get("pairs"):
         return {"accuracy": pairs["accuracy"], "low": pairs["accuracy_low"], "high": pairs["accuracy_high"]}
     return {"perplexity": one["perplexity"]}
+
+
+def recall_line(one: dict[str, Any]) -> str:
+    """What an arm's memory was worth, with its interval."""
+    of = f" of {one['memory_of']}" if one["memory_of"] else ""
+    scale, unit = (100, "points of accuracy") if one["measure"] == "accuracy" else (1, "nats saved")
+    found = [f"{scale * one[name]:+.{1 if scale > 1 else 4}f}" for name in ("difference", "low", "high")]
+    return (
+        f"{one['arm']} with {one['retrieval']}, {one['num_entries']:,} entries{of} by {one['vectors']}, weight "
+        f"{one['weight']:.3f}, temperature {one['temperature']:.3g}: {found[0]} {unit} ({found[1]} to {found[2]}): "
+        f"{one['verdict']}"
+    )
 
 
 def comparison(one: dict[str, Any]) -> str:

@@ -131,3 +131,11 @@ def test_a_damaged_file_is_refused(files: Path, capsys: pytest.CaptureFixture[st
     path.write_bytes(path.read_bytes()[:100])
     assert launched(files) == 1
     assert "train.parquet cannot be read as Parquet" in capsys.readouterr().err
+
+
+def test_a_memory_that_would_not_be_kept_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "recipe.yaml").write_text(RECIPE.replace("name: one", "name: one\n    retrieval: knn_classifier"))
+    assert launched(files, "--label", "topic") == 1
+    assert (
+        "arm 'one': retrieval='knn_classifier' has no effect here, where no memory is kept" in capsys.readouterr().err
+    )

@@ -1,6 +1,7 @@
 """Recipes are strict, planned, and replayed from their canonical form."""
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -161,3 +162,61 @@ def test_a_recipe_compared_is_another_run_and_one_as_before_is_the_same() -> Non
 
 
 DIGEST_BEFORE = "b919ee3b7a0b3c4134c3de07e890c4f23d4ae90bc8d1479083950fd82f16d754"
+
+
+CLM = "objective: clm, backbone_options: {order: causal}"
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("retrieval: knn_clasifier", "retrieval='knn_clasifier' is unknown; did you mean 'knn_classifier'"),
+        (
+            f"retrieval: cross_attention, {CLM}",
+            "has layers of its own to train, which no recipe does; take one of knn_",
+        ),
+        ("retrieval: knn_lm", "retrieval='knn_lm' goes with objective 'clm', not with 'classification'"),
+        (f"retrieval: knn_classifier, {CLM}", "goes with objective 'classification', not with 'clm'; change one"),
+        ("retrieval_options: {weight: 0.2}", "has no effect without retrieval; name one"),
+        (
+            "retrieval: knn_classifier, retrieval_options: {wieght: 0.2}",
+            "unknown option 'wieght'; did you mean 'weight'",
+        ),
+        ("retrieval: knn_classifier, retrieval_options: {weight: 1.5}", r"weight=1.5 must lie in \(0, 1\)"),
+        (f"retrieval: knn_lm, {CLM}, retrieval_options: {{encoder: x}}", "unknown option 'encoder'"),
+        ("retrieval: knn_classifier, retrieval_options: {memory: RUN}", "memory='RUN' must be RUN/ARM of a training"),
+        (
+            "retrieval: knn_classifier, backbone: minilm-lora, retrieval_options: {encoder: ''}",
+            "would ask with the model's own states, and backbone='minilm-lora' has no outputs for single tokens",
+        ),
+        ("steps: 0", "steps=0 must be at least 1, or 0 for a model of init_from that gets a memory of retrieval"),
+        ("steps: 0, init_from: RUN/x", "steps=0 must be at least 1, or 0"),
+        (
+            "steps: 0, init_from: RUN/x, retrieval: knn_classifier, batch_size: 8",
+            "batch_size=8 has no effect with steps=0; leave it out",
+        ),
+    ],
+)
+def test_memories_that_no_arm_can_have_are_refused(arm: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(f"arms:\n  - {{name: one, {arm}}}\n")
+
+
+def test_an_arm_without_a_memory_is_the_arm_of_before_and_one_without_training_has_no_control() -> None:
+    plain = recipe(MINIMAL).arms[0]
+    assert not {"retrieval", "retrieval_options"} & set(plain.settings())
+    asks = recipe("arms:\n  - {name: one, retrieval: knn_classifier}\n")
+    assert asks.arms[0].digest() != plain.digest()
+    assert [(one.config.name, one.remembers) for one in asks.plan()] == [("one", True), ("one-random", False)]
+    as_it_is = recipe("arms:\n  - {name: one, steps: 0, init_from: RUN/x, retrieval: knn_classifier}\n")
+    assert [one.config.name for one in as_it_is.plan()] == ["one"]
+    assert TrainRecipe.from_canonical(as_it_is.canonical()) == as_it_is
+
+
+def test_the_recipe_of_the_page_on_retrieval_is_one() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
+    written = page.split("cat > remember.yaml <<END\n", 1)[1].split("    END\n", 1)[0]
+    (planned,) = recipe(dedent(written)).plan()
+    assert planned.remembers
+    swapped = recipe("arms:\n  - {name: swapped" + page.split("{name: swapped", 1)[1].split("\n", 1)[0]).arms[0]
+    assert (swapped.steps, swapped.retrieval_options) == (0, {"memory": "RUN/other"})

@@ -24,7 +24,7 @@ from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from training.split import is_test
-from workers import answered, comparing, curated, learnable, learned, manifests, pretraining, runs
+from workers import answered, comparing, curated, learnable, learned, manifests, memories, pretraining, recall, runs
 from workers.device import best_device
 from workers.engine import UnitResult
 from workers.execution import StoppedError, UnitContext
@@ -32,6 +32,7 @@ from workers.live_curves import LiveCurve
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
 
 if TYPE_CHECKING:
+    from training.arm import ArmConfig
     from training.data import TrainingData
     from training.fit import FitResult
     from training.recipe import PlannedArm, TrainRecipe
@@ -52,7 +53,7 @@ def submit_train(
     ------
     NotFoundError : no such dataset, nothing cleaned yet, the recipe's difficulty was not measured, or there is no model
         that an arm starts from.
-    ConfigError : an arm starts from a model of another config.
+    ConfigError : an arm starts from a model of another config, or would read a memory that was made by something else.
     DataError : there are no labels, with the commands that bring some, or only answers that teach something else.
     """
     store = Store.of(catalog.settings)
@@ -61,6 +62,7 @@ def submit_train(
         found = manifests.find_dataset(session, dataset)
         version = manifests.require_version(session, found, "curated")
         pretraining.check_starts(session, store, recipe, initial)
+        memories.check_memories(session, store, version, recipe, initial)
         answers, digest = learnable.answers_of(session, found, recipe)
         measured_by = learned.source_of(session, store, version, recipe.difficulty)
     config = {
@@ -127,14 +129,25 @@ def _prepare(unit: UnitContext) -> UnitResult:
     from training.objectives import objective_of
 
     # Refuses what the trainer would refuse, before any arm starts.
-    data = TrainingData.build(train, classes)
+    memories.check_classes(unit, recipe, classes)
+    whole = TrainingData.build(train, classes)
     for planned in recipe.plan():
+        learned_from = _learned_from(planned.config, train)
+        data = whole if learned_from.height == train.height else TrainingData.build(learned_from, classes)
         objective_of(planned.config).check(data)
-        stream_of(planned.config, data)
+        if planned.config.steps:
+            stream_of(planned.config, data)
     return UnitResult(
         result=facts | {"train": train.height, "test": test.height},
         shards=[("train", unit.store.write_frame(train, "train")), ("test", unit.store.write_frame(test, "train"))],
     )
+
+
+def _learned_from(arm: ArmConfig, train: pl.DataFrame) -> pl.DataFrame:
+    """What an arm trains on: all but what the trust in its memory is chosen on."""
+    from training.remembering import kept_back
+
+    return train.filter(~kept_back(arm, train["id"]))
 
 
 def _at_most(records: pl.DataFrame, limit: int) -> pl.DataFrame:
@@ -174,7 +187,9 @@ def _fit(unit: UnitContext) -> UnitResult:
     recipe = _recipe(unit.claim.config)
     planned = recipe.plan()[unit.claim.payload["index"]]
     classes, train, _ = _prepared(unit)
-    data = TrainingData.build(train, classes)
+    if not planned.config.steps:
+        return _as_it_is(unit, planned.config, train, classes)
+    data = TrainingData.build(_learned_from(planned.config, train), classes)
     checkpoints = _folder(unit, "checkpoints") / planned.config.name
     stopped: list[Exception] = []
 
@@ -214,6 +229,9 @@ def _fit(unit: UnitContext) -> UnitResult:
             (path.name, unit.store.write_bytes(path.read_bytes(), "models", path.suffix.lstrip(".")))
             for path in sorted(saved.iterdir())
         ]
+    remembered = {}
+    if planned.remembers:
+        remembered["recall"] = memories.remember_arm(unit, planned.config, dict(files), train, classes)
     drawn = []
     if result.record_losses is not None:
         drawn = [("record_losses", _losses(unit, planned.config.name, data, result))]
@@ -239,10 +257,30 @@ def _fit(unit: UnitContext) -> UnitResult:
                 {"step": start, "digest": manifest.digest, "file": file.to_json()}
                 for (start, manifest), file in zip(result.revisions, published, strict=True)
             ],
-        },
+        }
+        | remembered,
         rows=[(LossPoint.metadata.tables["loss_points"], rows)],
         shards=drawn,
         apply=lambda session, _now: curve.cut(session, result.steps),
+    )
+
+
+def _as_it_is(unit: UnitContext, arm: ArmConfig, train: pl.DataFrame, classes: list[str]) -> UnitResult:
+    """The model that an arm starts from, with a memory and without a step of training."""
+    files = pretraining.initial_files(unit, arm.init_from)
+    num_parameters = sum(one.numel() for one in pretraining.loaded(unit, files).network.parameters())
+    return UnitResult(
+        result={
+            "arm": arm.name,
+            "files": {name: file.to_json() for name, file in files.items()},
+            "steps": 0,
+            "seconds": 0.0,
+            "flops": 0,
+            "num_parameters": num_parameters,
+            "num_trained_parameters": 0,
+            "precision": arm.precision,
+            "recall": memories.remember_arm(unit, arm, files, train, classes),
+        }
     )
 
 
@@ -293,12 +331,14 @@ def _evaluate(unit: UnitContext) -> UnitResult:
     gold = np.array([classes.index(label) for label in test["label"]], dtype=np.int64)
     fitted = _fitted(unit)
     plan = recipe.plan()
-    total = sum(1 + len(planned.compressions) for planned in plan)
+    total = sum(1 + len(planned.compressions) + planned.remembers for planned in plan)
     evaluations: list[Evaluation] = []
     predictions: dict[str, np.ndarray[Any, Any]] = {}
     frames: list[pl.DataFrame] = []
+    remembered: list[dict[str, Any]] = []
     for planned in plan:
-        measured = _measure_arm(unit, planned, fitted[planned.config.name], test["text"].to_list(), gold, classes)
+        measured, told = _measure_arm(unit, planned, fitted[planned.config.name], test, gold, classes)
+        remembered += told
         for variant, row in measured:
             answers = row.pop("predictions")
             if variant == "none":
@@ -327,7 +367,8 @@ def _evaluate(unit: UnitContext) -> UnitResult:
             "energy_method": evaluations[0].detail["energy_method"],
             "comparisons": comparisons,
             "curricula": comparing.conclusions(comparisons),
-        },
+        }
+        | ({"memories": remembered} if remembered else {}),
         shards=[("predictions", unit.store.write_frame(pl.concat(frames), "predictions"))],
         apply=apply,
     )
@@ -337,16 +378,17 @@ def _measure_arm(
     unit: UnitContext,
     planned: PlannedArm,
     fitted: dict[str, Any],
-    texts: list[str],
+    test: pl.DataFrame,
     gold: np.ndarray[Any, Any],
     classes: list[str],
-) -> list[tuple[str, dict[str, Any]]]:
+) -> tuple[list[tuple[str, dict[str, Any]]], list[dict[str, Any]]]:
+    """A row a variant, by its name, and what the arm's memory was worth, if it has one."""
     from training.compression import COMPRESSION
     from training.evaluation.evaluate import evaluate
 
     files = {name: StoredFile.from_json(file) for name, file in fitted["files"].items()}
     saved = pretraining.loaded(unit, files)
-    seed = planned.config.seed
+    seed, texts = planned.config.seed, test["text"].to_list()
     whole = evaluate(saved.model, saved.encode, texts, gold.tolist(), classes, seed=seed)
     rows = [("none", whole)]
     for name in planned.compressions:
@@ -367,7 +409,11 @@ def _measure_arm(
                 ),
             )
         )
-    return rows
+    if not planned.remembers:
+        return rows, []
+    unit.check()
+    row, told = recall.class_row(unit, planned.config, saved, fitted["recall"], test, classes, whole)
+    return [*rows, (planned.config.retrieval, row)], [told]
 
 
 def _predicted(
