@@ -348,7 +348,7 @@ def _check_arm(arm: ArmConfig) -> None:
     backbone = BACKBONES[arm.backbone]
     try:
         # Two classes stand for however many there will be.
-        backbone.member.check(objective_of(arm).heads(2), backbone.configured(arm.backbone_options))
+        backbone.member.check(arm, objective_of(arm).heads(2), backbone.configured(arm.backbone_options))
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name!r}: objective {arm.objective!r}: {error}") from error
 

@@ -9,6 +9,7 @@ from training.presets import preset_names
 from training.recipe import TrainRecipe, load_recipe
 
 MINIMAL = "arms:\n  - name: one\n"
+MINILM = "arms:\n  - {name: one, backbone: minilm-lora, "
 
 
 def recipe(text: str) -> TrainRecipe:
@@ -96,6 +97,19 @@ def test_digest_sees_every_setting() -> None:
             "'one': micro_batch_size=9 must be at most batch_size=8, .*lower it, or set 0",
         ),
         ("arms:\n  - {name: one, length_window: 0}\n", "length_window=0 must be at least 1"),
+        (
+            "arms:\n  - {name: one, packing: rows, backbone_options: {attention: linformer}}\n",
+            "packing='rows' does not go with attention='linformer', .*set packing to none, or attention to one of bloc",
+        ),
+        (
+            "arms:\n  - {name: one, backbone_options: {attention: lsh, positions: alibi, attention_options: {backend: "
+            "flex}}}\n",
+            "positions='alibi' does not hold for attention='lsh' with .*'flex'.*choose one of learned",
+        ),
+        (MINILM + "max_tokens: 5000}\n", "'one': .*max_tokens=5000 exceeds the 512 positions of minilm-lora; lower it"),
+        (MINILM + "packing: rows}\n", "packing='rows' does not go with backbone='minilm-lora', .*set packing to none"),
+        (MINILM + "recompute: blocks}\n", "recompute='blocks' does not go with .*set recompute to none, or backbone"),
+        (MINILM + "compile: inductor}\n", "compile='inductor' does not go with .*set compile to none, or backbone"),
         (MINIMAL + "test_share: 1.5\n", "test_share=1.5 must lie in"),
         (MINIMAL + "max_train_records: -1\n", "max_train_records=-1 must be 0"),
         ("- a\n", "must be a mapping of settings, not list"),
