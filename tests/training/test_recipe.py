@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from catalog.errors import ConfigError, NotFoundError
 from training.presets import preset_names
@@ -120,6 +121,60 @@ def test_digest_sees_every_setting() -> None:
 def test_mistakes_are_refused_with_what_would_be_right(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
         recipe(text)
+
+
+RANDOM = "arms:\n  - {name: one, pacing: random, "
+PACED = "arms:\n  - {name: one, pacing: self_paced, "
+BY_DIFFICULTY = "objective: mlm, objective_options: {masking: by_difficulty"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("compare: controls\n" + RANDOM + "}\n", "compare='controls' has no effect .*every arm has pacing='random'"),
+        ("difficulty: el2n\n" + RANDOM + "}\n", "difficulty='el2n' has no effect .*no arm's pacing orders by it"),
+        ("difficulty: el2n\n" + PACED + "}\n", "difficulty='el2n' has no effect"),
+        (
+            "difficulty: el2n\n" + RANDOM + BY_DIFFICULTY + ", masking_options: {grows_with: progress}}}\n",
+            "difficulty='el2n' has no effect",
+        ),
+        (PACED + "steps: 25}\n", "'one': every=25 of pacing='self_paced' must be below steps=25: .*lower every"),
+        (
+            "compare: none\n" + PACED + "record_losses: last}\n",
+            "'one': record_losses='last' has no effect with pacing='self_paced', .*leave it out",
+        ),
+    ],
+)
+def test_keys_without_effect_are_refused_in_files_and_read_in_stored_recipes(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(text)
+    stored = TrainRecipe._parse({"name": "stored"} | yaml.safe_load(text), where="stored")
+    assert TrainRecipe.from_canonical(stored.canonical()) == stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "compare: controls\n" + RANDOM + "}\n  - {name: two}\n",
+        "difficulty: el2n\n" + RANDOM + "}\n  - {name: two, pacing: warmup_then_random}\n",
+        "difficulty: el2n\n" + RANDOM + "record_losses: last}\n",
+        "difficulty: el2n\n" + RANDOM + BY_DIFFICULTY + "}}\n",
+        "difficulty: el2n\n"
+        + RANDOM
+        + "objective: mixture, "
+        + "objective_options: {weights: {mlm: 1, rtd: 1}, options: {mlm: {masking: by_difficulty}}}}\n",
+        "difficulty: combined\n" + RANDOM + "}\n",
+        PACED + "steps: 26}\n",
+        PACED + "record_losses: last}\n",
+    ],
+)
+def test_keys_that_have_an_effect_somewhere_are_read(text: str) -> None:
+    assert recipe(text).arms
+
+
+def test_a_comparison_of_random_arms_alone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="compare='controls' has no effect in recipe 'test'"):
+        recipe(RANDOM + "}\n").compared()
 
 
 def test_stored_recipes_of_before_a_micro_batch_was_bounded_are_read() -> None:
