@@ -155,10 +155,12 @@ class ModelConfig:
                 f"attention={self.attention!r} cannot keep to order={self.order!r}, only to "
                 f"{', '.join(sorted(attention.orders))}; choose one of these or another attention"
             )
-        if positions.acts not in attention.positions:
-            held = [name for name, one in POSITIONS.load().items() if one.config.acts in attention.positions]
+        acts = attention.holds_for()
+        if positions.acts not in acts:
+            held = [name for name, one in POSITIONS.load().items() if one.config.acts in acts]
+            given = f" with attention_options={self.attention_options}" if self.attention_options else ""
             raise ValueError(
-                f"positions={self.positions!r} does not hold for attention={self.attention!r}; choose one of "
+                f"positions={self.positions!r} does not hold for attention={self.attention!r}{given}; choose one of "
                 f"{', '.join(held)}, or another attention"
             )
 

@@ -35,7 +35,7 @@ def build_network(
     if initial and initial.arm:
         check_same(arm, initial.arm)
     heads = objective.heads(len(data.classes))
-    backbone.check(heads, config)
+    backbone.check(arm, heads, config)
     if document:
         tokenizer = TextTokenizer(document)
     else:

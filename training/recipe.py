@@ -15,6 +15,7 @@ from catalog.yaml_keys import StrictLoader
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.compression import COMPRESSION
+from training.effects import check_compared, check_effects
 from training.initial import is_folder
 from training.objectives import OBJECTIVES, Reads, objective_of
 from training.optimizers import OPTIMIZERS
@@ -178,8 +179,15 @@ class TrainRecipe:
         return any(one.member(0.0, one.configured(options)).shares is not None for one, options in pacings)
 
     def compared(self, num_seeds: int | None = None) -> Self:
-        """The same recipe with every control of every arm, under some seeds."""
-        return replace(self, compare="controls", compare_seeds=num_seeds or self.compare_seeds)
+        """The same recipe with every control of every arm, under some seeds.
+
+        Raises
+        ------
+        ConfigError : no arm has a control.
+        """
+        recipe = replace(self, compare="controls", compare_seeds=num_seeds or self.compare_seeds)
+        check_compared(recipe)
+        return recipe
 
     def canonical(self) -> str:
         """The recipe as JSON with sorted keys and every default written out, but of what came later."""
@@ -223,13 +231,7 @@ class TrainRecipe:
                 f"compressions={made!r} has no effect in recipe {recipe.name!r}: its arms learn from {learned}, and "
                 "compressed are classifiers; leave it out"
             )
-        for arm in recipe.arms:
-            # Of files alone: recipes that were stored before this was refused have to be read.
-            if arm.micro_batch_size > arm.batch_size:
-                raise ConfigError(
-                    f"arm {arm.name!r}: micro_batch_size={arm.micro_batch_size} must be at most batch_size="
-                    f"{arm.batch_size}, of which it is a part; lower it, or set 0 for the whole batch"
-                )
+        check_effects(recipe)
         return recipe
 
     @classmethod
@@ -354,7 +356,7 @@ def _check_arm(arm: ArmConfig) -> None:
     backbone = BACKBONES[arm.backbone]
     try:
         # Two classes stand for however many there will be.
-        backbone.member.check(objective_of(arm).heads(2), backbone.configured(arm.backbone_options))
+        backbone.member.check(arm, objective_of(arm).heads(2), backbone.configured(arm.backbone_options))
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name!r}: objective {arm.objective!r}: {error}") from error
     check_retrieval(arm)

@@ -14,6 +14,7 @@ from workers.annotated import check_learnable, class_labels
 from workers.execution import UnitContext
 
 if TYPE_CHECKING:
+    from training.objectives import Reads
     from training.recipe import TrainRecipe
 
 
@@ -85,6 +86,17 @@ def labelled(
         )
         raise DataError(f"{have}; a classifier needs two classes: label more, or loosen the cleaning recipe")
     return found, facts | {"classes": classes}
+
+
+def slices(reads: Reads) -> pl.Expr:
+    """What each record counts in: ``source:NAME``, and ``class:LABEL`` where classes are learned.
+
+    Parameters
+    ----------
+    reads : what is learned from.
+    """
+    names = [pl.format("source:{}", "source")] + [pl.format("class:{}", "label")] * (reads == "classes")
+    return pl.concat_list(names)
 
 
 def with_labels(records: pl.DataFrame, answers: pl.DataFrame, source: str) -> pl.DataFrame:

@@ -73,7 +73,12 @@ def main(rank: int, folder: Path) -> None:
             should_stop=lambda: rank == 1 and stop_at > 0 and done[-1] >= stop_at,
         )
         weights = b"".join(one.numpy().tobytes() for one in result.model.state_dict().values())
-        found[name] = {"losses": result.losses, "steps": result.steps, "weights": hashlib.sha256(weights).hexdigest()}
+        found[name] = {
+            "losses": result.losses,
+            "steps": result.steps,
+            "done": done[1:],
+            "weights": hashlib.sha256(weights).hexdigest(),
+        }
         if rank == 0:
             torch.save(result.model.state_dict(), folder / f"{name}.pt")
         torch.distributed.barrier()
@@ -109,8 +114,28 @@ def main(rank: int, folder: Path) -> None:
     written = latest_checkpoint(folder / "two-to-one")
     assert written is not None
     found["files"] = sorted(one.name for one in written.iterdir())
+    trained("two-again-stopped", plain_arm(), "fsdp2", folder / "two-one-two", stop_at=2)
+    torch.distributed.destroy_process_group()
+    if rank == 0:
+        found["between"] = alone_until(4, data, folder / "two-one-two")
+    # Whoever is first waits for the other.
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/again", rank=rank, world_size=2)
+    trained("two-one-two", plain_arm(), "fsdp2", folder / "two-one-two")
     (folder / f"found-{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
+
+
+def alone_until(last_step: int, data: TrainingData, checkpoints: Path) -> list[int]:
+    """The steps that one process does until then, from the newest checkpoint on."""
+    done: list[int] = []
+    fit(
+        plain_arm(),
+        data,
+        checkpoint_dir=checkpoints,
+        on_progress=lambda step, total, loss: done.append(step),
+        should_stop=lambda: done[-1:] == [last_step],
+    )
+    return done
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def test_flex_links_cover_blocks_of_other_sizes(size: int) -> None:
 
 def test_flex_refuses_to_train_on_a_cpu() -> None:
     q, k, v = heads(75)
-    with pytest.raises(ValueError, match="backend='flex' cannot train on a CPU; use 'auto' or 'plain'"):
+    with pytest.raises(ConfigError, match="backend='flex' of the attention cannot train on a CPU; set it to auto"):
         member("local_global", backend="flex")(q.requires_grad_(), k, v, rule("encoder", 75, packed=False))
 
 

@@ -109,6 +109,15 @@ def test_one_process_goes_on_where_two_stopped(
             assert torch.allclose(resumed.model.state_dict()[key], value, atol=2e-5), key
 
 
+def test_one_process_goes_on_where_two_stopped_and_two_go_on_where_it_did(
+    two: tuple[Path, dict[str, Any]], alone: FitResult
+) -> None:
+    folder, found = two
+    steps = (found["two-again-stopped"]["done"], found["between"], found["two-one-two"]["done"])
+    assert steps == ([1, 2], [3, 4], [5, 6])
+    assert_same(folder, found, "two-one-two", alone)
+
+
 def test_one_process_reads_the_average_that_two_wrote_as_a_model(two: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = two
     saved = load_folder(folder / "two-to-one" / "step-00000004")

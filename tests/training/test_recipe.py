@@ -4,12 +4,14 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
 
 from catalog.errors import ConfigError, NotFoundError
 from training.presets import preset_names
 from training.recipe import TrainRecipe, load_recipe
 
 MINIMAL = "arms:\n  - name: one\n"
+MINILM = "arms:\n  - {name: one, backbone: minilm-lora, "
 
 
 def recipe(text: str) -> TrainRecipe:
@@ -97,6 +99,19 @@ def test_digest_sees_every_setting() -> None:
             "'one': micro_batch_size=9 must be at most batch_size=8, .*lower it, or set 0",
         ),
         ("arms:\n  - {name: one, length_window: 0}\n", "length_window=0 must be at least 1"),
+        (
+            "arms:\n  - {name: one, packing: rows, backbone_options: {attention: linformer}}\n",
+            "packing='rows' does not go with attention='linformer', .*set packing to none, or attention to one of bloc",
+        ),
+        (
+            "arms:\n  - {name: one, backbone_options: {attention: lsh, positions: alibi, attention_options: {backend: "
+            "flex}}}\n",
+            "positions='alibi' does not hold for attention='lsh' with .*'flex'.*choose one of learned",
+        ),
+        (MINILM + "max_tokens: 5000}\n", "'one': .*max_tokens=5000 exceeds the 512 positions of minilm-lora; lower it"),
+        (MINILM + "packing: rows}\n", "packing='rows' does not go with backbone='minilm-lora', .*set packing to none"),
+        (MINILM + "recompute: blocks}\n", "recompute='blocks' does not go with .*set recompute to none, or backbone"),
+        (MINILM + "compile: inductor}\n", "compile='inductor' does not go with .*set compile to none, or backbone"),
         (MINIMAL + "test_share: 1.5\n", "test_share=1.5 must lie in"),
         (MINIMAL + "max_train_records: -1\n", "max_train_records=-1 must be 0"),
         ("- a\n", "must be a mapping of settings, not list"),
@@ -107,6 +122,60 @@ def test_digest_sees_every_setting() -> None:
 def test_mistakes_are_refused_with_what_would_be_right(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
         recipe(text)
+
+
+RANDOM = "arms:\n  - {name: one, pacing: random, "
+PACED = "arms:\n  - {name: one, pacing: self_paced, "
+BY_DIFFICULTY = "objective: mlm, objective_options: {masking: by_difficulty"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("compare: controls\n" + RANDOM + "}\n", "compare='controls' has no effect .*every arm has pacing='random'"),
+        ("difficulty: el2n\n" + RANDOM + "}\n", "difficulty='el2n' has no effect .*no arm's pacing orders by it"),
+        ("difficulty: el2n\n" + PACED + "}\n", "difficulty='el2n' has no effect"),
+        (
+            "difficulty: el2n\n" + RANDOM + BY_DIFFICULTY + ", masking_options: {grows_with: progress}}}\n",
+            "difficulty='el2n' has no effect",
+        ),
+        (PACED + "steps: 25}\n", "'one': every=25 of pacing='self_paced' must be below steps=25: .*lower every"),
+        (
+            "compare: none\n" + PACED + "record_losses: last}\n",
+            "'one': record_losses='last' has no effect with pacing='self_paced', .*leave it out",
+        ),
+    ],
+)
+def test_keys_without_effect_are_refused_in_files_and_read_in_stored_recipes(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(text)
+    stored = TrainRecipe._parse({"name": "stored"} | yaml.safe_load(text), where="stored")
+    assert TrainRecipe.from_canonical(stored.canonical()) == stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "compare: controls\n" + RANDOM + "}\n  - {name: two}\n",
+        "difficulty: el2n\n" + RANDOM + "}\n  - {name: two, pacing: warmup_then_random}\n",
+        "difficulty: el2n\n" + RANDOM + "record_losses: last}\n",
+        "difficulty: el2n\n" + RANDOM + BY_DIFFICULTY + "}}\n",
+        "difficulty: el2n\n"
+        + RANDOM
+        + "objective: mixture, "
+        + "objective_options: {weights: {mlm: 1, rtd: 1}, options: {mlm: {masking: by_difficulty}}}}\n",
+        "difficulty: combined\n" + RANDOM + "}\n",
+        PACED + "steps: 26}\n",
+        PACED + "record_losses: last}\n",
+    ],
+)
+def test_keys_that_have_an_effect_somewhere_are_read(text: str) -> None:
+    assert recipe(text).arms
+
+
+def test_a_comparison_of_random_arms_alone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="compare='controls' has no effect in recipe 'test'"):
+        recipe(RANDOM + "}\n").compared()
 
 
 def test_stored_recipes_of_before_a_micro_batch_was_bounded_are_read() -> None:

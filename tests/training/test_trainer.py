@@ -319,6 +319,15 @@ def test_what_works_on_blocks_is_refused_where_there_are_none(name: str, value: 
         prepare_blocks(arm(backbone="minilm-lora", backbone_options={}, **{name: value}), torch.nn.Linear(1, 1))
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_kernels_that_cannot_train_here_are_refused_before_the_first_step(data: TrainingData) -> None:
+    attention = {"attention": "local_global", "attention_options": {"backend": "flex"}}
+    steps: list[int] = []
+    with pytest.raises(ConfigError, match="backend='flex' of the attention cannot train on a CPU; set it to auto"):
+        fit(arm(backbone_options=SMALL | attention), data, on_progress=lambda step, total, loss: steps.append(step))
+    assert steps == []
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 def test_compiled_blocks_are_traced_and_compute_the_same(data: TrainingData) -> None:
     # Without code generation, which takes a compiler and twenty seconds.

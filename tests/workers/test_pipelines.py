@@ -376,6 +376,7 @@ def test_manifests_published_during_a_training_are_kept_with_it(cleaned: Catalog
     frame = Store.of(cleaned.settings).read_frame(StoredFile.from_json(published["file"]))
     assert (published["step"], published["digest"]) == (2, StreamManifest.build(frame).digest)
     assert set(frame["label_version"]) == {"given"}
+    assert {tuple(one) for one in frame["slices"]} == {("source:a.jsonl", f"class:{name}") for name in LABELS}
     assert (run.result or {})["curricula"] == []
 
 

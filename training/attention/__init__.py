@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from catalog.errors import ConfigError
 from catalog.registry import Registry
 
 Order = Literal["encoder", "causal", "prefix"]
@@ -137,6 +138,10 @@ class AttentionOptions:
     positions: ClassVar[frozenset[Acts]] = frozenset({"input", "rotation", "scores", "nothing"})
     packs: ClassVar[bool] = True
 
+    def holds_for(self) -> frozenset[Acts]:
+        """Ways in which positions may come in under these very options."""
+        return self.positions
+
 
 ATTENTION: Registry[Callable[[AttentionShape, Any], nn.Module]] = Registry("attention", "training.attention")
 """Contract: ``(shape, config) -> nn.Module`` mapping ``(q_BHTD, k_BGTD, v_BGTD, mask)`` to out_BHTD, with G the
@@ -170,9 +175,9 @@ def uses_flex(backend: Backend, q_BHTD: Tensor) -> bool:
 
     Raises
     ------
-    ValueError : asked for on a CPU with gradients, where torch has no backward of it.
+    ConfigError : asked for on a CPU with gradients, where torch has no backward of it.
     """
     on_cpu = q_BHTD.device.type == "cpu"
     if backend == "flex" and on_cpu and q_BHTD.requires_grad and torch.is_grad_enabled():
-        raise ValueError("backend='flex' cannot train on a CPU; use 'auto' or 'plain'")
+        raise ConfigError("backend='flex' of the attention cannot train on a CPU; set it to auto or plain")
     return backend == "flex" or (backend == "auto" and q_BHTD.device.type == "cuda")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from training.attention import (
     ATTENTION,
+    Acts,
     AttentionMask,
     AttentionOptions,
     AttentionShape,
@@ -33,7 +34,8 @@ class Lsh(AttentionOptions):
     num_buckets : an even number of buckets that each document's tokens are hashed into.
     window : a token sees this many of its bucket on either side; on the left alone in causal order.
     seed : draws the hash functions, one a head.
-    backend : ``plain`` blocks, ``flex`` kernels, or ``auto``: flex on CUDA.
+    backend : ``plain`` blocks, ``flex`` kernels, which take no positions that are added to scores, or ``auto``: flex on
+        CUDA, where positions allow it.
     """
 
     num_buckets: int = 32
@@ -48,6 +50,10 @@ class Lsh(AttentionOptions):
             raise ValueError(f"window={self.window} must be at least 1")
         if self.backend not in get_args(Backend):
             raise ValueError(f"backend={self.backend!r} must be one of {', '.join(get_args(Backend))}")
+
+    def holds_for(self) -> frozenset[Acts]:
+        """Not for a bias by distance where flex is asked for: its rows are sorted, and distances lost."""
+        return self.positions - {"scores"} if self.backend == "flex" else self.positions
 
 
 @ATTENTION.register("lsh", Lsh)
@@ -89,7 +95,7 @@ class LshAttention(nn.Module):
         )
         q, k, v = (sorted_rows(x) for x in (q_BHTD, k_BHTD, v_BHTD))
         size = self.config.window
-        if uses_flex(self.config.backend, q_BHTD):
+        if (mask.bias is None or self.config.backend == "flex") and uses_flex(self.config.backend, q_BHTD):
             if mask.bias:
                 raise ValueError("flex lsh takes no score bias: its rows are sorted; use backend='plain'")
             # Sorted rows are in order only within a bucket, so the order of tokens says nothing of blocks.

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from catalog.registry import Registry
+from training.arm import ArmConfig
 from training.attention import Order
 from training.tokenizer import TextTokenizer
 
@@ -43,8 +44,12 @@ class Backbone(Protocol):
         """Train or load the tokenizer."""
         ...
 
-    def check(self, heads: Heads, config: Any) -> None:
-        """Refuse heads that the network cannot have.
+    def check(self, arm: ArmConfig, heads: Heads, config: Any) -> None:
+        """Refuse what the network cannot do: heads, and what the arm asks of every network.
+
+        Parameters
+        ----------
+        arm : its ``max_tokens``, ``packing``, ``recompute`` and ``compile``.
 
         Raises
         ------

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from catalog.errors import ConfigError
+from training.arm import ArmConfig
 from training.backbones import BACKBONES, Heads
 from training.model import masked_mean
 from training.third_party import quietly
@@ -15,6 +16,8 @@ from training.tokenizer import TextTokenizer
 
 _ATTENTION_LINEARS = r".*attention\.(self\.(query|key|value)|output\.dense)"
 _HEAD = "head"
+_MAX_TOKENS = 512
+"""Positions of the encoder: known without its package, so that recipes can be read anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +72,22 @@ class MiniLmLoraBackbone:
         """The tokenizer that the encoder was trained with."""
         return TextTokenizer((_model_folder() / "tokenizer.json").read_text(encoding="utf-8"))
 
-    def check(self, heads: Heads, config: MiniLmLora) -> None:  # noqa: ARG002
-        """It classifies texts, and nothing else."""
+    def check(self, arm: ArmConfig, heads: Heads, config: MiniLmLora) -> None:  # noqa: ARG002
+        """It classifies texts of up to 512 tokens, one a row, and nothing else."""
         if heads.tokens or heads.states or "encoder" not in heads.orders:
             raise ConfigError("backbone='minilm-lora' has no outputs for single tokens; use small for this objective")
+        _check_length(arm.max_tokens)
+        if arm.packing != "none":
+            raise ConfigError(
+                f"packing={arm.packing!r} does not go with backbone='minilm-lora', which takes one text a row; set "
+                "packing to none, or backbone to small"
+            )
+        for name in ("recompute", "compile"):
+            if getattr(arm, name) != "none":
+                raise ConfigError(
+                    f"{name}={getattr(arm, name)!r} does not go with backbone='minilm-lora', which has no blocks of "
+                    f"ours; set {name} to none, or backbone to small"
+                )
 
     def build(self, *, vocab_size: int, heads: Heads, max_tokens: int, config: MiniLmLora) -> nn.Module:  # noqa: ARG002
         """The pretrained encoder with a fresh head.
@@ -83,16 +98,13 @@ class MiniLmLoraBackbone:
         """
         from safetensors.torch import load_file
 
+        _check_length(max_tokens)
         with quietly():
             from transformers.models.bert import BertConfig, BertModel
 
             folder = _model_folder()
             architecture = BertConfig.from_json_file(str(folder / "config.json"))
-            if max_tokens > architecture.max_position_embeddings:
-                raise ConfigError(
-                    f"max_tokens={max_tokens} exceeds the {architecture.max_position_embeddings} positions of "
-                    "minilm-lora; lower it"
-                )
+            assert architecture.max_position_embeddings == _MAX_TOKENS, architecture.max_position_embeddings
             encoder = BertModel(architecture, add_pooling_layer=False)
         # Read directly: from_pretrained would show a bar and look for a hub.
         left_over = encoder.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
@@ -126,6 +138,11 @@ class MiniLmLoraBackbone:
             layer.merge(safe_merge=True)
             model.set_submodule(name, layer.get_base_layer())
         return model.requires_grad_(requires_grad=True)
+
+
+def _check_length(max_tokens: int) -> None:
+    if max_tokens > _MAX_TOKENS:
+        raise ConfigError(f"max_tokens={max_tokens} exceeds the {_MAX_TOKENS} positions of minilm-lora; lower it")
 
 
 def _model_folder() -> Path:

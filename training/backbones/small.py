@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from catalog.errors import ConfigError
-from training.attention import Order
+from training.arm import ArmConfig
+from training.attention import ATTENTION, Order
 from training.backbones import BACKBONES, Heads
 from training.model import EmbeddingNorm, ModelConfig, Transformer, VocabBias
 from training.tokenizer import TextTokenizer, train_tokenizer
@@ -91,8 +92,14 @@ class SmallBackbone:
         """Learn the vocabulary from the training texts."""
         return train_tokenizer(texts, vocab_size=config.vocab_size)
 
-    def check(self, heads: Heads, config: Small) -> None:
-        """It has every head, in the order that was chosen."""
+    def check(self, arm: ArmConfig, heads: Heads, config: Small) -> None:
+        """It has every head, in the order that was chosen; most attentions take several texts a row."""
+        if arm.packing == "rows" and not ATTENTION[config.attention].config.packs:
+            packs = [name for name, one in ATTENTION.load().items() if one.config.packs]
+            raise ConfigError(
+                f"packing='rows' does not go with attention={config.attention!r}, which mixes all texts of a row; set "
+                f"packing to none, or attention to one of {', '.join(sorted(packs))}"
+            )
         if config.exit_layers and not heads.exits:
             raise ConfigError(
                 f"exit_layers={list(config.exit_layers)} have no effect with this objective, which trains no head "

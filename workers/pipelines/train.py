@@ -105,15 +105,16 @@ def _prepare(unit: UnitContext) -> UnitResult:
         run_id = unit.claim.config.get("difficulty_run")
         difficulty = learned.chosen(session, unit.store, version, recipe.difficulty, run_id)
     answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
-    mixed = ("source",) if recipe.draws_by_source() else ()
-    records = curated.read_records(unit.store, version, *mixed).drop("difficulty")
     from training.data import TrainingData, short_names
 
-    if mixed:
-        records = records.with_columns(source=short_names(records["source"]))
+    records = curated.read_records(unit.store, version, "source").drop("difficulty")
+    records = records.with_columns(source=short_names(records["source"]))
     records = records.join(difficulty, on="id", maintain_order="left")
     records, facts = learnable.labelled(unit, recipe, version, records, answers)
     classes: list[str] = facts["classes"]
+    records = records.with_columns(slices=learnable.slices(recipe.reads))
+    if not recipe.draws_by_source():
+        records = records.drop("source")
     held_out = is_test(records["id"], recipe.test_share, recipe.seed)
     test = _at_most(records.filter(held_out), recipe.max_test_records)
     train = _at_most(records.filter(~held_out), recipe.max_train_records)
