@@ -110,7 +110,7 @@ def check_states(arm: ArmConfig) -> None:
     """
     backbone = BACKBONES[arm.backbone]
     try:
-        backbone.member.check(Heads(states=True, exits=True), backbone.configured(arm.backbone_options))
+        backbone.member.check(arm, Heads(states=True, exits=True), backbone.configured(arm.backbone_options))
     except ConfigError as error:
         raise ConfigError(
             f"arm {arm.name!r}: retrieval={arm.retrieval!r} would ask with the model's own states, and {error}"
