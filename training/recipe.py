@@ -223,6 +223,16 @@ class TrainRecipe:
             raise ConfigError(f"recipe {name!r}: {error}") from error
         if not isinstance(document, dict):
             raise ConfigError(f"recipe {name!r} must be a mapping of settings, not {type(document).__name__}")
+        return cls.from_document(document, name=name)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], *, name: str) -> Self:
+        """Read settings as a file or a request gives them; ``name`` is used when they give none.
+
+        Raises
+        ------
+        ConfigError : an unknown key or name (with the nearest known one), a value out of range, or one without effect.
+        """
         made = document.get("compressions")
         recipe = cls._parse({"name": name} | document, where=f"recipe {name!r}")
         if made and recipe.reads != "classes":

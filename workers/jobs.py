@@ -1,14 +1,23 @@
 """Jobs by kind and options, as the API, schedules and requests ask for them."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, nearest
 from catalog.tables.engine import Run
 from workers import runs
+
+if TYPE_CHECKING:
+    from training.recipe import TrainRecipe
+
+
+_UNNAMED = "asked-for"
+"""What a recipe is called that came without a name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +59,9 @@ def check_job(kind: str, config: dict[str, Any]) -> None:
     Parameters
     ----------
     kind : one of ``KINDS``.
-    config : its options: ``clean`` and ``train`` take ``recipe``, a preset's name; ``dedup`` takes ``threshold``;
+    config : its options: ``clean`` and ``train`` take ``recipe``, a preset's name; ``train`` in its place ``document``,
+        a recipe's settings themselves, and ``compare`` and ``seeds`` as ``winnow train`` does; ``dedup`` takes
+        ``threshold``;
         ``label_errors`` and ``difficulty`` take ``labels`` and ``features``; ``label`` takes ``schema`` (YAML as text),
         ``name``, ``strategy``, ``overlap`` and ``model``.
 
@@ -64,7 +75,7 @@ def check_job(kind: str, config: dict[str, Any]) -> None:
     for option in config:
         if option not in options:
             raise ConfigError(f"{kind}: unknown option {option!r}; {nearest(option, options)}")
-    if "recipe" in options:
+    if "recipe" in options and "document" not in config:
         # Only presets: a path given over HTTP would let a client read the server's files.
         name, known = str(config.get("recipe", "")), _preset_names(kind)
         if name not in known:
@@ -139,8 +150,13 @@ def _start_train(catalog: Catalog, dataset: str, config: dict[str, Any], request
     from training.recipe import TrainRecipe, load_recipe
     from workers.pipelines.train import submit_train
 
-    document = config.get("document")
-    recipe = TrainRecipe.from_canonical(json.dumps(document)) if document else load_recipe(config["recipe"])
+    if "document" in config:
+        document = {"name": config.get("recipe", _UNNAMED)} | config["document"]
+        recipe = TrainRecipe.from_canonical(json.dumps(document))
+    else:
+        recipe = load_recipe(config["recipe"])
+    if config.get("compare"):
+        recipe = recipe.compared(config.get("seeds"))
     return Started(**_named(submit_train(catalog, dataset=dataset, recipe=recipe, requested_by=requested_by)))
 
 
@@ -190,6 +206,45 @@ def _check_nothing(_config: dict[str, Any]) -> None:
     """The options of some jobs are checked by ``check_job`` alone."""
 
 
+def _check_train(config: dict[str, Any]) -> None:
+    compare, seeds = config.get("compare", False), config.get("seeds")
+    if not isinstance(compare, bool):
+        raise ConfigError(f"train: compare={compare!r} must be true or false")
+    if seeds is not None and (isinstance(seeds, bool) or not isinstance(seeds, int)):
+        raise ConfigError(f"train: seeds={seeds!r} must be a number from 2 to 20")
+    if seeds is not None and not compare:
+        raise ConfigError(f"train: seeds={seeds} has no effect without compare; set compare to true")
+    if "document" in config and "recipe" in config:
+        raise ConfigError("train: recipe has no effect beside document, which is a recipe; give one of the two")
+    if "document" not in config and not compare:
+        # A preset as it is: nothing that torch would have to be loaded for.
+        return
+    recipe = _taught(config)
+    if compare:
+        recipe.compared(seeds)
+
+
+def _taught(config: dict[str, Any]) -> TrainRecipe:
+    """The recipe of a train job that was asked for from outside."""
+    from training.initial import is_folder
+    from training.recipe import TrainRecipe, load_recipe
+
+    if "document" not in config:
+        return load_recipe(config["recipe"])
+    document = config["document"]
+    if not isinstance(document, dict):
+        raise ConfigError(f"train: document={document!r} must be a mapping of a recipe's settings")
+    # A copy: what is read is taken out of it.
+    recipe = TrainRecipe.from_document(json.loads(json.dumps(document)), name=_UNNAMED)
+    for arm in recipe.arms:
+        if is_folder(arm.init_from):
+            raise ConfigError(
+                f"train: init_from={arm.init_from!r} of arm {arm.name!r} is a folder, and a request may read none of "
+                "the server's; name a training as RUN/ARM"
+            )
+    return recipe
+
+
 def _check_dedup(config: dict[str, Any]) -> None:
     from curation.dedup.config import NearConfig
 
@@ -228,7 +283,7 @@ class _Job:
 
 _JOBS = {
     "clean": _Job(options=("recipe",), start=_start_clean),
-    "train": _Job(options=("recipe",), start=_start_train),
+    "train": _Job(options=("recipe", "document", "compare", "seeds"), start=_start_train, check=_check_train),
     "dedup": _Job(options=("threshold",), start=_start_dedup, check=_check_dedup),
     "label_errors": _Job(options=("labels", "features"), start=_start_label_errors, check=_check_choices),
     "difficulty": _Job(options=("labels", "features"), start=_start_difficulty, check=_check_choices),

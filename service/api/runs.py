@@ -32,7 +32,9 @@ class RunRequest(BaseModel):
     kind: str = Field(description="clean, train, dedup, label_errors, difficulty or label", max_length=40)
     dataset: str = Field(min_length=1, max_length=200)
     config: dict[str, Any] = Field(
-        default_factory=dict, description='options of the job, e.g. {"recipe": "web-text"}; presets only'
+        default_factory=dict,
+        description='options of the job, e.g. {"recipe": "web-text"}; recipes are presets, but for '
+        'train, which takes the settings of one as "document" as well, and "compare" and "seeds"',
     )
     after: str | None = Field(
         default=None, max_length=36, description="id of a run, request or queue that must have ended first"

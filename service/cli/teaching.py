@@ -21,7 +21,7 @@ def add(app: typer.Typer) -> None:
 def train(
     dataset: Annotated[str, typer.Argument(help="Name of a dataset that was cleaned.")],
     *,
-    recipe: Annotated[str, typer.Option(help="Preset (classify, classify-small) or YAML file.")],
+    recipe: Annotated[str, typer.Option(help="Preset (classify, classify-small, pretrain) or YAML file.")],
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; the workers go on.")] = False,
     after: Annotated[
         str | None, typer.Option(help="Only once this run, request or queue has ended; returns at once.")

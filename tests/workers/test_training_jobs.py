@@ -1,13 +1,16 @@
 """A training as a job: cancelled and taken up again, and refused before any arm is trained."""
 
+import json
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from sqlalchemy import select
 
 from catalog.database import Catalog
+from catalog.errors import ConfigError
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import LossPoint
 from tests.workers.building import clean_dataset, drain
@@ -16,6 +19,7 @@ from tests.workers.test_determinism import make_catalog
 from training.checkpoint import latest_checkpoint
 from training.recipe import TrainRecipe
 from workers import runs
+from workers.jobs import check_job, submit_run
 from workers.pipelines.train import submit_train
 
 STEPS = 300
@@ -99,6 +103,52 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint_to_the_same_losses(hom
     drain(home)
     assert losses(home, run_id) == losses(home, whole)
     assert len(losses(home, whole)) == STEPS
+
+
+DOCUMENT = {"test_share": 0.4, "objective": "mlm", "compare": "none", "arms": [{"name": "one", "pacing": "linear"}]}
+
+
+def asked_for(catalog: Catalog, **config: Any) -> dict[str, Any]:
+    """The recipe of the run that a request starts; nobody works on it."""
+    run_id = submit_run(catalog, kind="train", dataset="tickets", config=config)
+    with catalog.write() as session:
+        run = session.get_one(Run, run_id)
+        runs.cancel(session, run, catalog.now(session))
+        return dict(run.config["recipe"])
+
+
+def test_a_request_may_hold_the_recipe_itself(home: Catalog) -> None:
+    plain = asked_for(home, document=DOCUMENT)
+    assert TrainRecipe.from_canonical(json.dumps(plain)) == TrainRecipe.from_document(
+        json.loads(json.dumps(DOCUMENT)), name="asked-for"
+    )
+    compared = asked_for(home, document=DOCUMENT | {"name": "mine"}, compare=True, seeds=2)
+    assert [compared[name] for name in ("name", "compare", "compare_seeds")] == ["mine", "controls", 2]
+    assert asked_for(home, recipe="classify-small", compare=True)["compare_seeds"] == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"document": DOCUMENT | {"tset_share": 0.2}}, "unknown key 'tset_share'; did you mean 'test_share'"),
+        ({"document": DOCUMENT | {"arms": [{"name": "a", "init_from": "../b"}]}}, "init_from='../b' .* is a folder"),
+        ({"document": DOCUMENT | {"arms": [{"name": "a", "init_from": "/etc"}]}}, "name a training as RUN/ARM"),
+        ({"document": "objective: mlm"}, "must be a mapping of a recipe's settings"),
+        ({"document": DOCUMENT, "recipe": "classify"}, "recipe has no effect beside document"),
+        (
+            {"document": DOCUMENT | {"arms": [{"name": "a", "pacing": "random"}]}, "compare": True},
+            "compare='controls' has no effect",
+        ),
+        ({"recipe": "classify", "compare": "yes"}, "compare='yes' must be true or false"),
+        ({"recipe": "classify", "seeds": 3}, "seeds=3 has no effect without compare"),
+        ({"recipe": "classify", "compare": True, "seeds": 30}, r"compare_seeds=30 must lie in \[2, 20\]"),
+        ({"recipe": "classify", "compare": True, "seeds": "3"}, "seeds='3' must be a number from 2 to 20"),
+        ({}, "there is no train recipe ''"),
+    ],
+)
+def test_a_request_is_refused_before_there_is_a_run(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_job("train", config)
 
 
 def test_labels_of_one_class_are_refused_before_any_arm_is_trained(home: Catalog) -> None:
