@@ -207,7 +207,7 @@ def measured(
         if "recall" in fitted[arm.name]:
             facts = fitted[arm.name]["recall"]
             further, told = recall.language_row(unit, arm, saved, facts, data.texts, losses[arm.name])
-            rows.append(rows[-1] | further)
+            rows.append(rows[-1] | further | {"size_bytes": found["size_bytes"] + recall.memory_bytes(facts)})
             remembered.append(told)
         unit.progress(len(losses), len(plan))
     comparisons = comparing.by_loss(plan, losses, seed)

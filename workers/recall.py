@@ -30,6 +30,11 @@ def _reading(unit: UnitContext, arm: ArmConfig, saved: SavedModel, facts: dict[s
     return reader
 
 
+def memory_bytes(facts: dict[str, Any]) -> int:
+    """Bytes of a memory's files."""
+    return sum(one["size_bytes"] for one in facts["files"].values())
+
+
 def class_row(
     unit: UnitContext,
     arm: ArmConfig,
@@ -71,7 +76,7 @@ def class_row(
     row = evaluate(
         reader, encode, asked.texts, asked.labels, classes, seed=arm.seed, reference=whole["predictions"]
     )  # fmt: skip
-    row["size_bytes"] = whole["size_bytes"] + sum(one["size_bytes"] for one in facts["files"].values())
+    row["size_bytes"] = whole["size_bytes"] + memory_bytes(facts)
     found = paired_difference(
         row["predictions"], whole["predictions"], np.array(asked.labels), np.random.default_rng(arm.seed)
     )
