@@ -173,7 +173,7 @@ def test_a_language_model_is_measured_with_its_contexts(
     assert beside["retrieval"] == "knn_lm"
     assert beside["perplexity"] < without["perplexity"]
     assert without["num_targets"] == beside["num_targets"]
-    files = kept(home, spoken)["memory"]["files"].values()
+    files = kept(home, spoken)["recall"]["files"].values()
     assert beside["size_bytes"] == without["size_bytes"] + sum(one["size_bytes"] for one in files)
     (told,) = result["memories"]
     assert told["vectors"] == memories.STATES
