@@ -5,8 +5,9 @@ A rise is the perplexity of rows of 256 bytes over that of the same text in rows
 makes it negative. Rotations are trained plain, and scaled without any training; then, as YaRN's paper does, with a
 tenth of the steps at 256 on top, at a tenth of the rate, beside plain rotations that got the same steps. The rise of
 these two is over the perplexity at 64 of plain rotations that got as many more steps at 64. Caches are fed a byte at a
-time, by models that were trained on rows of 256, and compared with all keys and values in float32.
-``--quick`` trains fewer models for fewer steps.
+time, by models that were trained on rows of 256, and compared with all keys and values in float32. Last,
+generating 96 bytes with the cache of all keys and values is timed against computing all bytes anew for each.
+``--quick`` trains fewer models for fewer steps. ``--only generation`` times that alone, kept in a file of its own.
 """
 
 import math
@@ -21,8 +22,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from benchmarks import corpora
-from benchmarks.reporting import arguments, interval, report
+from benchmarks.reporting import interval, options_parser, report
 from training.caches import CACHES
+from training.generation import generate
 from training.model import ModelConfig, Transformer
 
 SHORT, LONG = 64, 256
@@ -44,6 +46,10 @@ CACHED: dict[str, tuple[str, dict[str, Any]]] = {
     "window_sink 4 + 44": ("window_sink", {"num_sinks": 4, "window": 44}),
     "heavy_hitter 24 + 24": ("heavy_hitter", {"num_recent": 24, "num_heavy": 24}),
 }
+NEW_TOKENS = 96
+PROMPTS, QUICK_PROMPTS = (32, 416), (32,)
+TIMED_SEEDS = (1, 2, 3, 4, 5)
+TIMED_SIZE = SIZE | {"dim": 256, "num_layers": 4, "num_heads": 4, "max_tokens": 512}
 
 
 def split_text() -> tuple[Tensor, Tensor]:
@@ -153,10 +159,45 @@ def spoken(values: list[float]) -> str:
     return f"{100 * mean:+7.1f} %  [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
+def generation(prompts: tuple[int, ...]) -> dict[str, Any]:
+    """Times as fast with a cache as without, of one record; weights are drawn, as time does not depend on them."""
+    figures: dict[str, Any] = {"new_tokens": NEW_TOKENS, "seeds_timed": len(TIMED_SEEDS)}
+    same = []
+    print(f"\n{'prompt':>7}{'ms, none':>10}{'ms, full':>10}   times as fast, 95 %")
+    for num_tokens in prompts:
+        seconds: dict[str, list[float]] = {"none": [], "full": []}
+        for seed in TIMED_SEEDS:
+            torch.manual_seed(seed)
+            config = ModelConfig(**TIMED_SIZE, order="causal", positions="rope", vocab_head="tied")
+            model, prompt = Transformer(config).eval(), torch.randint(256, (1, num_tokens))
+            best, written = dict.fromkeys(seconds, math.inf), {}
+            for _ in range(2):
+                for cache in seconds:
+                    began = time.process_time()
+                    written[cache] = generate(model, prompt, NEW_TOKENS, cache=cache)
+                    best[cache] = min(best[cache], time.process_time() - began)
+            same.append(bool((written["none"] == written["full"]).all()))
+            for cache, spent in best.items():
+                seconds[cache].append(spent)
+        found = interval([none / full for none, full in zip(seconds["none"], seconds["full"], strict=True)])
+        mean, low, high = found
+        none, full = (1000 * statistics.median(seconds[cache]) for cache in ("none", "full"))
+        print(f"{num_tokens:>7}{none:>10.0f}{full:>10.0f}   {mean:5.2f}  [{low:.2f}, {high:.2f}]")
+        key = "cache_speedup" if num_tokens == prompts[0] else f"cache_speedup_prompt_{num_tokens}"
+        figures |= {key: round(mean, 2), f"{key}_low": round(low, 2), f"{key}_high": round(high, 2)}
+    return figures | {"cache_same_text": sum(same) / len(same)}
+
+
 def main() -> None:
-    """Train, stretch, score; then the same with less kept."""
-    options = arguments(__doc__ or "")
+    """Train, stretch, score; then the same with less kept; then time what keeping saves."""
+    parser = options_parser(__doc__ or "")
+    parser.add_argument("--only", choices=("generation",), help="time generation alone")
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    prompts = QUICK_PROMPTS if options.quick else PROMPTS
+    if options.only:
+        report("long_context_generation", options, generation(prompts), ("torch",))
+        return
     seeds, steps = (QUICK_SEEDS, 60) if options.quick else (SEEDS, 400)
     trained = ("learned", "rope", "alibi") if options.quick else TRAINED
     train_data, test_data = split_text()
@@ -197,6 +238,7 @@ def main() -> None:
             name: [round(value, 4) for value in interval([one for one, _ in pairs])] for name, pairs in cached.items()
         },
     }
+    figures |= generation(prompts)
     report("long_context", options, figures, ("torch",))
 
 

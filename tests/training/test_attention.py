@@ -13,6 +13,7 @@ from torch import Tensor
 from catalog.errors import ConfigError
 from training.attention import ATTENTION, AttentionMask, AttentionShape, Order
 from training.attention.flex_backend import BLOCK, order_links, rule_of, window_links, window_rule
+from training.model import ModelConfig, Transformer
 from training.positions import POSITIONS, PositionShape
 
 TOLERANCE = 1e-5
@@ -322,3 +323,32 @@ def test_time_of_a_window_grows_with_the_row_not_its_square() -> None:
 def test_options_out_of_range_are_refused(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ATTENTION[name].configured(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reaches"),
+    [
+        ("full", {}, True),
+        ("local_global", {"window": 8, "num_global_tokens": 0}, False),
+        ("local_global", {"window": 8, "num_global_tokens": 1}, True),
+        ("block_sparse", {"block_size": 8}, True),
+        ("block_sparse", {"block_size": 8, "num_global_blocks": 0, "num_random_blocks": 0}, False),
+        ("lsh", {"num_buckets": 4, "window": 16}, True),
+        ("linear", {}, True),
+        ("linformer", {"num_projected": 32}, True),
+    ],
+)
+def test_two_layers_carry_a_far_token_only_where_the_pattern_can(
+    name: str, options: dict[str, Any], *, reaches: bool
+) -> None:
+    # Whether they learn to is benchmarks.needle; here, whether anything of it arrives.
+    torch.manual_seed(0)
+    model = Transformer(
+        ModelConfig(vocab_size=9, num_classes=2, dim=16, num_heads=2, attention=name, attention_options=options)
+    ).eval()
+    ids = torch.randint(8, (1, 128))
+    ids[0, 60] = 8
+    model.hidden(ids, torch.ones_like(ids, dtype=torch.bool))[0, -1].square().mul(torch.arange(16)).sum().backward()
+    gradient = model.tokens.weight.grad
+    assert gradient is not None
+    assert bool(gradient[8].any()) is reaches

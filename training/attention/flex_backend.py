@@ -80,6 +80,7 @@ def flex(
     rules: tuple[Rule, ...],
     links_BMQK: Tensor,
     bias: ScoreBias | None = None,
+    kernel: Callable[..., Any] | None = None,
 ) -> Tensor:
     """Run flex_attention over the pairs that every rule allows.
 
@@ -89,6 +90,7 @@ def flex(
     rules : all must hold.
     links_BMQK : blocks that any pair allowed lies in; others are skipped.
     bias : what positions add to scores.
+    kernel : flex_attention, or what it was compiled into; None takes the one for the device.
     """
     from torch.nn.attention.flex_attention import BlockMask, and_masks
 
@@ -106,7 +108,7 @@ def flex(
         assert bias is not None
         return value + bias.score(key - query, head)
 
-    out: Tensor = _kernel(q_BHTD.device.type)(
+    out: Tensor = (kernel or _kernel(q_BHTD.device.type))(
         q_BHTD,
         k_BGTD,
         v_BGTD,
@@ -118,9 +120,17 @@ def flex(
 
 
 @cache
+def compiled_kernel(*, dynamic: bool = True) -> Callable[..., Any]:
+    """flex_attention compiled by inductor: once a process for every shape, or anew for each if not ``dynamic``."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    kernel: Callable[..., Any] = torch.compile(flex_attention, dynamic=dynamic)
+    return kernel
+
+
 def _kernel(device: str) -> Callable[..., Any]:
-    """flex_attention, compiled where there are kernels to win: once a process, for every shape."""
+    """The compiled one where there are kernels to win; on a CPU plain blocks are as fast, and nothing is compiled."""
     from torch.nn.attention.flex_attention import flex_attention
 
     kernel: Callable[..., Any] = flex_attention
-    return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel
+    return compiled_kernel() if device == "cuda" else kernel
