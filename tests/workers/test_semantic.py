@@ -192,7 +192,8 @@ def test_cleaning_tells_the_kind_everywhere_and_keeps_vectors_beside_their_recor
     assert gone["keeper_left_for"] is None
     assert (behind["reason"], behind["keeper_left_for"]) == ("near_duplicate", kept)
     assert "<h2>Semantic duplicates</h2>" in page
-    assert '<polyline class="line series-0"' in page.split("<h2>Semantic duplicates</h2>")[1].split("</section>")[0]
+    section = page.split("<h2>Semantic duplicates</h2>")[1].split("</section>")[0]
+    assert '<polyline class="line series-0 dash-0"' in section
 
 
 def test_encoder_that_cannot_tell_the_texts_apart_removes_nothing(home: Callable[..., Catalog]) -> None:
