@@ -47,6 +47,7 @@ COMMANDS = [
     "dedup rollback",
     "what-if",
     "export",
+    "export-model",
     "recipe show",
     "recipe check",
     "recipe diff",

@@ -15,7 +15,7 @@ from service.gate import CONTENT_SECURITY_POLICY, MAX_BODY_BYTES
 
 BASE = "http://127.0.0.1:8765"
 OPEN = {"/health", "/login", "/ready", "/static"}
-SAMPLE = dict.fromkeys(("run_id", "queue_id", "lease_id", "task_id", "request_id", "webhook_id"), "x") | {
+SAMPLE = dict.fromkeys(("run_id", "queue_id", "lease_id", "task_id", "request_id", "webhook_id", "arm"), "x") | {
     "name": "tickets 고객"
 }
 
