@@ -61,7 +61,7 @@ def source_of(session: Session, store: Store, version: Version, name: str) -> st
     """
     if name.startswith(LOSSES):
         _losses(session, name)
-        return name.removeprefix(LOSSES).partition("/")[0]
+        return trained_arm(session, name.removeprefix(LOSSES), of=f"difficulty={name!r}").run_id
     entry = manifests.read(store, version)["shards"][0]
     parts = store.read_frame(StoredFile.from_json(entry["selection"])).columns[2:]
     own = [part for part in parts if part != "difficulty"]

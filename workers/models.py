@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from catalog.errors import ConfigError, ConflictError, TransientError
 from catalog.store import Store, StoredFile
-from workers import engine, pretraining
+from workers import pretraining
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -34,9 +34,6 @@ def stored_model(session: Session, name: str) -> dict[str, StoredFile]:
     ------
     ConfigError : the name is none. NotFoundError : no such run, or it has no such arm that is trained.
     """
-    beginning, slash, arm = name.partition("/")
-    if beginning and slash and arm:
-        name = f"{engine.find_run(session, beginning).id}/{arm}"
     unit = pretraining.trained_arm(session, name, of=f"model {name!r}")
     return {one: StoredFile.from_json(file) for one, file in (unit.result or {})["files"].items()}
 

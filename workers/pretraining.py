@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, NotFoundError
 from catalog.store import Store, StoredFile
-from catalog.tables.engine import Run, Unit
-from workers import comparing
+from catalog.tables.engine import Unit
+from workers import comparing, engine
 from workers.execution import UnitContext
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def fitted_files(session: Session, init_from: str) -> dict[str, StoredFile]:
 
 
 def trained_arm(session: Session, name: str, *, of: str, also: str = "") -> Unit:
-    """The finished unit that trained what ``RUN/ARM`` names.
+    """The finished unit that trained what ``RUN/ARM`` names, the run by its id or the first characters of it.
 
     Parameters
     ----------
@@ -59,12 +59,16 @@ def trained_arm(session: Session, name: str, *, of: str, also: str = "") -> Unit
     """
     run_id, slash, arm = name.partition("/")
     if not (run_id and slash and arm):
-        raise ConfigError(f"{of} must be RUN/ARM, as `winnow train --json` names the run{also}")
-    run = session.get(Run, run_id)
-    if run is None or run.kind != "train":
-        raise NotFoundError(f"{of}: no training has the id {run_id!r}; see `winnow train --json`")
-    units = session.scalars(select(Unit).where(Unit.run_id == run_id, Unit.stage == 1)).all()
-    fitted = {one.payload["arm"]: one for one in units if one.result}
+        raise ConfigError(f"{of} must be RUN/ARM, the run as `winnow runs` names it{also}")
+    try:
+        run = engine.find_run(session, run_id)
+    except NotFoundError as error:
+        raise NotFoundError(f"{of}: {error}") from error
+    if run.kind != "train":
+        raise NotFoundError(f"{of}: run {run.id[:8]} is a {run.kind}, no training; see `winnow runs`")
+    # One that still trains has a result too: what memory it takes.
+    done = select(Unit).where(Unit.run_id == run.id, Unit.stage == 1, Unit.state == "done")
+    fitted = {one.payload["arm"]: one for one in session.scalars(done)}
     if arm not in fitted:
         have = ", ".join(sorted(fitted)) or "none yet"
         raise NotFoundError(f"{of}: the training has no trained arm {arm!r}; it has {have}")

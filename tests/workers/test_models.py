@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from sqlalchemy import select
 
 from catalog.database import Catalog
 from catalog.errors import ConfigError, ConflictError, CorruptionError, NotFoundError
 from catalog.store import Store
+from catalog.tables.engine import Unit
 from service.app import API
 from tests.service.conftest import World
 from tests.workers.building import clean_dataset, drain
@@ -141,3 +143,20 @@ def test_a_model_is_fetched_over_http_by_curators(world: World, run_id: str) -> 
     missing = world.client("curator").get(f"{address}/other")
     assert (missing.status_code, "it has alibi, plain" in missing.json()["message"]) == (404, True)
     assert world.client("annotator").get(f"{address}/plain").status_code == 403
+
+
+def test_an_arm_that_still_trains_is_no_model(home: Catalog, run_id: str) -> None:
+    of_arm = select(Unit).where(Unit.run_id == run_id, Unit.stage == 1, Unit.position == 0)
+    with home.write() as session:
+        unit = session.scalars(of_arm).one()
+        kept, unit.result, unit.state = unit.result, {"memory": {"total_bytes": 1}}, "running"
+    try:
+        with (
+            home.read() as session,
+            pytest.raises(NotFoundError, match="has no trained arm 'plain'; it has alibi"),
+        ):
+            stored_model(session, f"{run_id[:8]}/plain")
+    finally:
+        with home.write() as session:
+            unit = session.scalars(of_arm).one()
+            unit.result, unit.state = kept, "done"

@@ -290,7 +290,7 @@ arms:
         ask("bare", name.replace("masked", "replaced"))
     with pytest.raises(ConfigError, match=r"difficulty='losses of masked' must be RUN/ARM"):
         ask("bare", "losses of masked")
-    with pytest.raises(NotFoundError, match=r"losses of RUN/masked': no training has the id 'RUN'"):
+    with pytest.raises(NotFoundError, match=r"losses of RUN/masked': 'RUN' is too short for the id of a run"):
         ask("bare", "losses of RUN/masked")
     foreign = ask("labelled", name)
     drain(home)
@@ -303,7 +303,7 @@ def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog
     def ask(dataset: str, text: str) -> None:
         submit_train(home, dataset=dataset, recipe=TrainRecipe.from_yaml(text, name="refused"))
 
-    with pytest.raises(NotFoundError, match="no training has the id 'RUN'"):
+    with pytest.raises(NotFoundError, match="'RUN' is too short for the id of a run"):
         ask("labelled", TUNE)
     with pytest.raises(NotFoundError, match="has no trained arm 'other'; it has masked, masked-random, replaced"):
         ask("labelled", TUNE.replace("RUN/replaced", f"{pretrained.id}/other"))

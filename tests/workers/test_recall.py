@@ -223,7 +223,7 @@ def test_memories_that_something_else_made_are_refused_at_once(home: Catalog, cl
         ConfigError, match="no such vectors, but those of encoder 'hashing'; clean it with encoder: wor"
     ):
         ask(CLASSIFY, "retrieval_options: {encoder: words}, ")
-    with pytest.raises(NotFoundError, match="memory='RUN/asks': no training has the id 'RUN'"):
+    with pytest.raises(NotFoundError, match="memory='RUN/asks': 'RUN' is too short for the id of a run"):
         ask(CLASSIFY, "retrieval_options: {memory: RUN/asks}, ")
     with pytest.raises(ConfigError, match="that arm kept no memory; train it with retrieval: knn_classifier"):
         ask(CLASSIFY, of(classified).replace("asks", "plain"))
