@@ -26,6 +26,7 @@ PAIR_SCHEMA = {"jaccard": pl.Float64, "cosine": pl.Float64, "bands_shared": pl.I
 def biography(session: Session, store: Store, dataset: Dataset, record: str, *, clear: bool = False) -> dict[str, Any]:
     """Origin, edits, values against thresholds, personal data, duplicates, passages, scores and labels of one record.
 
+    Also what it cost the models that learned from it.
     Passages are those that the judging run found, else those of the newest run that looked for any, else None.
 
     Parameters
@@ -75,6 +76,7 @@ def biography(session: Session, store: Store, dataset: Dataset, record: str, *, 
         "labels": _labels(session, dataset, found["id"]),
         "label_error": suspects.of_record(session, store, dataset.id, found["id"]),
         "learned": learned.of_record(session, store, curated.id, found["id"]),
+        "losses": learned.losses_of_record(session, store, dataset.id, found["id"]),
     }
 
 

@@ -4,13 +4,13 @@ import logging
 from typing import Any
 
 import polars as pl
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from catalog.errors import ConfigError, DataError, NotFoundError, nearest
 from catalog.store import Store, StoredFile
-from catalog.tables.datasets import Version
-from catalog.tables.engine import Run
+from catalog.tables.datasets import Shard, Version
+from catalog.tables.engine import Run, Unit
 from workers import manifests
 from workers.pretraining import trained_arm
 
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 LOSSES = "losses of "
 """What a difficulty is called that goes by the losses of a training's arm, before ``RUN/ARM``."""
+MOST_ARMS = 20
+"""Losses of so many arms, the newest, are looked through for one record: each is a file that is read."""
 COMBINED = "combined"
 """The mean percentile of the recipe's parts, which a curated version always has."""
 MIDDLE = 0.5
@@ -49,6 +51,43 @@ def of_record(session: Session, store: Store, version_id: str, record_id: str) -
     if rows.is_empty():
         return None
     return {name: value for name, value in rows.drop("id").row(0, named=True).items() if value is not None}
+
+
+def losses_of_record(session: Session, store: Store, dataset_id: str, record_id: str) -> dict[str, Any] | None:
+    """What a record cost the arms of trainings that kept losses (``record_losses``), of the newest ``MOST_ARMS`` arms.
+
+    Of each, only the last loss is kept, so there is none of earlier steps.
+
+    Returns
+    -------
+    ``arms``, a row for each that drew the record: ``run``, ``arm``, ``steps`` that it was trained for, ``loss`` (nats)
+    when it drew the record last, ``percentile`` of that among the ``num_drawn`` records that it drew, 1 being highest,
+    and the ``difficulty`` that the record was said to have.
+    ``never_drew``, how many of the arms did not: they held it out, or ended before.
+    ``not_read``, how many older arms kept losses too.
+    None where no training kept any.
+    """
+    from curation.difficulty import ranked
+
+    kept = (
+        select(Shard, Unit)
+        .join(Unit, Unit.id == Shard.unit_id)
+        .join(Run, Run.id == Shard.run_id)
+        .where(Run.dataset_id == dataset_id, Run.kind == "train", Shard.kind == "record_losses")
+    )
+    total = session.scalar(select(func.count()).select_from(kept.subquery())) or 0
+    if not total:
+        return None
+    newest = kept.order_by(Run.created_at.desc(), Run.id, Unit.position, Shard.position).limit(MOST_ARMS)
+    arms = []
+    for shard, unit in session.execute(newest):
+        drawn = store.read_frame(manifests.stored(shard), ["id", "difficulty", "loss"])
+        own = drawn.with_columns(percentile=ranked(drawn["loss"])).filter(pl.col("id") == record_id)
+        if not own.is_empty():
+            told = {"run": unit.run_id, "arm": unit.payload["arm"], "steps": (unit.result or {}).get("steps")}
+            arms.append(told | own.drop("id").row(0, named=True) | {"num_drawn": drawn.height})
+    num_read = min(total, MOST_ARMS)
+    return {"arms": arms, "never_drew": num_read - len(arms), "not_read": total - num_read}
 
 
 def source_of(session: Session, store: Store, version: Version, name: str) -> str | None:

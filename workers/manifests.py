@@ -63,7 +63,7 @@ def require_version(session: Session, dataset: Dataset, kind: str) -> Version:
 def unit_files(session: Session, unit_id: str, kind: str) -> list[StoredFile]:
     """The shards of one kind that a unit committed, in order."""
     query = select(Shard).where(Shard.unit_id == unit_id, Shard.kind == kind).order_by(Shard.position)
-    return [_stored(shard) for shard in session.scalars(query)]
+    return [stored(shard) for shard in session.scalars(query)]
 
 
 def run_files(session: Session, run_id: str, kind: str) -> list[StoredFile]:
@@ -74,10 +74,11 @@ def run_files(session: Session, run_id: str, kind: str) -> list[StoredFile]:
         .where(Shard.run_id == run_id, Shard.kind == kind)
         .order_by(Unit.stage, Unit.position, Shard.position)
     )
-    return [_stored(shard) for shard in session.scalars(query)]
+    return [stored(shard) for shard in session.scalars(query)]
 
 
-def _stored(shard: Shard) -> StoredFile:
+def stored(shard: Shard) -> StoredFile:
+    """Where a shard lies in the store, and what it must be."""
     return StoredFile(name=shard.name, sha256=shard.sha256, size_bytes=shard.size_bytes, num_rows=shard.num_rows)
 
 

@@ -15,7 +15,7 @@ from catalog.tables.engine import Run
 from curation.recipe import preset_names
 from curation.sources.conversations import STYLES
 from service.cli.bias import tell_balance
-from service.cli.difficulty import explain_difficulty
+from service.cli.difficulty import explain_difficulty, explain_losses
 from service.cli.edits import explain_edits, tell_edits
 from service.cli.label_errors import explain_label
 from service.cli.mapping import explain_place
@@ -271,7 +271,7 @@ def explain(
     clear: Annotated[bool, typer.Option("--clear", help="Show personal data that was found, not masked.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Tell a record's whole story: origin, values against thresholds, personal data, duplicates, scores, labels."""
+    """Tell a record's story: origin, values against thresholds, personal data, duplicates, scores, labels, losses."""
     catalog = workspace()
     with catalog.read() as session:
         found = manifests.find_dataset(session, dataset)
@@ -299,6 +299,7 @@ def explain(
     explain_place(story["map"])
     emit_table("scores", ("score", "value"), list(story["scores"].items()))
     explain_difficulty(story["learned"])
+    explain_losses(story["losses"])
     explain_label(story["label_error"])
     for one in story["labels"]:
         show(_answer(one))

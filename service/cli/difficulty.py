@@ -96,3 +96,27 @@ def explain_difficulty(found: dict[str, Any] | None) -> None:
         show(f"learned  {found['region']}" + (", so no percentile counts" if found["region"] == "suspected" else ""))
     if rows:
         emit_table("learned difficulty", ("measure", "value", "percentile, 1 is hardest"), rows)
+
+
+def explain_losses(found: dict[str, Any] | None) -> None:
+    """What ``winnow explain`` tells of what a record cost the models that learned from it."""
+    if found is None:
+        return
+    rows = [
+        (
+            f"{one['run'][:8]}/{one['arm']}",
+            one["steps"],
+            one["loss"],
+            one["percentile"],
+            one["num_drawn"],
+            one["difficulty"],
+        )
+        for one in found["arms"]
+    ]
+    if rows:
+        columns = ("training", "steps", "last loss, nats", "percentile, 1 is highest", "among", "difficulty it had")
+        emit_table("losses in training", columns, rows)
+    if found["never_drew"]:
+        show(f"losses   {found['never_drew']} arms that kept losses never drew it: it was held out, or not reached")
+    if found["not_read"]:
+        show(f"losses   {found['not_read']} older arms kept losses too, which are not looked through")

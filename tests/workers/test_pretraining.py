@@ -15,6 +15,7 @@ from catalog.store import Store, StoredFile
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
+from service.cli.difficulty import explain_losses
 from service.cli.teaching import memory_line, show_curricula, show_held_out
 from service.losses import arm_curves
 from tests.training.objectives import data_of
@@ -29,7 +30,8 @@ from training.fit import fit
 from training.recipe import TrainRecipe
 from training.recipe import load_recipe as load_training
 from workers import engine, manifests
-from workers.learned import MIDDLE
+from workers.biography import biography
+from workers.learned import MIDDLE, losses_of_record
 from workers.live_curves import LiveCurve
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
@@ -297,6 +299,45 @@ arms:
     with home.read() as session:
         assert "none of" in (reason := session.get_one(Run, foreign).reason or "")
         assert "name a training of the same records" in reason
+
+
+def test_a_record_tells_what_it_cost_the_arms_that_drew_it(
+    home: Catalog, pretrained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.of(home.settings)
+    with home.read() as session:
+        frames = [store.read_frame(one) for one in manifests.run_files(session, pretrained.id, "record_losses")]
+        drawn = {frame["arm"][0]: frame for frame in frames}
+        both = drawn["masked"].join(drawn["masked-random"], on="id", how="semi")["id"][0]
+        (test,) = manifests.run_files(session, pretrained.id, "test")
+        held_out = store.read_frame(test, ["id"])["id"][0]
+        bare = manifests.find_dataset(session, "bare")
+        monkeypatch.setattr("workers.learned.MOST_ARMS", 1_000)
+        told = losses_of_record(session, store, bare.id, both) or {}
+        never = losses_of_record(session, store, bare.id, held_out) or {}
+        rows = {one["arm"]: one for one in told["arms"] if one["run"] == pretrained.id}
+        assert sorted(rows) == ["masked", "masked-random"], "the other arms kept none"
+        for arm, frame in drawn.items():
+            own = frame.row(by_predicate=pl.col("id") == both, named=True)
+            below = sum(loss < own["loss"] for loss in frame["loss"])
+            assert rows[arm]["loss"] == own["loss"]
+            assert rows[arm]["percentile"] == pytest.approx(below / (frame.height - 1))
+            assert (rows[arm]["num_drawn"], rows[arm]["steps"]) == (frame.height, 4)
+            assert rows[arm]["difficulty"] == own["difficulty"]
+        assert never["arms"] == []
+        assert never["never_drew"] == len(told["arms"]) + told["never_drew"] >= 2
+        assert biography(session, store, bare, both)["losses"] == told
+        monkeypatch.setattr("workers.learned.MOST_ARMS", 1)
+        cut = losses_of_record(session, store, bare.id, both) or {}
+        assert (len(cut["arms"]) + cut["never_drew"], cut["not_read"]) == (1, never["never_drew"] - 1)
+        assert losses_of_record(session, store, "no dataset", both) is None
+    explain_losses(told | {"never_drew": 3, "not_read": 2})
+    lines = capsys.readouterr().out
+    assert f"{pretrained.id[:8]}/masked-random" in lines
+    assert "3 arms that kept losses never drew it" in lines
+    assert "2 older arms kept losses too" in lines
+    explain_losses(None)
+    assert capsys.readouterr().out == ""
 
 
 def test_what_cannot_be_started_from_or_learned_is_refused_at_once(home: Catalog, pretrained: Run) -> None:
