@@ -29,6 +29,7 @@ from labeling.schema import LabelSchema
 from labeling.slots import checked_text
 from labeling.suggestions import Suggestion, add_suggestions
 from labeling.tasks import canonical, shown
+from labeling.tasks.free_text import FreeText
 from workers import curated
 from workers.pairs import served_texts
 
@@ -123,7 +124,7 @@ class Import:
     ----------
     aside : what was not taken, a line each with the reason, as ``Jsonl`` reads it again where it is an item.
     reasons : how many of those, by reason.
-    num_unanswered : items with neither an answer nor a prediction.
+    num_unanswered : items with neither an answer nor a prediction, or only empty ones.
     num_suggestions : predictions that are shown to annotators, but for the share that the queue hides.
     num_snapped : spans widened to whole characters.
     """
@@ -190,6 +191,7 @@ def import_file(
             found.set_aside(item.reason, {"raw": item.raw}, item.where)
             continue
         found.num_items += 1
+        item = _without_empty(item, schema, found)
         if not item.answers and not item.guesses:
             found.num_unanswered += 1
             continue
@@ -244,6 +246,27 @@ class _Records:
 
 def _squeezed(text: str) -> str:
     return "".join(text.split())
+
+
+def _without_empty(item: Item, schema: LabelSchema, found: Import) -> Item:
+    """The item without answers and predictions that say nothing; these are set aside where it has others."""
+    answers = tuple(one for one in item.answers if not _is_empty(one.value, schema))
+    guesses = tuple(one for one in item.guesses if not _is_empty(one.value, schema))
+    if answers or guesses:
+        for given in (one for one in item.answers if one not in answers):
+            alone = replace(item, answers=(given,), guesses=(), num_votes=0)
+            found.set_aside("an empty value is no answer", as_json(alone), item.where)
+        for guess in (one for one in item.guesses if one not in guesses):
+            alone = replace(item, answers=(), guesses=(guess,), num_votes=0)
+            found.set_aside("an empty value is no prediction", as_json(alone), item.where)
+    return replace(item, answers=answers, guesses=guesses)
+
+
+def _is_empty(value: Any, schema: LabelSchema) -> bool:
+    """Whether a value is none at all: no list without members, which says that nothing applies."""
+    if isinstance(value, str) and not value.strip():
+        return not (isinstance(schema.kind, FreeText) and schema.kind.min_chars == 0)
+    return value is None
 
 
 def _of_item(

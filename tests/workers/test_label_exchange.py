@@ -182,6 +182,36 @@ def test_unknown_labels_are_listed_with_counts_and_nothing_is_taken(cleaned: Cat
     assert sorted(labels(cleaned, queue_id).values()) == ["긍정", "긍정", "긍정", "긍정", "부정"]
 
 
+def test_empty_values_of_a_file_are_no_answers_as_in_a_table(cleaned: Catalog, tmp_path: Path) -> None:
+    queue_id = make(cleaned, "empty", SINGLE)
+    mixed = [{"annotator": "a", "value": " "}, {"annotator": "b", "value": "부정"}]
+    path = lines(
+        tmp_path / "x.jsonl",
+        {"text": TEXTS[0], "value": ""},
+        {"text": TEXTS[1], "value": "\t"},
+        {"text": TEXTS[2], "value": None, "predictions": [{"value": ""}]},
+        {"text": TEXTS[3], "answers": mixed, "predictions": [{"value": None}]},
+        {"text": TEXTS[4], "value": "긍정"},
+    )
+    found = take(cleaned, queue_id, path)
+    assert (found.num_items, found.num_unanswered, found.num_answers, found.num_predictions) == (5, 3, 2, 0)
+    assert taken(found) == (2, 0, 0, 0)
+    assert sorted(labels(cleaned, queue_id).values()) == ["긍정", "부정"]
+    assert found.reasons == {"an empty value is no answer": 1, "an empty value is no prediction": 1}
+    (of_a,) = (one for one in found.aside if one["reason"] == "an empty value is no answer")
+    assert (of_a["text"], [one["annotator"] for one in of_a["answers"]]) == (TEXTS[3], ["a"])
+    table = tmp_path / "x.csv"
+    table.write_text(f"text,annotator,value\n{TEXTS[0]},a,\n{TEXTS[1]},b, \n")
+    assert take(cleaned, queue_id, table).num_unanswered == 2
+
+    several = make(cleaned, "none of them", parse_schema("task: multi_label\nlabels: [a, b]\nmin_labels: 0"))
+    assert taken(take(cleaned, several, lines(path, {"text": TEXTS[0], "value": []}))) == (1, 0, 0, 0)
+    written = make(cleaned, "written", parse_schema("task: free_text\nmin_chars: 0"))
+    again = take(cleaned, written, lines(path, {"text": TEXTS[0], "value": ""}, {"text": TEXTS[1], "value": None}))
+    assert (taken(again), again.num_unanswered) == ((1, 0, 0, 0), 1)
+    assert list(labels(cleaned, written).values()) == [""]
+
+
 def test_a_schema_that_changes_while_a_file_is_read_refuses_it_and_sent_again_it_is_taken(
     cleaned: Catalog, tmp_path: Path
 ) -> None:
