@@ -62,9 +62,9 @@ class ArmConfig:
         1 sorts nothing.
     packing : ``rows`` puts several short texts into one row of up to ``max_tokens``, each seeing itself alone; ``none``
         gives each a row of its own. It changes memory and time, and of the result only what dropout draws.
-    init_from : ``RUN/ARM`` of a finished training whose vocabulary (whatever ``vocab_size`` says) and weights, but for
-        heads of another shape, this one starts from, or the folder of a saved model or of checkpoints, which begins
-        with ``/``, ``./`` or ``../``; empty to start from nothing.
+    init_from : ``RUN/ARM`` of a finished training whose vocabulary (so recipes refuse ``vocab_size`` beside it) and
+        weights, but for heads of another shape, this one starts from, or the folder of a saved model or of
+        checkpoints, which begins with ``/``, ``./`` or ``../``; empty to start from nothing.
     optimizer, optimizer_options : how gradients change the weights (registry ``OPTIMIZERS``) and its options.
     ema_decay : share that the moving average of the weights keeps at each step, in [0, 1); the average is what is
         measured and saved. 0 averages nothing.

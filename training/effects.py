@@ -32,6 +32,11 @@ def check_effects(recipe: TrainRecipe) -> None:
                 f"arm {arm.name!r}: micro_batch_size={arm.micro_batch_size} must be at most batch_size="
                 f"{arm.batch_size}, of which it is a part; lower it, or set 0 for the whole batch"
             )
+        if arm.init_from and "vocab_size" in arm.backbone_options:
+            raise ConfigError(
+                f"arm {arm.name!r}: vocab_size={arm.backbone_options['vocab_size']!r} of backbone_options has no "
+                f"effect with init_from={arm.init_from!r}, whose vocabulary is taken over; leave it out"
+            )
         _check_online(arm, has_control=arm.name in controlled)
     check_compared(recipe)
     if recipe.difficulty != _ANY and not _asks_for_difficulty(recipe):

@@ -52,7 +52,9 @@ def test_an_export_is_trained_on_and_every_arm_saved(files: Path, capsys: pytest
 
 def test_an_arm_starts_from_the_folder_of_a_saved_model(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launched(files, "--label", "topic", "--arm", "one") == 0
-    (files / "recipe.yaml").write_text(RECIPE.replace("name: one", "name: next\n    init_from: run/one"))
+    (files / "recipe.yaml").write_text(
+        RECIPE.replace("name: one", "name: next\n    init_from: run/one").replace("vocab_size: 300, ", "", 1)
+    )
     assert launched(files, "--label", "topic", "--arm", "next") == 1
     assert "arm 'next' starts from 'run/one'; name the folder of that model by --initial" in capsys.readouterr().err
     first = str(files / "models" / "one")

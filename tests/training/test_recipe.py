@@ -144,6 +144,10 @@ BY_DIFFICULTY = "objective: mlm, objective_options: {masking: by_difficulty"
             "compare: none\n" + PACED + "record_losses: last}\n",
             "'one': record_losses='last' has no effect with pacing='self_paced', .*leave it out",
         ),
+        (
+            RANDOM + "init_from: RUN/x, backbone_options: {vocab_size: 300, dim: 16}}\n",
+            "vocab_size=300 of backbone_options has no effect with init_from='RUN/x', .*leave it out",
+        ),
     ],
 )
 def test_keys_without_effect_are_refused_in_files_and_read_in_stored_recipes(text: str, message: str) -> None:
@@ -166,6 +170,7 @@ def test_keys_without_effect_are_refused_in_files_and_read_in_stored_recipes(tex
         + "objective_options: {weights: {mlm: 1, rtd: 1}, options: {mlm: {masking: by_difficulty}}}}\n",
         "difficulty: combined\n" + RANDOM + "}\n",
         PACED + "steps: 26}\n",
+        RANDOM + "init_from: RUN/x, backbone_options: {dim: 16}}\n",
         PACED + "record_losses: last}\n",
     ],
 )

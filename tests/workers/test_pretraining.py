@@ -38,6 +38,8 @@ from workers.pipelines.ingest import submit_ingest
 from workers.pipelines.train import submit_train
 
 BACKBONE = "backbone_options: {dim: 16, num_layers: 1, num_heads: 2, vocab_size: 300}"
+STARTED = BACKBONE.replace(", vocab_size: 300", "")
+"""Of an arm that takes over another's vocabulary."""
 PRETRAIN = f"""
 test_share: 0.35
 max_tokens: 16
@@ -61,7 +63,7 @@ compressions: []
 compare: none
 trackers: [tensorboard]
 arms:
-  - {{name: tuned, steps: 2, batch_size: 8, init_from: RUN/replaced, record_losses: last, {BACKBONE}}}
+  - {{name: tuned, steps: 2, batch_size: 8, init_from: RUN/replaced, record_losses: last, {STARTED}}}
 """
 
 
@@ -241,7 +243,7 @@ max_tokens: 16
 compare: none
 arms:
   - {{name: experts, objective: mlm, pacing: random, steps: 1, batch_size: 8, learning_rate: 1.0e-9,
-     init_from: {pretrained.id}/masked, {BACKBONE.replace("}", ", " + experts + "}")}}}
+     init_from: {pretrained.id}/masked, {STARTED.replace("}", ", " + experts + "}")}}}
 """
     run_id, _ = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(text, name="experts"))
     drain(home)
@@ -329,7 +331,8 @@ def test_a_record_tells_what_it_cost_the_arms_that_drew_it(
         assert biography(session, store, bare, both)["losses"] == told
         monkeypatch.setattr("workers.learned.MOST_ARMS", 1)
         cut = losses_of_record(session, store, bare.id, both) or {}
-        assert (len(cut["arms"]) + cut["never_drew"], cut["not_read"]) == (1, never["never_drew"] - 1)
+        assert cut["not_read"] == never["never_drew"] - 1
+        assert sorted([len(cut["arms"]), cut["never_drew"]]) == [0, 1]
         assert losses_of_record(session, store, "no dataset", both) is None
     explain_losses(told | {"never_drew": 3, "not_read": 2})
     lines = capsys.readouterr().out

@@ -17,6 +17,8 @@ from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation
 from curation.recipe import Recipe
 from service.cli.teaching import recall_line, show_held_out
+from service.pages.rendering import spaced
+from service.report import render_report
 from tests.cli.corpus import WORDS
 from tests.workers.building import drain
 from tests.workers.test_determinism import make_catalog
@@ -182,8 +184,29 @@ def test_a_language_model_is_measured_with_its_contexts(
     assert "asks + knn_lm" in capsys.readouterr().out
 
 
+def test_the_report_of_the_newest_training_says_whether_its_memories_paid(
+    home: Catalog, classified: Run, spoken: Run
+) -> None:
+    store = Store.of(home.settings)
+    for run, unit, scale, num_digits in ((classified, "points of accuracy", 100, 1), (spoken, "nats saved", 1, 4)):
+        with home.write() as session:
+            # Whichever other test asked for it first, it counts as asked for last.
+            session.get_one(Run, run.id).created_at = home.now(session)
+            session.flush()
+            page = render_report(session, store, manifests.find_dataset(session, "one"))
+        lines = [line for line in page.splitlines() if line.startswith("<p>The memory of ")]
+        told = (run.result or {})["memories"]
+        assert len(lines) == len(told) > 0
+        for line, one in zip(lines, told, strict=True):
+            gain, low, high = (f"{scale * one[name]:+.{num_digits}f}" for name in ("difference", "low", "high"))
+            assert f"The memory of {one['arm']} ({one['retrieval']}, {spaced(one['num_entries'])} entries by " in line
+            assert f"{gain} {unit} against the same model without it (95 % interval {low} to {high})" in line
+            assert line.endswith(f": <strong>{one['verdict']}</strong>.</p>")
+
+
 def test_a_memory_is_swapped_without_a_step_of_training(home: Catalog, spoken: Run) -> None:
     as_it_was = LANGUAGE.replace("steps: 3, batch_size: 8", f"steps: 0, init_from: {spoken.id}/asks")
+    as_it_was = as_it_was.replace(", vocab_size: 300", "")
     own = done(home, "other", as_it_was.replace("OPTIONS", ""))
     theirs = done(home, "other", as_it_was.replace("OPTIONS", f"retrieval_options: {{memory: {spoken.id}/asks}}, "))
     first, second, original = (kept(home, one) for one in (own, theirs, spoken))
@@ -231,6 +254,7 @@ def test_memories_that_something_else_made_are_refused_at_once(home: Catalog, cl
         home, "one", LANGUAGE.replace("OPTIONS", "seed: 5, retrieval_options: {weight: 0.3, temperature: 3.0}, ")
     )
     as_it_was = LANGUAGE.replace("steps: 3, batch_size: 8", f"steps: 0, init_from: {another.id}/asks")
+    as_it_was = as_it_was.replace(", vocab_size: 300", "")
     with pytest.raises(ConfigError, match="has states of a model with other weights than that of init_from="):
         ask(as_it_was, of(spoken))
     with pytest.raises(ConfigError, match="max_tokens=9 of arm 'asks' must be 12, as that model was trained with and"):
