@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from sqlalchemy.orm import Session
 
 from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Version
+from catalog.tables.engine import Run
 from workers import manifests
 
 
@@ -29,6 +31,16 @@ def read_records(store: Store, version: Version, *more: str) -> pl.DataFrame:
         text = store.read_frame(_file(entry, "data"), ["text", "label", *more])
         frames.append(pl.concat([selection.drop("row"), text[selection["row"]]], how="horizontal"))
     return pl.concat(frames)
+
+
+def languages_of(session: Session, store: Store, version: Version) -> pl.DataFrame:
+    """``id`` and ``language`` of every record of the version's texts, null where cleaning told none."""
+    run = session.get_one(Run, version.run_id)
+    num_shards = len(manifests.read(store, version)["shards"])
+    # A what-if measures nothing itself; those behind the version's own are of the datasets that were cleaned against.
+    files = manifests.run_files(session, run.config.get("of", run.id), "measured")[:num_shards]
+    schema = {"id": pl.String, "language": pl.String}
+    return pl.concat([pl.DataFrame(schema=schema), *(store.read_frame(file, list(schema)) for file in files)])
 
 
 def read_embeddings(store: Store, version: Version) -> np.ndarray[Any, np.dtype[np.float32]]:

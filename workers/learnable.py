@@ -89,14 +89,16 @@ def labelled(
 
 
 def slices(reads: Reads) -> pl.Expr:
-    """What each record counts in: ``source:NAME``, and ``class:LABEL`` where classes are learned.
+    """What each record counts in: ``source:NAME``, ``language:CODE``, and ``class:LABEL`` where classes are learned.
+
+    No language counts where cleaning told none.
 
     Parameters
     ----------
     reads : what is learned from.
     """
-    names = [pl.format("source:{}", "source")] + [pl.format("class:{}", "label")] * (reads == "classes")
-    return pl.concat_list(names)
+    names = [pl.format("source:{}", "source"), pl.format("language:{}", "language")]
+    return pl.concat_list(names + [pl.format("class:{}", "label")] * (reads == "classes")).list.drop_nulls()
 
 
 def with_labels(records: pl.DataFrame, answers: pl.DataFrame, source: str) -> pl.DataFrame:

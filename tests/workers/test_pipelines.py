@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from catalog.database import Catalog
 from catalog.errors import ConfigError, DataError, NotFoundError
 from catalog.store import Store, StoredFile
+from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Quarantined, Source, Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelQueue, LabelRound
@@ -181,7 +182,7 @@ def test_biographies_tell_origin_values_and_duplicates(cleaned: Catalog) -> None
         dataset = manifests.find_dataset(session, "tickets")
         stories = [
             biography(session, store, dataset, record_id)
-            for record_id in session.scalars(select(func.min(_verdict().record_id)).group_by(_verdict().reason))
+            for record_id in session.scalars(select(func.min(Verdict.record_id)).group_by(Verdict.reason))
         ]
         kept = next(story for story in stories if story["verdict"] == "kept")
         near = next(story for story in stories if story["reason"] == "near_duplicate")
@@ -208,12 +209,6 @@ def test_biographies_tell_origin_values_and_duplicates(cleaned: Catalog) -> None
         "passed": False,
     }
     assert 0 <= kept["scores"]["difficulty"] <= 1
-
-
-def _verdict() -> type:
-    from catalog.tables.curation import Verdict
-
-    return Verdict
 
 
 def test_nobody_stands_behind_a_record_that_left(cleaned: Catalog) -> None:
@@ -360,8 +355,9 @@ def test_every_control_is_run_at_equal_steps_and_the_verdict_has_an_interval(cle
         ("mixed", "mixed-anti", 2, 4),
         ("mixed", "mixed-same-pacing", 2, 4),
     ]
-    for one in result["comparisons"]:
-        assert one["low"] < one["difference"] < one["high"]
+    # Two models that have hardly learned may predict the same, whatever their order was.
+    assert all(one["low"] <= one["difference"] <= one["high"] for one in result["comparisons"])
+    assert any(one["low"] < one["high"] for one in result["comparisons"])
     # A few steps of a tiny model show nothing, and that is said.
     assert result["curricula"] == [{"arm": "mixed", "verdict": "no gain shown"}]
     assert len(units) == 8
@@ -376,7 +372,15 @@ def test_manifests_published_during_a_training_are_kept_with_it(cleaned: Catalog
     frame = Store.of(cleaned.settings).read_frame(StoredFile.from_json(published["file"]))
     assert (published["step"], published["digest"]) == (2, StreamManifest.build(frame).digest)
     assert set(frame["label_version"]) == {"given"}
-    assert {tuple(one) for one in frame["slices"]} == {("source:a.jsonl", f"class:{name}") for name in LABELS}
+    with cleaned.read() as session:
+        measured = session.execute(select(Verdict.record_id, Verdict.measured).where(Verdict.kept)).all()
+    told = {record_id: one["language"] for record_id, one in measured}
+    assert len(set(told.values())) > 1
+    for record_id, slices in frame.select("id", "slices").rows():
+        source, *language, of_class = slices
+        assert (source, of_class.partition(":")[0]) == ("source:a.jsonl", "class")
+        assert language == [f"language:{told[record_id]}"] * (told[record_id] is not None)
+    assert set(frame["slices"].list.last()) == {f"class:{name}" for name in LABELS}
     assert (run.result or {})["curricula"] == []
 
 

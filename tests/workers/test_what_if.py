@@ -72,6 +72,7 @@ def decided(catalog: Catalog, run_id: str) -> dict[str, Any]:
             "pairs": [(one.record_id, one.keeper_id, one.kind, one.jaccard, one.rule) for one in pairs],
             "measured": sorted(measured.filter(pl.col("jaccard") >= threshold).rows(), key=str),
             "records": curated.read_records(store, version).rows(),
+            "languages": curated.languages_of(session, store, version).rows(),
             "vectors": curated.read_embeddings(store, version),
             "manifest": version.manifest_sha256,
         }

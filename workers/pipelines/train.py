@@ -104,15 +104,17 @@ def _prepare(unit: UnitContext) -> UnitResult:
         version = session.get_one(Version, unit.claim.version_id)
         run_id = unit.claim.config.get("difficulty_run")
         difficulty = learned.chosen(session, unit.store, version, recipe.difficulty, run_id)
+        languages = curated.languages_of(session, unit.store, version)
     answers = unit.store.read_frame(StoredFile.from_json(unit.claim.config["snapshot"]))
     from training.data import TrainingData, short_names
 
     records = curated.read_records(unit.store, version, "source").drop("difficulty")
     records = records.with_columns(source=short_names(records["source"]))
     records = records.join(difficulty, on="id", maintain_order="left")
+    records = records.join(languages, on="id", how="left", maintain_order="left")
     records, facts = learnable.labelled(unit, recipe, version, records, answers)
     classes: list[str] = facts["classes"]
-    records = records.with_columns(slices=learnable.slices(recipe.reads))
+    records = records.with_columns(slices=learnable.slices(recipe.reads)).drop("language")
     if not recipe.draws_by_source():
         records = records.drop("source")
     held_out = is_test(records["id"], recipe.test_share, recipe.seed)
