@@ -36,6 +36,7 @@ def runs(num_global: int, order: Order) -> dict[str, Run]:
     plain = ATTENTION["local_global"].member(shape, ATTENTION["local_global"].configured(options))
 
     def compiled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Local and global attention as one compiled kernel: (B, H, T, D) each, and so returned."""
         tokens = mask.tokens()
         shared = first_of_each(None, mask.attends_BT, num_global) if num_global else None
         links = window_links(TOKENS, WINDOW, shared, q.device) & order_links(order, tokens)

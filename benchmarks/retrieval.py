@@ -257,9 +257,11 @@ def classifier(split: Split, tuning: Split, num_classes: int) -> Callable[[np.nd
     from sklearn.linear_model import LogisticRegression
 
     def fitted(penalty: float) -> Callable[[np.ndarray], Tensor]:
+        """A classifier of vectors, by an inverse strength of its penalty."""
         made = LogisticRegression(C=penalty, max_iter=500).fit(split.vectors, split.codes)
 
         def proba(vectors: np.ndarray) -> Tensor:
+            """(n, num_classes) float32 of (n, dim) vectors, by code; a class that was never seen gets 1e-9."""
             spread = np.full((len(vectors), num_classes), 1e-9)
             spread[:, made.classes_] += made.predict_proba(vectors)
             return torch.from_numpy(spread).float()
@@ -267,6 +269,7 @@ def classifier(split: Split, tuning: Split, num_classes: int) -> Callable[[np.nd
         return proba
 
     def likelihood(proba: Callable[[np.ndarray], Tensor]) -> float:
+        """Mean logarithm, in nats, of what the records to tune on are."""
         given = proba(tuning.vectors).gather(1, torch.from_numpy(tuning.codes)[:, None])
         return float(given.log().mean())
 

@@ -104,6 +104,7 @@ def stepping(model: nn.Module, loss_of: Callable[[], tuple[Tensor, int]]) -> Ste
     optimizer = torch.optim.AdamW(parameters, lr=RATE, fused=True)
 
     def step() -> int:
+        """One update; returns the tokens that it learned from."""
         loss, num_tokens = loss_of()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -120,6 +121,7 @@ def plain_loop(ids: np.ndarray[Any, Any], seed: int) -> Step:
     model, rng = PlainDecoder(VOCAB, DIM, LAYERS, HEADS, TOKENS), np.random.default_rng(seed)
 
     def loss() -> tuple[Tensor, int]:
+        """Mean nats of the next token over new crops, and how many tokens that were."""
         starts = rng.integers(0, len(ids) - TOKENS - 1, ROWS)
         rows = torch.from_numpy(np.stack([ids[at : at + TOKENS + 1] for at in starts]))
         return model(rows[:, :-1], rows[:, 1:]), ROWS * TOKENS
@@ -149,6 +151,7 @@ def transformers_model(rows: list[list[int]], seed: int, *, padded: bool) -> Ste
     model, rng = GPT2LMHeadModel(config), np.random.default_rng(seed)
 
     def loss() -> tuple[Tensor, int]:
+        """Mean nats of the next token over rows drawn anew, and how many tokens that were, padding left out."""
         chosen = [rows[number] for number in rng.choice(len(rows), ROWS, replace=False)]
         longest = max(len(one) for one in chosen)
         input_ids = torch.tensor([one + [0] * (longest - len(one)) for one in chosen])
@@ -169,6 +172,7 @@ def in_turns(seed: int, data: TrainingData, peers: dict[str, Step], turns: int, 
     began = [0.0]
 
     def on_progress(step: int, _total: int, _loss: float) -> None:
+        """After every turn of our own steps, tokens a CPU second of it, and a turn of each peer."""
         if step % TURN:
             return
         spent = time.process_time() - began[0]
@@ -304,6 +308,7 @@ def watched_run(world: World) -> dict[str, Any]:
     steps: list[list[int]] = []
 
     def on_progress(_step: int, _total: int, _loss: float) -> None:
+        """Keep the numbers of the texts that this process has read for the step."""
         steps.append(texts.read[-share:])
 
     watched = TrainingData(texts, data.labels, data.classes, data.manifest)
@@ -347,6 +352,7 @@ def part(described: str) -> None:
     done = [0]
 
     def die() -> bool:
+        """End this process at the eighth look, as a power cut would."""
         done[0] += 1
         if done[0] == 8:
             os.kill(os.getpid(), signal.SIGKILL)

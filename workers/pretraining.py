@@ -147,6 +147,7 @@ def initial_files(unit: UnitContext, init_from: str) -> dict[str, StoredFile]:
 
 
 def files_of(kept: dict[str, Any]) -> dict[str, StoredFile]:
+    """Files by name, of the same as plain JSON."""
     return {name: StoredFile.from_json(file) for name, file in kept.items()}
 
 

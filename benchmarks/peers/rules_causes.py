@@ -88,6 +88,7 @@ def word_count(text: str, words: list[str], on: On) -> bool:
 
 
 def mean_word_length(text: str, words: list[str], on: On) -> bool:
+    """Fewer than 3 or more than 10 characters a word on average; no text of syllables, with ``SCRIPTS``."""
     if SCRIPTS in on:
         if _syllabic(text):
             return False
@@ -97,6 +98,13 @@ def mean_word_length(text: str, words: list[str], on: On) -> bool:
 
 
 def symbols(pattern: str) -> Callable[[str, list[str], On], bool]:
+    """A rule that drops texts with more than 0.1 of a symbol a word.
+
+    Parameters
+    ----------
+    pattern : regular expression of the symbol.
+    """
+
     def rule(text: str, words: list[str], on: On) -> bool:
         number = _number(text, words, on)
         return number > 0 and len(re.findall(pattern, text)) / number > 0.1
@@ -105,17 +113,20 @@ def symbols(pattern: str) -> Callable[[str, list[str], On], bool]:
 
 
 def bullet_line_ratio(text: str, _words: list[str], on: On) -> bool:
+    """More than 0.9 of the lines begin with a bullet sign."""
     lines = _lines(text, on, str.splitlines)
     signs = tuple("•‣◦▪●・*-") if BULLETS in on else ("•", "-")
     return sum(line.lstrip().startswith(signs) for line in lines) > 0.9 * len(lines)
 
 
 def ellipsis_line_ratio(text: str, _words: list[str], on: On) -> bool:
+    """More than 0.3 of the lines end with an ellipsis."""
     lines = _lines(text, on, str.splitlines)
     return bool(lines) and sum(line.rstrip().endswith(("...", "…")) for line in lines) / len(lines) > 0.3
 
 
 def alpha_word_ratio(text: str, words: list[str], on: On) -> bool:
+    """Fewer than 0.8 of the words have a letter."""
     number, unspaced = _number(text, words, on), 0.0
     if SCRIPTS in on:
         words, unspaced = WORD.findall(text), _unspaced(text)
@@ -124,6 +135,7 @@ def alpha_word_ratio(text: str, words: list[str], on: On) -> bool:
 
 
 def stop_word_count(text: str, words: list[str], on: On) -> bool:
+    """Fewer than 2 different ``STOP_WORDS``; no text mostly of another script than Latin, with ``SCRIPTS``."""
     if SCRIPTS in on and 2 * len(regex.findall(r"\p{Latin}", text)) <= len(regex.findall(r"\p{Alphabetic}", text)):
         return False
     found = set(re.findall(r"\w+", text.lower())) if CASE in on else set(words)
@@ -144,6 +156,15 @@ def _gopher_lines(text: str, on: On) -> list[str]:
 
 
 def duplicates(parts: Callable[[str, On], list[str]], *, characters: bool, most: float) -> Callable[..., bool]:
+    """A rule that drops texts with too many parts that were there before.
+
+    Parameters
+    ----------
+    parts : cuts a text into lines or paragraphs.
+    characters : whether their share of the characters counts, not of the parts.
+    most : the highest share that stays, in [0, 1].
+    """
+
     def rule(text: str, _words: list[str], on: On) -> bool:
         found = parts(text, on)
         if not found:
@@ -165,6 +186,14 @@ def _tokens(text: str, words: list[str], on: On) -> tuple[list[str], int, str]:
 
 
 def top(size: int, most: float) -> Callable[[str, list[str], On], bool]:
+    """A rule that drops texts whose most frequent n-gram covers too much of them.
+
+    Parameters
+    ----------
+    size : words of an n-gram.
+    most : the highest share of the text's characters that stays, in [0, 1].
+    """
+
     def rule(text: str, words: list[str], on: On) -> bool:
         tokens, unit, gap = _tokens(text, words, on)
         counts: dict[str, int] = {}
@@ -178,6 +207,13 @@ def top(size: int, most: float) -> Callable[[str, list[str], On], bool]:
 
 
 def duplicate(size: int, most: float) -> Callable[[str, list[str], On], bool]:
+    """A rule that drops texts too much of which is in n-grams that were there before.
+
+    Parameters
+    ----------
+    size, most : as of ``top``.
+    """
+
     def rule(text: str, words: list[str], on: On) -> bool:
         tokens, unit, _ = _tokens(text, words, on)
         seen: set[str] = set()
@@ -197,10 +233,12 @@ def duplicate(size: int, most: float) -> Callable[[str, list[str], On], bool]:
 
 
 def curly_bracket_count(text: str, _words: list[str], on: On) -> bool | None:
+    """Any opening curly bracket, if ``EARLIER``; None, undecided, without."""
     return "{" in text if EARLIER in on else None
 
 
 def lorem_ipsum_count(text: str, _words: list[str], on: On) -> bool | None:
+    """The words lorem ipsum in any case, if ``EARLIER``; None, undecided, without."""
     return "lorem ipsum" in text.lower() if EARLIER in on else None
 
 
@@ -210,6 +248,7 @@ def _fineweb_lines(text: str, on: On) -> list[str]:
 
 
 def terminal_line_ratio(text: str, _words: list[str], on: On) -> bool:
+    """Fewer than 0.12 of the lines end with a sign that ends sentences."""
     lines = _fineweb_lines(text, on)
     if not lines:
         return BLANK not in on
@@ -222,6 +261,7 @@ def terminal_line_ratio(text: str, _words: list[str], on: On) -> bool:
 
 
 def short_line_ratio(text: str, _words: list[str], on: On) -> bool:
+    """More than 0.67 of the lines have at most 30 characters, those of a wide script counted twice with ``SCRIPTS``."""
     lines = _fineweb_lines(text, on)
     wide = rf"{CJK}|\p{{Hangul}}|[{EAST_PUNCTUATION}]"
     sizes = [len(one) + (len(regex.findall(wide, one)) if SCRIPTS in on else 0) for one in lines]
@@ -229,6 +269,13 @@ def short_line_ratio(text: str, _words: list[str], on: On) -> bool:
 
 
 def fineweb_duplicates(most: float) -> Callable[[str, list[str], On], bool]:
+    """A rule that drops texts too many of whose characters are in lines that were there before.
+
+    Parameters
+    ----------
+    most : the highest share that stays, in [0, 1].
+    """
+
     def rule(text: str, _words: list[str], on: On) -> bool:
         lines = _fineweb_lines(text, on)
         if not lines:
@@ -240,6 +287,7 @@ def fineweb_duplicates(most: float) -> Callable[[str, list[str], On], bool]:
 
 
 def newline_word_ratio(text: str, words: list[str], on: On) -> bool:
+    """More than 0.3 line feeds a word."""
     number = _number(text, words, on)
     return number > 0 and text.count("\n") / number > 0.3
 
