@@ -13,6 +13,8 @@ from catalog.database import Catalog
 from catalog.errors import ConfigError
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import LossPoint
+from service.app import API
+from tests.service.conftest import World
 from tests.workers.building import clean_dataset, drain
 from tests.workers.corpus import sentences
 from tests.workers.test_determinism import make_catalog
@@ -74,7 +76,8 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint_to_the_same_losses(hom
     working = threading.Thread(target=lambda: outcomes.extend(drain(home)))
     working.start()
     checkpoints = home.settings.home / "checkpoints" / run_id / "masked"
-    while working.is_alive() and latest_checkpoint(checkpoints) is None:
+    # Losses come with the heartbeat, whose pace is not the training's.
+    while working.is_alive() and (latest_checkpoint(checkpoints) is None or not losses(home, run_id)):
         working.join(0.01)
     with home.write() as session:
         runs.cancel(session, session.get_one(Run, run_id), home.now(session))
@@ -82,6 +85,7 @@ def test_a_cancelled_training_goes_on_from_its_checkpoint_to_the_same_losses(hom
     assert outcomes[-1] == "lost"
     assert run_of(home, run_id).state == "cancelled"
     shown = losses(home, run_id)
+    assert shown
     left = latest_checkpoint(checkpoints)
     assert left is not None
     assert 25 <= int(left.name.removeprefix("step-")) < STEPS
@@ -127,6 +131,31 @@ def test_a_request_may_hold_the_recipe_itself(home: Catalog) -> None:
     compared = asked_for(home, document=DOCUMENT | {"name": "mine"}, compare=True, seeds=2)
     assert [compared[name] for name in ("name", "compare", "compare_seeds")] == ["mine", "controls", 2]
     assert asked_for(home, recipe="classify-small", compare=True)["compare_seeds"] == 3
+
+
+def test_a_request_over_http_is_the_run_that_it_asks_for_or_refused(home: Catalog) -> None:
+    world = World(home)
+    try:
+        world.add_user("curator", "curator")
+        client = world.client("curator")
+
+        def post(**config: Any) -> Any:
+            return client.post(f"{API}/runs", json={"kind": "train", "dataset": "tickets", "config": config})
+
+        asked = post(document=DOCUMENT | {"name": "sent"}, compare=True, seeds=2)
+        assert asked.status_code == 202
+        with home.write() as session:
+            run = session.get_one(Run, asked.json()["run_id"])
+            runs.cancel(session, run, home.now(session))
+            recipe = run.config["recipe"]
+        assert [recipe[name] for name in ("name", "compare", "compare_seeds")] == ["sent", "controls", 2]
+        refused = post(document=DOCUMENT | {"arms": [{"name": "a", "init_from": "/etc"}]})
+        assert (refused.status_code, "is a folder, and a request may read none" in refused.json()["message"]) == (
+            422,
+            True,
+        )
+    finally:
+        world.close()
 
 
 @pytest.mark.parametrize(
