@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from catalog.errors import DataError
-from training.evaluation.energy import EnergyMeter
+from training.evaluation.energy import Energy, EnergyMeter
 from training.evaluation.exits import early_exits
 from training.evaluation.flops import count_flops
 from training.evaluation.quality import Labels, accuracy_interval, quality
@@ -61,22 +61,12 @@ def evaluate(
     ------
     DataError : no example, or an example without a label.
     """
-    gold = np.asarray(labels, dtype=np.int64)
-    if len(texts) == 0 or len(texts) != len(gold) or not ((gold >= 0) & (gold < len(classes))).all():
-        raise DataError(
-            f"{len(texts)} held-out texts with {len(gold)} labels must be at least 1, equally many, all of "
-            f"one of the {len(classes)} classes; hold out labelled records"
-        )
+    gold = _checked(labels, len(texts), len(classes))
     model.eval()
     rng = np.random.default_rng(seed)
     sample = [texts[row] for row in rng.permutation(len(texts))[:_TIMED]]
     passes = _Passes(model, encode, texts)
-    own_meter = meter or EnergyMeter()
-    try:
-        energy = own_meter.measure(passes.run)
-    finally:
-        if meter is None:
-            own_meter.close()
+    energy = _energy_of(passes.run, meter)
     predictions = passes.predictions
     scores = quality(predictions, gold, len(classes))
     low, high = accuracy_interval(predictions, gold, rng)
@@ -99,6 +89,28 @@ def evaluate(
         "num_threads": torch.get_num_threads(),
         "predictions": predictions,
     } | ({} if exits is None else {"exits": exits})
+
+
+def _checked(labels: Sequence[int], num_texts: int, num_classes: int) -> Labels:
+    """(n,) the labels, one in range for each text."""
+    gold = np.asarray(labels, dtype=np.int64)
+    if num_texts == 0 or num_texts != len(gold) or not ((gold >= 0) & (gold < num_classes)).all():
+        raise DataError(
+            f"{num_texts} held-out texts with {len(gold)} labels must be at least 1, equally many, all of "
+            f"one of the {num_classes} classes; hold out labelled records"
+        )
+    return gold
+
+
+def _energy_of(work: Callable[[], None], meter: EnergyMeter | None) -> Energy:
+    """What work takes by a shared meter, or by one for it alone."""
+    if meter is not None:
+        return meter.measure(work)
+    own = EnergyMeter()
+    try:
+        return own.measure(work)
+    finally:
+        own.close()
 
 
 class _Passes:
