@@ -134,7 +134,7 @@ def test_points_of_a_training_are_seen_before_its_end_and_once_after_a_resumptio
             if len(seen) == 3:
                 raise RuntimeError("pulled the plug")
 
-    monkeypatch.setattr("workers.pipelines.train.LiveCurve", Beating)
+    monkeypatch.setattr("workers.fitting.LiveCurve", Beating)
     run_id, _ = submit_train(home, dataset="bare", recipe=TrainRecipe.from_yaml(FOLLOWED, name="followed"))
     drain(home)
     # The third was made after the last checkpoint, and is made again.
