@@ -7,10 +7,9 @@ with the same bits as one that was not.
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +21,26 @@ from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
 from training.checkpoint import (
+    Moving,
     TrainingState,
     latest_checkpoint,
     load_weights,
-    publish_manifest,
     read_state,
     save_checkpoint,
 )
 from training.data import TrainingData
 from training.distributed import ALONE, World, whole_weights
 from training.initial import Initial, model_document
-from training.loader import Loader
+from training.loop import loader_of, tell, tracking, updated
 from training.memory import MemoryNeed, free_memory
 from training.network import build_network
-from training.objectives import Batch, objective_of
+from training.objectives import objective_of
 from training.precision import resolved_precision
 from training.run import Run
 from training.stopping import has_stalled, trained_on
 from training.stream import Revision, Stream
 from training.token_source import TokenSource
 from training.tokenizer import Encoded, TextTokenizer
-from training.trackers import TRACKERS, Tracked, Tracker
 from training.upcycling import router_statistics
 
 log = logging.getLogger(__name__)
@@ -174,6 +172,72 @@ def fit(
     if not arm.steps:
         raise ConfigError(f"steps=0 of arm {arm.name!r} trains nothing; take the model that init_from names as it is")
     stream_of(arm, data)
+    with _seeded_per_step(device, world.rank) as seed_step, ExitStack() as opened:
+        begun = _begin(arm, data, device, checkpoint_dir, token_dir, initial, world, memory_limit_bytes, seed_step)
+        run, tokenizer, state = begun.run, begun.tokenizer, begun.state
+        on_start(begun.beginning)
+        told = [opened.enter_context(one) for one in tracking(arm, trackers, track_dir, state.step, world)]
+        loader = opened.enter_context(loader_of(run, state.step, num_workers))
+        config = model_document(arm, data.classes, tokenizer.vocab_size)
+
+        def save(now: TrainingState) -> None:
+            if checkpoint_dir:
+                document, losses = tokenizer.document, run.record_losses
+                save_checkpoint(checkpoint_dir, now, begun.moving, document, losses, world, config)
+
+        def after(now: TrainingState) -> None:
+            tell(told, run, now)
+            on_progress(now.step, arm.steps, now.losses[-1])
+            if on_model is not None:
+                with torch.no_grad():
+                    on_model(now.step, begun.model.eval(), tokenizer)
+                run.network.train()
+
+        state = updated(
+            run,
+            loader,
+            state,
+            before=lambda step: seed_step(arm.seed, step),
+            after=after,
+            save=save,
+            should_stop=should_stop,
+            publish_to=checkpoint_dir if world.rank == 0 else None,
+        )
+        return _result(begun, state, initial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A run that is ready for its next update, with the state that it goes on from.
+
+    Parameters
+    ----------
+    sizes : elements of every weight, and whether it is trained; before weights are spread over processes.
+    flops_per_token : of a forward and a backward pass.
+    """
+
+    run: Run
+    model: nn.Module
+    tokenizer: TextTokenizer
+    state: TrainingState
+    moving: Moving
+    sizes: list[tuple[int, bool]]
+    flops_per_token: float
+    beginning: Beginning
+
+
+def _begin(
+    arm: ArmConfig,
+    data: TrainingData,
+    device: torch.device,
+    checkpoint_dir: Path | None,
+    token_dir: Path | None,
+    initial: Initial | None,
+    world: World,
+    memory_limit_bytes: int | None,
+    seed_step: Callable[[int, int], None],
+) -> _Begun:
+    """Build what is trained, refuse what does not fit into memory, and go on from the newest checkpoint."""
     state = TrainingState(
         config_digest=arm.digest(), data_digest=data.digest, precision=resolved_precision(arm.precision, device)
     )
@@ -181,65 +245,57 @@ def fit(
     document = None
     if checkpoint:
         state, document = read_state(checkpoint, state)
-    with _seeded_per_step(device, world.rank) as seed_step, ExitStack() as opened:
-        seed_step(arm.seed, _MODEL_DRAW)
-        objective = objective_of(arm)
-        tokenizer, model = build_network(arm, data, document, objective, initial)
-        # Holds the model, and whatever else the objective trains beside it.
-        network = objective.network(model).to(device)
-        source = TokenSource(arm, data, tokenizer, token_dir)
-        stream = stream_of(arm, data, source.lengths)
-        run = Run(arm, data, stream, source, objective, network, world, device, state.precision)
-        seed_step(arm.seed, 0)
-        limit = free_memory(device) if memory_limit_bytes is None else memory_limit_bytes
-        need = run.memory_need()
-        need.check(arm, limit)
-        log.info("arm %r takes about %s; %.2f GiB are free", arm.name, need, limit / 2**30)
-        flops_per_token = run.probe_flops()
-        sizes = [(one.numel(), one.requires_grad) for one in network.parameters()]
-        moving = run.start()
-        if checkpoint and checkpoint_dir:
-            load_weights(checkpoint, moving, world)
-            run.restore(checkpoint_dir, checkpoint, state)
-        on_start(Beginning(memory=need, free_bytes=limit, losses=tuple(state.losses)))
-        told = [opened.enter_context(one) for one in _tracking(arm, trackers, track_dir, state.step, world)]
-        loader = opened.enter_context(_loader(run, state.step, num_workers))
-        publish_to = checkpoint_dir if world.rank == 0 else None
-        config = model_document(arm, data.classes, tokenizer.vocab_size)
+    seed_step(arm.seed, _MODEL_DRAW)
+    objective = objective_of(arm)
+    tokenizer, model = build_network(arm, data, document, objective, initial)
+    # Holds the model, and whatever else the objective trains beside it.
+    network = objective.network(model).to(device)
+    source = TokenSource(arm, data, tokenizer, token_dir)
+    stream = stream_of(arm, data, source.lengths)
+    run = Run(arm, data, stream, source, objective, network, world, device, state.precision)
+    seed_step(arm.seed, 0)
+    limit = free_memory(device) if memory_limit_bytes is None else memory_limit_bytes
+    need = run.memory_need()
+    need.check(arm, limit)
+    log.info("arm %r takes about %s; %.2f GiB are free", arm.name, need, limit / 2**30)
+    flops_per_token = run.probe_flops()
+    sizes = [(one.numel(), one.requires_grad) for one in network.parameters()]
+    moving = run.start()
+    if checkpoint and checkpoint_dir:
+        load_weights(checkpoint, moving, world)
+        run.restore(checkpoint_dir, checkpoint, state)
+    return _Begun(
+        run=run,
+        model=model,
+        tokenizer=tokenizer,
+        state=state,
+        moving=moving,
+        sizes=sizes,
+        flops_per_token=flops_per_token,
+        beginning=Beginning(memory=need, free_bytes=limit, losses=tuple(state.losses)),
+    )
 
-        def save(now: TrainingState) -> None:
-            if checkpoint_dir:
-                save_checkpoint(checkpoint_dir, now, moving, tokenizer.document, run.record_losses, world, config)
 
-        while not _is_over(arm, state) and not world.agreed(should_stop()):
-            seed_step(arm.seed, state.step)
-            state = _advanced(run, loader, state, publish_to)
-            if state.step % arm.checkpoint_every == 0:
-                save(state)
-            _tell(told, run, state)
-            on_progress(state.step, arm.steps, state.losses[-1])
-            if on_model is not None:
-                with torch.no_grad():
-                    on_model(state.step, model.eval(), tokenizer)
-                network.train()
-        if state.step % arm.checkpoint_every:
-            save(state)
-        router = router_statistics(network)
-        if moving.average is not None:
-            moving.average.put()
-        if world.strategy == "fsdp2":
-            model, network = _in_one_piece(arm, data, tokenizer, network, initial)
+def _result(begun: _Begun, state: TrainingState, initial: Initial | None) -> FitResult:
+    """What is left after the last update: whole weights, averaged where the arm averages, on the CPU."""
+    run, arm, data = begun.run, begun.run.arm, begun.run.data
+    router = router_statistics(run.network)
+    if begun.moving.average is not None:
+        begun.moving.average.put()
+    model, network = begun.model, run.network
+    if run.world.strategy == "fsdp2":
+        model, network = _in_one_piece(arm, data, begun.tokenizer, network, initial)
     return FitResult(
         arm=arm,
         model=BACKBONES[arm.backbone].member.merge(model.to("cpu").eval()),
-        tokenizer=tokenizer,
+        tokenizer=begun.tokenizer,
         classes=tuple(data.classes),
         losses=list(enumerate(state.losses, start=1)),
         steps=state.step,
         seconds=state.seconds,
-        flops=round(flops_per_token * state.num_tokens),
-        num_parameters=sum(size for size, _ in sizes),
-        num_trained_parameters=sum(size for size, trained in sizes if trained),
+        flops=round(begun.flops_per_token * state.num_tokens),
+        num_parameters=sum(size for size, _ in begun.sizes),
+        num_trained_parameters=sum(size for size, trained in begun.sizes if trained),
         precision=state.precision,
         stream_wait_share=state.wait_seconds / state.seconds if state.seconds else 0.0,
         revisions=run.stream.revisions,
@@ -271,90 +327,6 @@ def stream_of(arm: ArmConfig, data: TrainingData, lengths: npt.NDArray[np.int64]
         lengths=np.zeros(len(data.manifest), dtype=np.int64) if lengths is None else lengths,
         length_window=arm.length_window,
     )
-
-
-def _loader(run: Run, start_step: int, num_workers: int) -> Loader[list[Batch]]:
-    world = run.world
-    return Loader(
-        run.stream,
-        run.fetch,
-        start_step=start_step,
-        rank=world.rank,
-        world_size=world.size,
-        num_workers=num_workers,
-    )
-
-
-def _is_over(arm: ArmConfig, state: TrainingState) -> bool:
-    """Whether all steps are done, or more would find no new best."""
-    return state.step >= arm.steps or has_stalled([loss for _, loss in state.checks], arm.stop_patience)
-
-
-def _advanced(run: Run, loader: Loader[list[Batch]], state: TrainingState, publish_to: Path | None) -> TrainingState:
-    """The state after one more update, and after a check of the held-out records where one is due."""
-    started, waited = time.perf_counter(), loader.wait_seconds
-    loss, num_tokens = run.update(state.step, loader.take())
-    step, arm = state.step + 1, run.arm
-    if run.revise(step):
-        loader.revise(run.stream)
-        if publish_to:
-            publish_manifest(publish_to, run.stream.revisions[-1].manifest)
-    is_due = arm.stop_patience > 0 and step % arm.stop_every == 0
-    return replace(
-        state,
-        step=step,
-        losses=(*state.losses, loss),
-        num_tokens=state.num_tokens + num_tokens,
-        checks=(*state.checks, (step, _check(run))) if is_due else state.checks,
-        seconds=state.seconds + time.perf_counter() - started,
-        wait_seconds=state.wait_seconds + loader.wait_seconds - waited,
-        revisions=tuple((start, one.digest) for start, one in run.stream.revisions),
-    )
-
-
-def _check(run: Run) -> float:
-    """The loss on held-out records, by the weights that would be saved now."""
-    average = run.moving.average
-    with average.in_place() if average is not None else nullcontext():
-        return run.held_out_loss()
-
-
-@contextmanager
-def _closing(tracker: Tracker) -> Iterator[Tracker]:
-    try:
-        yield tracker
-    finally:
-        tracker.close()
-
-
-def _tracking(
-    arm: ArmConfig, names: Sequence[str], folder: Path | None, start_step: int, world: World
-) -> list[AbstractContextManager[Tracker]]:
-    """The trackers of the first process, each to be opened and closed."""
-    if world.rank or not names:
-        return []
-    if folder is None:
-        raise ValueError(f"trackers={list(names)} need track_dir")
-    return [
-        _closing(
-            TRACKERS[name].member(
-                Tracked(folder=folder / name, name=arm.name, settings=asdict(arm), start_step=start_step)
-            )
-        )
-        for name in names
-    ]
-
-
-def _tell(told: Sequence[Tracker], run: Run, state: TrainingState) -> None:
-    if not told:
-        return
-    values = (
-        run.measured | {"seconds": state.seconds, "tokens": float(state.num_tokens)} | router_statistics(run.network)
-    )
-    if state.checks and state.checks[-1][0] == state.step:
-        values["held_out_loss"] = state.checks[-1][1]
-    for one in told:
-        one.log(state.step, values)
 
 
 def _in_one_piece(
