@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.model import Block, auxiliary_loss
-from training.objectives import Batch, Objective
+from training.objectives import Batch, Objective, objective_of
 from training.optimizers import OPTIMIZERS
 
 Strategy = Literal["none", "ddp", "fsdp2"]
@@ -81,6 +81,12 @@ class World:
             raise ConfigError(
                 "strategy='fsdp2' cannot train layers with a loss of their own (experts), whose weights are not "
                 "gathered when it is differentiated; use ddp"
+            )
+        # A process whose texts are longer has more segments, and would wait for weights that the others do not give.
+        if objective_of(arm).heads(2).segment_tokens:
+            raise ConfigError(
+                "strategy='fsdp2' cannot train on segments of texts, of which a process has more than another; leave "
+                "segment_tokens out, or use ddp"
             )
         if getattr(OPTIMIZERS[arm.optimizer].config, "needs_whole", False):
             raise ConfigError(

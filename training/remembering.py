@@ -85,6 +85,8 @@ def check_retrieval(arm: ArmConfig) -> None:
             f"{where} goes with objective {FITS[arm.retrieval]!r}, not with {arm.objective!r}; change one, or leave "
             "retrieval out"
         )
+    if arm.objective_options.get("segment_tokens"):
+        raise ConfigError(f"{where} reads texts as a whole; leave segment_tokens out of objective_options")
     options = dict(arm.retrieval_options)
     named = options.pop(MEMORY, None)
     if MEMORY in arm.retrieval_options and (not isinstance(named, str) or "/" not in named):

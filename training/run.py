@@ -263,6 +263,7 @@ def prepare_blocks(arm: ArmConfig, network: nn.Module) -> None:
     for block in blocks:
         if arm.recompute == "blocks":
             block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+            block.recall = _recomputed(block.recall)  # type: ignore[method-assign]
         if arm.compile != "none":
             block.compile(dynamic=True, backend=arm.compile)
 

@@ -23,6 +23,8 @@ class Heads:
     states : whether the states of single tokens are needed.
     exits : whether heads behind earlier layers are trained, where a network has such.
     orders : orders of attention that the objective makes sense in.
+    segment_tokens, memory_tokens : tokens of the segments that texts are read in, and of the memory before each; 0
+        reads a text as a whole.
     """
 
     num_classes: int = 0
@@ -30,6 +32,8 @@ class Heads:
     states: bool = False
     exits: bool = False
     orders: frozenset[Order] = frozenset({"encoder", "causal", "prefix"})
+    segment_tokens: int = 0
+    memory_tokens: int = 0
 
 
 class Backbone(Protocol):

@@ -11,6 +11,7 @@ from training.arm import ArmConfig
 from training.attention import ATTENTION, Order
 from training.backbones import BACKBONES, Heads
 from training.model import EmbeddingNorm, ModelConfig, Transformer, VocabBias
+from training.segments import check_segments
 from training.tokenizer import TextTokenizer, train_tokenizer
 
 
@@ -110,6 +111,8 @@ class SmallBackbone:
                 f"backbone order={config.order!r} is none that this objective can be trained in; set order in "
                 f"backbone_options to {' or '.join(sorted(heads.orders))}"
             )
+        if heads.segment_tokens:
+            check_segments(arm, heads, config)
 
     def build(self, *, vocab_size: int, heads: Heads, max_tokens: int, config: Small) -> nn.Module:
         """A network with random weights."""

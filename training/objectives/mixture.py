@@ -95,6 +95,8 @@ class MixtureObjective(Objective):
             states=any(one.states for one in needed.values()),
             exits=any(one.exits for one in needed.values()),
             orders=orders,
+            segment_tokens=max(one.segment_tokens for one in needed.values()),
+            memory_tokens=max(one.memory_tokens for one in needed.values()),
         )
 
     def special_tokens(self) -> tuple[str, ...]:
