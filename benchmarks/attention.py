@@ -2,7 +2,9 @@
 
 CPU time of one thread, so that other work on the machine counts little; every member and full attention are timed in
 turn within one round, and a ratio is taken within the round. Full attention is torch's fused kernel without a mask.
-``--quick`` times fewer rounds and members.
+``--quick`` times fewer rounds and members. ``--only packed`` asks instead what packed and padded rows cost full
+attention, which keeps what may not meet apart, against a dense mask of the same rule: see
+``benchmarks/packed_attention.py``.
 """
 
 import math
@@ -13,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.reporting import arguments, interval, report
+from benchmarks import packed_attention
+from benchmarks.reporting import interval, options_parser, report
 from training.attention import ATTENTION, AttentionMask, AttentionShape, Order
 
 HEADS, HEAD_DIM, LONGEST = 4, 32, 8192
@@ -97,8 +100,13 @@ def sight(name: str, layer: Any, q: Tensor, k: Tensor, mask: AttentionMask) -> T
 
 def main() -> None:
     """Time every member at doubling lengths, and compare with dense masks."""
-    options = arguments(__doc__ or "")
+    parser = options_parser(__doc__ or "")
+    parser.add_argument("--only", choices=("packed",), help="time packed and padded rows alone")
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.only:
+        report("attention_packed", options, packed_attention.figures(quick=options.quick), ("torch",))
+        return
     seeds = QUICK_SEEDS if options.quick else SEEDS
     orders: tuple[Order, ...] = ("encoder",) if options.quick else ("encoder", "causal")
     lengths = (4096, LONGEST) if options.quick else (1024, 2048, 4096, LONGEST)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from training.attention import ATTENTION, AttentionMask, ScoreBias
+from training.attention import ATTENTION, AttentionMask, Prepares, ScoreBias
 from training.attention.windows import document_ends
 from training.blocks import Block, Layout
 from training.caches import KeyValueCache
@@ -285,6 +285,9 @@ class Transformer(nn.Module):
             bias=cast("ScoreBias", self.positions) if self.acts == "scores" else None,
             all_real=len(index_N) == attention_mask.numel(),
         )
+        pattern = self._block(0).attention.pattern
+        if isinstance(pattern, Prepares):
+            mask = pattern.prepared(mask)
         return Layout(mask=mask, index_N=index_N, position_N=position_N)
 
 

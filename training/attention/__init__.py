@@ -5,7 +5,7 @@ Shapes: B records, H heads, G key-value heads (H is a multiple), T tokens, D hea
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ class AttentionMask:
     prefix_BT : (B, T) bool, True at the tokens of the prefix; needed by order ``prefix`` and ignored by others.
     bias : what positions add to scores, before the softmax.
     all_real : True promises that ``attends_BT`` is True everywhere, which saves members a mask.
+    plan : what ``Prepares.prepared`` made of all this.
     """
 
     attends_BT: Tensor  # noqa: N815
@@ -49,6 +50,7 @@ class AttentionMask:
     prefix_BT: Tensor | None = None  # noqa: N815
     bias: ScoreBias | None = None
     all_real: bool = False
+    plan: object = None
 
     def __post_init__(self) -> None:
         if self.order == "prefix" and self.prefix_BT is None:
@@ -143,11 +145,21 @@ class AttentionOptions:
         return self.positions
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A member with something to work out of the rule, the same in every layer."""
+
+    def prepared(self, mask: AttentionMask) -> AttentionMask:
+        """The same rule with a ``plan``, for this forward pass alone."""
+        ...
+
+
 ATTENTION: Registry[Callable[[AttentionShape, Any], nn.Module]] = Registry("attention", "training.attention")
 """Contract: ``(shape, config) -> nn.Module`` mapping ``(q_BHTD, k_BGTD, v_BGTD, mask)`` to out_BHTD, with G the
 key-value heads, scaled by 1/sqrt(D), equal to the softmax over the keys that the member's pattern and the mask allow,
 or to what its docstring says instead. A query without any allowed key gets zeros, never NaN. Outputs at padding are
-undefined. What a record gets depends neither on padding nor on the tokens of other documents in its row. The config
+undefined. What a record gets depends neither on padding nor on the tokens of other documents in its row. A member that
+``Prepares`` is asked to once a forward pass, before the first layer, and does without where it is not. The config
 extends ``AttentionOptions``."""
 
 
