@@ -24,7 +24,7 @@ from catalog.database import Catalog
 from catalog.tables import metadata
 from catalog.tables.base import new_id
 from catalog.tables.engine import Run, Unit
-from workers import engine, runs
+from workers import engine, process_names, runs, sweeping
 from workers.app import make_app, relay
 from workers.execution import execute
 
@@ -181,14 +181,14 @@ def measure_unit(place: Place, num_units: int) -> tuple[Costs, dict[str, Any]]:
         run_id = ask(catalog, 300, 0.0)
         with catalog.read() as session:
             ids = session.scalars(select(Unit.id).where(Unit.run_id == run_id).order_by(Unit.position)).all()
-        execute(catalog, ids[0], engine.this_process())
-        told["unit"] = counted(catalog, lambda: execute(catalog, ids[1], engine.this_process()))
-        told["sweep"] = counted(catalog, lambda: engine.sweep(catalog, idle=True))
-        mine = engine.claim(catalog, ids[2], engine.this_process())
+        execute(catalog, ids[0], process_names.this_process())
+        told["unit"] = counted(catalog, lambda: execute(catalog, ids[1], process_names.this_process()))
+        told["sweep"] = counted(catalog, lambda: sweeping.sweep(catalog, idle=True))
+        mine = engine.claim(catalog, ids[2], process_names.this_process())
         assert mine is not None
         told["renewal"] = counted(catalog, lambda: engine.renew(catalog, mine, 1, 2))
         renewal = _repeated(lambda: engine.renew(catalog, mine, 1, 2))
-        sweep = _repeated(lambda: engine.sweep(catalog, idle=True))
+        sweep = _repeated(lambda: sweeping.sweep(catalog, idle=True))
         wall, used = time.perf_counter(), processor_seconds("postgres")
         for _ in range(100):
             with catalog.write() as session:
@@ -294,7 +294,7 @@ def deep_queue(place: Place, depths: Sequence[int], times: int = 200) -> list[di
 
 
 def _at_depth(place: Place, depth: int, times: int) -> dict[str, float]:
-    owner = engine.this_process()
+    owner = process_names.this_process()
     with catalog_at(place) as catalog:
         urgent = ask(catalog, times + 1, 0.0)
         with catalog.write() as session:

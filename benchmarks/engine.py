@@ -31,7 +31,7 @@ from catalog.tables.base import new_id
 from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run, Unit
 from tests.servers import RedisServer, administer, postgres_server
-from workers import engine, runs
+from workers import process_names, runs
 from workers.app import make_app, relay
 
 SEED = 20_261_129
@@ -244,7 +244,7 @@ def _victim(catalog: Catalog, run_id: str) -> tuple[str, int, int]:
             row = session.execute(
                 select(Unit.id, Unit.epoch, Unit.owner).where(Unit.run_id == run_id, Unit.state == "running").limit(1)
             ).one_or_none()
-        if row is not None and not engine.is_gone(row.owner):
+        if row is not None and not process_names.is_gone(row.owner):
             return row.id, row.epoch, int(row.owner.split("/")[2])
         time.sleep(POLL_SECONDS)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from catalog.errors import ConfigError
 from catalog.settings import Settings
+from workers import process_names
 
 RECORD = "service.json"
 ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
@@ -47,11 +48,8 @@ def service_url(settings: Settings) -> str:
 @contextmanager
 def recorded(settings: Settings, url: str) -> Iterator[None]:
     """Leave the service's URL in the home folder for other commands, as long as the body runs."""
-    # The web service imports this module too, and must not load polars for it.
-    from workers import engine
-
     path = settings.home / RECORD
-    mine = json.dumps({"url": url, "process": engine.this_process()})
+    mine = json.dumps({"url": url, "process": process_names.this_process()})
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     aside.write_text(mine, encoding="utf-8")
     aside.replace(path)
@@ -64,11 +62,9 @@ def recorded(settings: Settings, url: str) -> Iterator[None]:
 
 
 def _recorded(settings: Settings) -> str | None:
-    from workers import engine
-
     try:
         found = json.loads(Path(settings.home / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     # Whoever was killed could not take its record away.
-    return None if engine.is_gone(found["process"]) else str(found["url"])
+    return None if process_names.is_gone(found["process"]) else str(found["url"])

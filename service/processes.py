@@ -19,7 +19,7 @@ from catalog.errors import ConfigError, ServiceError, TransientError
 from catalog.logs import readable
 from catalog.settings import Settings
 from service.address import host_names, local_url, service_url
-from workers import engine
+from workers import engine, process_names
 from workers.runs import num_workers_alive
 
 STOP_SECONDS = 20.0
@@ -139,7 +139,7 @@ class Supervisor:
             try:
                 child.popen.wait(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                owner = engine.name_of_process(child.popen.pid)
+                owner = process_names.name_of_process(child.popen.pid)
                 child.popen.kill()
                 child.popen.wait()
                 self._take_back(owner)

@@ -15,7 +15,7 @@ from catalog.database import Catalog
 from catalog.errors import ConfigError, TransientError
 from catalog.faults import fault
 from catalog.settings import NEEDS, Settings
-from workers import broker, engine
+from workers import broker, outbox, process_names
 from workers.stopping import STOPPING
 
 RUN_UNIT = "engine.run_unit"
@@ -86,9 +86,9 @@ def make_app(settings: Settings) -> Celery:
         from workers.execution import execute
 
         fault("message.taken")
-        execute(catalog, unit_id, owner=engine.this_process())
+        execute(catalog, unit_id, owner=process_names.this_process())
         # Most units leave no message; what others left, they or any sweeper send.
-        if engine.UNSENT.is_set():
+        if outbox.UNSENT.is_set():
             relay(catalog, app)
 
     return app
@@ -120,8 +120,8 @@ def deliver(catalog: Catalog, app: Celery) -> int:
     BrokerAwayError : the broker takes no message; the rows stay for the next sweep of any process.
     """
     # Before the look: what is left there from now on is seen by the next.
-    engine.UNSENT.clear()
-    with engine.sending(catalog) as (messages, sent):
+    outbox.UNSENT.clear()
+    with outbox.sending(catalog) as (messages, sent):
         if not messages:
             return 0
         connection = app.connection_for_write()
@@ -139,8 +139,8 @@ def deliver(catalog: Catalog, app: Celery) -> int:
             remedy = f"; {broker.DAMAGED.format(name)}" if broker.is_damaged(error) else ""
             raise BrokerAwayError(f"the broker at {name} does not answer ({error}){remedy}") from error
     fault("outbox.after_mark")
-    if len(messages) == engine.RELAY_BATCH:
-        engine.UNSENT.set()
+    if len(messages) == outbox.RELAY_BATCH:
+        outbox.UNSENT.set()
     return len(sent)
 
 

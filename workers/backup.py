@@ -31,7 +31,7 @@ from catalog.settings import Settings
 from catalog.snapshot import check_empty, export_tables, import_tables, sha256_of, snapshot
 from catalog.store import Store, StoredFile
 from catalog.tables.engine import Outbox, Run, Unit, Worker
-from workers import engine
+from workers import outbox
 
 FORMAT = 1
 MANIFEST = "backup.json"
@@ -380,5 +380,5 @@ def _wake(session: Session, catalog: Catalog) -> int:
         .execution_options(synchronize_session=False)
     ).all()
     for run_id in session.scalars(select(Run.id).where(Run.state == "running")).all():
-        engine.announce_ready(session, run_id, now)
+        outbox.announce_ready(session, run_id, now)
     return len(woken)

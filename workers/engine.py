@@ -2,24 +2,17 @@
 
 A unit is claimed by one conditional update that raises its epoch. The epoch is a fencing token: a commit must name it,
 so a worker that was stopped past its lease and wakes up finds its commit refused. Results, state and the messages
-that follow from them are committed in one transaction. The sweeper repairs whatever was lost in between, so neither
-a dead worker nor a wiped broker loses work.
+that follow from them (``workers.outbox``) are committed in one transaction. The sweeper (``workers.sweeping``) repairs
+whatever was lost in between, so neither a dead worker nor a wiped broker loses work.
 """
 
-import functools
-import os
-import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
-import psutil
-from sqlalchemy import Table, and_, bindparam, delete, func, insert, inspect, or_, select, update
+from sqlalchemy import Table, and_, bindparam, func, insert, inspect, or_, select, update
 from sqlalchemy.engine import CursorResult, Result
 from sqlalchemy.orm import Session
 
@@ -31,20 +24,15 @@ from catalog.settings import NEEDS
 from catalog.store import StoredFile
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Shard
-from catalog.tables.engine import READY, UNFINISHED, UNIT_STATES, Outbox, Run, Unit, UnitLog
+from catalog.tables.engine import READY, UNFINISHED, UNIT_STATES, Run, Unit
 from workers import beginnings, webhooks
+from workers.outbox import announce, announce_all
 from workers.pipelines import PIPELINES
 
-RELAY_BATCH = 200
-RESEND_BATCH = 10
 LAST_UNITS = 64
 """From so many unfinished units of a stage on, whoever commits one looks under a lock whether it was the last."""
 RUNS_LOOKED_AT = 100
 """Live runs among which a worker looks for something to do."""
-
-
-UNSENT = threading.Event()
-"""This process left messages in the outbox since it last looked there."""
 
 
 class LostClaimError(ConflictError):
@@ -88,61 +76,6 @@ class UnitResult:
     shards: list[tuple[str, StoredFile]] = field(default_factory=list)
     rows: list[tuple[Table, pl.DataFrame]] = field(default_factory=list)
     apply: Callable[[Session, datetime], None] | None = None
-
-
-@functools.cache
-def _pid_namespace() -> str:
-    path = Path("/proc/self/ns/pid")
-    return path.readlink().name if path.exists() else "host"
-
-
-def this_process() -> str:
-    """Name of this process that no later process can share: host, PID namespace, PID, start time."""
-    return _own_name(os.getpid())
-
-
-@functools.cache
-def _own_name(pid: int) -> str:
-    return name_of_process(pid)
-
-
-def name_of_process(pid: int) -> str:
-    """The same name of another process of this machine, which lives or has ended and not been asked how."""
-    started, _ended = _start(pid)
-    return f"{socket.gethostname()}/{_pid_namespace()}/{pid}/{started}"
-
-
-def _start(pid: int) -> tuple[str, bool]:
-    """When a process was started, by a clock that nobody sets, and whether it has ended since.
-
-    By the time of day all processes would be others after every correction of the machine's clock.
-
-    Raises
-    ------
-    psutil.NoSuchProcess : there is none.
-    """
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        process = psutil.Process(pid)
-        return f"{process.create_time():.2f}", process.status() == psutil.STATUS_ZOMBIE
-    return fields[18], state == "Z"
-
-
-def _prefix_of_this_machine() -> str:
-    """How the names of processes begin of which ``is_gone`` can tell."""
-    return f"{socket.gethostname()}/{_pid_namespace()}/"
-
-
-def is_gone(owner: str) -> bool:
-    """Whether ``owner`` certainly lives no more: only ever True for a process of this machine."""
-    host, namespace, pid, started = owner.rsplit("/", 3)
-    if host != socket.gethostname() or namespace != _pid_namespace():
-        return False
-    try:
-        return _start(int(pid)) != (started, False)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def claim(catalog: Catalog, unit_id: str, owner: str) -> Claim | None:
@@ -405,12 +338,12 @@ def commit(
             outcome.apply(session, now)
         session.flush()
         fault("commit.inside")
-        if _may_go_on(session, mine.run_id, LAST_UNITS):
+        if may_go_on(session, mine.run_id, LAST_UNITS):
             advance(session, mine.run_id, now)
         fault("commit.before_end")
 
 
-def _may_go_on(session: Session, run_id: str, num_left: int) -> bool:
+def may_go_on(session: Session, run_id: str, num_left: int) -> bool:
     """Whether ``advance`` may find something to do: at most so many units of the stage are unfinished.
 
     Its lock lets one unit of a run commit at a time, so that those far from the end of a stage do without. Should as
@@ -486,31 +419,7 @@ def plan_stage(session: Session, run: Run, now: datetime) -> None:
     ]
     if units:
         session.execute(insert(Unit), units)
-        _announce_all(session, [(unit["id"], stage.needs) for unit in units], now)
-
-
-def announce(session: Session, unit_id: str, now: datetime, needs: str) -> None:
-    """Leave a message for workers that serve what the unit needs, in the outbox: part of the caller's transaction."""
-    _announce_all(session, [(unit_id, needs)], now)
-
-
-def announce_ready(session: Session, run_id: str, now: datetime) -> None:
-    """Announce every ready unit of a run: the messages of before may have come to nothing."""
-    ready = session.execute(
-        select(Unit.id, Unit.needs)
-        .where(Unit.run_id == run_id, Unit.state == "ready", UNFINISHED)
-        .order_by(Unit.stage, Unit.position)
-    ).all()
-    _announce_all(session, [(one.id, one.needs) for one in ready], now)
-
-
-def _announce_all(session: Session, units: Sequence[tuple[str, str]], now: datetime) -> None:
-    messages = [
-        {"task": "engine.run_unit", "args": [unit_id], "needs": needs, "created_at": now} for unit_id, needs in units
-    ]
-    if messages:
-        session.execute(insert(Outbox), messages)
-        UNSENT.set()
+        announce_all(session, [(unit["id"], stage.needs) for unit in units], now)
 
 
 def give_back(catalog: Catalog, mine: Claim) -> None:
@@ -554,11 +463,12 @@ def fail(catalog: Catalog, mine: Claim, reason: str, *, retry: bool) -> None:
             fault("fail.before_commit")
             return
         _guarded(session, mine, state="poisoned", lease_until=None, finished_at=now, reason=reason)
-        _fail_run(session, mine.run_id, mine.stage_name, reason, now)
+        fail_run(session, mine.run_id, mine.stage_name, reason, now)
         fault("poison.before_commit")
 
 
-def _fail_run(session: Session, run_id: str, stage_name: str, reason: str, now: datetime) -> None:
+def fail_run(session: Session, run_id: str, stage_name: str, reason: str, now: datetime) -> None:
+    """End a run that still runs, because a unit of the stage gave up; the caller's transaction commits it."""
     changed = session.execute(
         update(Run)
         .where(Run.id == run_id, Run.state == "running")
@@ -568,147 +478,6 @@ def _fail_run(session: Session, run_id: str, stage_name: str, reason: str, now: 
     assert isinstance(changed, CursorResult)
     if changed.rowcount == 1:
         webhooks.run_ended(session, session.get_one(Run, run_id, populate_existing=True), now)
-
-
-class Message(NamedTuple):
-    """One row of the outbox."""
-
-    id: int
-    task: str
-    args: list[Any]
-    needs: str
-
-
-def unsent(catalog: Catalog) -> Sequence[Message]:
-    """The oldest messages still in the outbox."""
-    with catalog.read() as session:
-        return [Message(*row) for row in session.execute(_OLDEST)]
-
-
-def mark_sent(catalog: Catalog, *message_ids: int) -> None:
-    """Forget messages that the broker has taken."""
-    with catalog.write() as session:
-        session.execute(delete(Outbox).where(Outbox.id.in_(message_ids)))
-
-
-_OLDEST = select(Outbox.id, Outbox.task, Outbox.args, Outbox.needs).order_by(Outbox.id).limit(RELAY_BATCH)
-
-
-@contextmanager
-def sending(catalog: Catalog) -> Iterator[tuple[Sequence[Message], list[int]]]:
-    """The oldest messages, and a list for the ids of those that the broker took: they are forgotten afterwards.
-
-    Under PostgreSQL nobody else gets the same ones meanwhile; they stay locked while they are sent. Under SQLite two
-    processes may send the same, which is harmless: its one writer's lock must not be held while a broker is waited for.
-    """
-    sent: list[int] = []
-    if catalog.is_sqlite:
-        try:
-            yield unsent(catalog), sent
-        finally:
-            if sent:
-                mark_sent(catalog, *sent)
-        return
-    with catalog.write() as session:
-        # After trouble everything is sent again, what was sent before it too.
-        yield [Message(*row) for row in session.execute(_OLDEST.with_for_update(skip_locked=True))], sent
-        if sent:
-            session.execute(delete(Outbox).where(Outbox.id.in_(sent)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SweepReport:
-    """What a sweep repaired."""
-
-    recovered: int = 0
-    poisoned: int = 0
-    resent: int = 0
-
-
-def sweep(catalog: Catalog, *, idle: bool) -> SweepReport:
-    """Repair what crashes left: expired leases, units out of attempts, messages that never arrived, stalled runs.
-
-    Parameters
-    ----------
-    idle : this process has nothing to do, so units that stay ready have probably lost their message.
-    """
-    with catalog.write() as session:
-        now = catalog.now(session)
-        recovered, poisoned = _recover_expired(session, catalog, now)
-        resent = _resend_forgotten(session, catalog, now) if idle else 0
-        # In one order: two sweepers that lock several runs must not wait for each other.
-        for run_id in session.scalars(select(Run.id).where(Run.state == "running").order_by(Run.id)).all():
-            if _may_go_on(session, run_id, 0):
-                advance(session, run_id, now)
-        fault("sweep.inside")
-    return SweepReport(recovered=recovered, poisoned=poisoned, resent=resent)
-
-
-def _recover_expired(session: Session, catalog: Catalog, now: datetime) -> tuple[int, int]:
-    recovered = poisoned = 0
-    running = session.scalars(
-        select(Unit)
-        .join(Run, Run.id == Unit.run_id)
-        .where(
-            Unit.state == "running",
-            Run.state == "running",
-            # Of the others nothing is known before their lease runs out: a thousand sweepers must not read them all.
-            or_(Unit.lease_until < now, Unit.owner.startswith(_prefix_of_this_machine(), autoescape=True)),
-        )
-        # Sweepers that repair the same in two orders would wait for each other.
-        .order_by(Unit.id)
-    ).all()
-    for unit in running:
-        assert unit.lease_until is not None
-        if unit.lease_until >= now and not is_gone(unit.owner or "///"):
-            continue
-        if unit.attempts >= catalog.settings.max_attempts:
-            reason = f"its worker died or went silent {unit.attempts} times; last: {unit.owner}"
-            values = {"state": "poisoned", "reason": reason, "finished_at": now, "lease_until": None}
-        else:
-            values = {"state": "ready", "ready_at": now, "lease_until": None, "owner": None}
-        changed = session.execute(
-            update(Unit)
-            .where(Unit.id == unit.id, Unit.epoch == unit.epoch, Unit.state == "running")
-            .values(**values)
-            .execution_options(synchronize_session=False)
-        )
-        assert isinstance(changed, CursorResult)
-        if changed.rowcount != 1:
-            continue
-        if values["state"] == "poisoned":
-            _fail_run(session, unit.run_id, unit.stage_name, str(values["reason"]), now)
-            poisoned += 1
-        else:
-            announce(session, unit.id, now, unit.needs)
-            recovered += 1
-        session.execute(
-            insert(UnitLog).values(
-                run_id=unit.run_id,
-                unit_id=unit.id,
-                epoch=unit.epoch,
-                at=now,
-                worker=unit.owner,
-                level="ERROR",
-                message=f"attempt {unit.attempts}: its worker died or went silent; the unit is {values['state']}",
-            )
-        )
-    return recovered, poisoned
-
-
-def _resend_forgotten(session: Session, catalog: Catalog, now: datetime) -> int:
-    overdue = now - timedelta(seconds=2 * catalog.settings.sweep_seconds)
-    of_live_run = select(Run.id).where(Run.state == "running", Run.paused_at.is_(None))
-    forgotten = session.execute(
-        select(Unit.id, Unit.needs)
-        .where(READY, Unit.needs.in_(catalog.settings.serves), Unit.ready_at < overdue, Unit.run_id.in_(of_live_run))
-        .order_by(Unit.ready_at, Unit.id)
-        .limit(RESEND_BATCH)
-    ).all()
-    for unit_id, needs in forgotten:
-        session.execute(update(Unit).where(Unit.id == unit_id, Unit.state == "ready").values(ready_at=now))
-        announce(session, unit_id, now, needs)
-    return len(forgotten)
 
 
 def find_run(session: Session, run_id: str) -> Run:

@@ -20,7 +20,7 @@ from catalog.migrate import check_revision
 from catalog.settings import load_settings
 from catalog.store import Store
 from catalog.tables.engine import Worker
-from workers import engine, hearing, requests, schedules, webhooks
+from workers import hearing, process_names, requests, schedules, sweeping, webhooks
 from workers.app import make_app, relay, worker_arguments
 from workers.stopping import STOPPING, watch_parent
 
@@ -49,7 +49,7 @@ class Sweeper(threading.Thread):
             try:
                 self._show_life()
                 fault("sweep.before")
-                engine.sweep(self.catalog, idle=not self.busy.is_set())
+                sweeping.sweep(self.catalog, idle=not self.busy.is_set())
                 fault("sweep.after")
                 relay(self.catalog, self.app)
                 if self.ready.is_set() and self.hearing.is_lost(idle=not self.busy.is_set()):
@@ -65,11 +65,13 @@ class Sweeper(threading.Thread):
     def _show_life(self) -> None:
         with self.catalog.write() as session:
             now = self.catalog.now(session)
-            worker = session.get(Worker, engine.this_process())
+            worker = session.get(Worker, process_names.this_process())
             if worker is None:
                 serves = ",".join(self.catalog.settings.serves)
                 session.add(
-                    Worker(name=engine.this_process(), pid=os.getpid(), needs=serves, started_at=now, seen_at=now)
+                    Worker(
+                        name=process_names.this_process(), pid=os.getpid(), needs=serves, started_at=now, seen_at=now
+                    )
                 )
             else:
                 worker.seen_at = now
@@ -143,14 +145,14 @@ def main() -> None:
         sweeper.start()
         Repeated("schedules", catalog, start_what_is_due).start()
         Repeated("webhooks", catalog, webhooks.deliver).start()
-        log.info("worker %s started", engine.this_process())
+        log.info("worker %s started", process_names.this_process())
         make_app(settings).worker_main(worker_arguments(options.name, settings.serves))
     finally:
         STOPPING.set()
         log.info("worker stops")
         tracing.shut_down()
         with catalog.write() as session:
-            session.execute(delete(Worker).where(Worker.name == engine.this_process()))
+            session.execute(delete(Worker).where(Worker.name == process_names.this_process()))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from catalog.faults import fault
 from catalog.tables.base import new_id
 from catalog.tables.datasets import Version
 from catalog.tables.engine import RUN_STATES, UNFINISHED, Run, Unit, Worker
-from workers import engine, webhooks
+from workers import engine, outbox, process_names, webhooks
 from workers.pipelines import PIPELINES, Stage
 
 ALIVE_SECONDS = 15.0
@@ -121,7 +121,7 @@ def resume(session: Session, run: Run, now: datetime) -> None:
     if run.state == "running" and run.paused_at is not None:
         run.paused_at = None
         session.flush()
-        engine.announce_ready(session, run.id, now)
+        outbox.announce_ready(session, run.id, now)
         return
     if run.state in ("running", "done"):
         raise ConflictError(f"run {run.id[:8]} is {run.state}; only a paused, failed or cancelled run can be resumed")
@@ -131,7 +131,7 @@ def resume(session: Session, run: Run, now: datetime) -> None:
     for unit in unfinished:
         unit.state, unit.attempts, unit.reason, unit.lease_until, unit.ready_at = "ready", 0, None, None, now
     session.flush()
-    engine.announce_ready(session, run.id, now)
+    outbox.announce_ready(session, run.id, now)
     fault("resume.before_commit")
 
 
@@ -187,7 +187,7 @@ def steer(
         run.max_units = max_units or None
         session.flush()
         # Those that found no room are announced no more.
-        engine.announce_ready(session, run.id, now)
+        outbox.announce_ready(session, run.id, now)
 
 
 def check_steering(priority: int | None, max_units: int | None) -> None:
@@ -449,5 +449,5 @@ def num_workers_alive(catalog: Catalog) -> int:
         return sum(
             1
             for worker in workers
-            if (now - worker.seen_at).total_seconds() < ALIVE_SECONDS and not engine.is_gone(worker.name)
+            if (now - worker.seen_at).total_seconds() < ALIVE_SECONDS and not process_names.is_gone(worker.name)
         )

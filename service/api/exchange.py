@@ -241,7 +241,7 @@ def export_answers(
     catalog: Catalogued, _who: Reviewer, queue_id: QueueId, format_: FormatName, option: Options = None
 ) -> StreamingResponse:
     """Every answer with who and when, or for CoNLL all of a record together. Headers count what is in the file."""
-    from workers.label_exchange import export_answers as write
+    from workers.label_export import export_answers as write
 
     try:
         with TemporaryDirectory(prefix="winnow-export-") as folder:

@@ -40,7 +40,7 @@ def export_(
     json: AsJson = False,
 ) -> None:
     """Write the answers of a queue: every one with who and when, or for CoNLL all of a record together."""
-    from workers.label_exchange import export_answers
+    from workers.label_export import export_answers
 
     if output.exists():
         raise ConfigError(f"--output {output} exists; remove it, or give another name")

@@ -11,7 +11,7 @@ from catalog.settings import Settings
 from catalog.tables.engine import Worker
 from tests.cli import corpus
 from tests.cli.command import TIMEOUT_SECONDS, Winnow
-from workers import engine
+from workers import process_names
 
 
 @pytest.mark.slow
@@ -23,7 +23,9 @@ def test_command_whose_workers_left_goes_on_with_its_own(fresh: Winnow, tmp_path
         catalog = Catalog(Settings(home=fresh.home))
         with catalog.write() as session:
             now = catalog.now(session)
-            session.add(Worker(name=engine.name_of_process(other.pid), pid=other.pid, started_at=now, seen_at=now))
+            session.add(
+                Worker(name=process_names.name_of_process(other.pid), pid=other.pid, started_at=now, seen_at=now)
+            )
         catalog.close()
         command = fresh.start("ingest", path, "--dataset", "tickets", "--text", "body", num_workers=1)
         assert command.stderr is not None

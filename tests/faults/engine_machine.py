@@ -22,7 +22,7 @@ from catalog.tables.curation import Verdict
 from catalog.tables.datasets import Dataset, Shard
 from catalog.tables.engine import Outbox, Run, Unit, UnitLog
 from tests.workers.building import add_dataset
-from workers import engine, runs
+from workers import engine, outbox, runs, sweeping
 from workers.engine import Claim, LostClaimError, UnitResult
 from workers.pipelines import Pipeline, Stage, single
 
@@ -211,12 +211,12 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(marked=st.booleans())
     def relay(self, marked: bool) -> None:
         """Send everything; who dies before marking it as sent sends it twice."""
-        messages = engine.unsent(self.catalog)
+        messages = outbox.unsent(self.catalog)
         # Some of them stand in the order of random ids, and the same acts must do the same again.
         order = {unit_id: place for place, unit_id in enumerate(self.units)}
         self.broker += sorted((message.args[0] for message in messages), key=lambda one: order.get(one, 99))
         if marked:
-            engine.mark_sent(self.catalog, *[message.id for message in messages])
+            outbox.mark_sent(self.catalog, *[message.id for message in messages])
 
     @precondition(lambda self: self.broker)
     @rule(data=st.data(), lost=st.booleans())
@@ -404,7 +404,7 @@ class EngineMachine(RuleBasedStateMachine):
             for unit in self.units.values()
             if unit.state == "running" and self.runs[unit.run].state == "running" and unit.lease_until < self.now
         ]
-        report = engine.sweep(self.catalog, idle=idle)
+        report = sweeping.sweep(self.catalog, idle=idle)
         assert (report.recovered + report.poisoned) == len(expired)
         for unit in expired:
             if unit.attempts >= MAX_ATTEMPTS:

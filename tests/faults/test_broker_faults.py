@@ -17,7 +17,7 @@ from catalog.tables.engine import Outbox, Unit
 from tests.faults.conftest import BROKERS, NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES, purge
 from tests.faults.world import World
 from tests.servers import RabbitServer, RedisServer, rabbitmq_server
-from workers import engine, hearing, runs
+from workers import hearing, outbox, runs
 from workers.app import BrokerAwayError, deliver, make_app
 
 TIMES = 5
@@ -156,7 +156,7 @@ def test_broker_killed_and_started_again_in_the_middle(
         own_broker.stop(signal.SIGKILL)
         with pytest.raises(BrokerAwayError, match="does not answer"):
             with world.catalog.write() as session:
-                engine.announce(session, "0" * 36, world.catalog.now(session), "cpu")
+                outbox.announce(session, "0" * 36, world.catalog.now(session), "cpu")
             deliver(world.catalog, make_app(world.settings))
         own_broker.start()
         world.wait_for(run_id)

@@ -23,7 +23,7 @@ from tests.faults.postgres_proxy import Proxy
 from tests.faults.toys import Toys
 from tests.service.conftest import World as Service
 from tests.workers.building import ME, add_dataset
-from workers import engine
+from workers import outbox, sweeping
 from workers.execution import execute
 
 NUM_CUTS = {"cut": 15, "deafen": 20, "terminate": 15}
@@ -44,10 +44,10 @@ def work_until_ended(toys: Toys, run_id: str) -> None:
     while True:
         assert time.monotonic() < deadline
         try:
-            for message_id, _task, (unit_id,), _needs in engine.unsent(toys.catalog):
+            for message_id, _task, (unit_id,), _needs in outbox.unsent(toys.catalog):
                 execute(toys.catalog, unit_id, ME())
-                engine.mark_sent(toys.catalog, message_id)
-            engine.sweep(toys.catalog, idle=True)
+                outbox.mark_sent(toys.catalog, message_id)
+            sweeping.sweep(toys.catalog, idle=True)
             if toys.state(run_id) != "running":
                 return
         except TransientError:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from catalog.database import Catalog
 from catalog.store import Store
 from tests.faults.engine_machine import KIND, PIPELINE, EngineMachine
-from workers import engine
+from workers import engine, sweeping
 from workers.pipelines import PIPELINES
 
 EXAMPLES = {"sqlite": 40, "postgresql": 15}
@@ -54,24 +54,24 @@ def test_engine_does_what_the_model_does(database: Catalog, request: pytest.Fixt
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_model_notices_an_engine_that_is_wrong(database: Catalog, monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
     name, right, wrong = MUTANTS[mutant]
-    whole = inspect.getsource(engine)
-    (found,) = [
-        node
-        for node in ast.parse(whole).body
+    ((module, found),) = [
+        (module, node)
+        for module in (engine, sweeping)
+        for node in ast.parse(inspect.getsource(module)).body
         if getattr(node, "name", None) == name
         or (isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name)
     ]
-    source = str(ast.get_source_segment(whole, found))
+    source = str(ast.get_source_segment(inspect.getsource(module), found))
     assert source.count(right) == 1, f"{name} has changed: write the mutant anew"
-    namespace = dict(vars(engine))
+    namespace = dict(vars(module))
     exec(source.replace(right, wrong), namespace)
     mutated = namespace[name]
     if isinstance(found, ast.FunctionDef):
         # Its own callees are those of the module, and so are its callers.
         defaults, keywords = mutated.__defaults__, mutated.__kwdefaults__
-        mutated = type(mutated)(mutated.__code__, vars(engine), name, defaults)
+        mutated = type(mutated)(mutated.__code__, vars(module), name, defaults)
         mutated.__kwdefaults__ = keywords
-    monkeypatch.setattr(engine, name, mutated)
+    monkeypatch.setattr(module, name, mutated)
     # A unit committed twice plans the next stage twice, which the database refuses by itself.
     with pytest.raises((AssertionError, ExceptionGroup, IntegrityError)):
         for number in range(NUM_SEEDS):

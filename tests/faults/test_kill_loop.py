@@ -12,7 +12,7 @@ from catalog.tables.engine import Unit
 from tests.faults.conftest import NUM_BROKEN, NUM_FILES, NUM_RECORDS, PLACES
 from tests.faults.kill_loop import one_round, wait_until_freed
 from tests.faults.world import LEASE_SECONDS, World
-from workers import engine
+from workers import process_names
 
 SEEDS = (1, 2)
 GAP_SECONDS = (0.05, 0.6)
@@ -54,7 +54,7 @@ def test_worker_stopped_past_its_lease_commits_nothing_when_it_wakes_up(
     since = time.monotonic()
     with world.catalog.read() as session:
         (held,) = session.execute(select(Unit.id, Unit.epoch, Unit.owner).where(Unit.state == "running")).all()
-    assert not engine.is_gone(held.owner)
+    assert not process_names.is_gone(held.owner)
     with world.workers():
         (waited,) = wait_until_freed(world, {held.id: held.epoch}, since)
         world.wait_for(judge)

@@ -17,7 +17,7 @@ from catalog.errors import ConflictError
 from catalog.tables.engine import Outbox, Run, Unit
 from tests.faults.toys import WIDTH, Toys
 from tests.workers.building import ME, at_once, drain
-from workers import engine, runs
+from workers import engine, process_names, runs, sweeping
 from workers.engine import LostClaimError, UnitResult
 from workers.execution import UnitContext, execute
 
@@ -111,7 +111,7 @@ def test_cancelling_while_units_are_worked_resurrects_nothing(database: Catalog,
             assert {one for one, _ in before.values()} <= {"done", "cancelled"}
             # Every message that was ever sent about it comes once more, and every sweeper by.
             assert {execute(database, unit_id, ME()) for unit_id in before} == {"nothing"}
-            engine.sweep(database, idle=True)
+            sweeping.sweep(database, idle=True)
             drain(database)
             assert {one.id: (one.state, one.epoch) for one in toys.units(run_id)} == before
             assert toys.state(run_id) == "cancelled"
@@ -129,7 +129,7 @@ def test_three_sweepers_at_once_repair_everything_once(database: Catalog, toys: 
         with database.write() as session:
             session.execute(delete(Outbox))
         clock.advance(61)
-        reports = at_once(*[lambda: engine.sweep(database, idle=False)] * NUM_SWEEPERS)
+        reports = at_once(*[lambda: sweeping.sweep(database, idle=False)] * NUM_SWEEPERS)
         assert sum(report.recovered for report in reports) == WIDTH
         with database.read() as session:
             assert session.scalar(select(func.count()).select_from(Outbox)) == WIDTH
@@ -142,7 +142,7 @@ def test_three_sweepers_at_once_plan_a_stage_that_nobody_has_planned_once(databa
         run_id = toys.ask(f"run {number}")
         with database.write() as session:
             session.execute(update(Unit).where(Unit.run_id == run_id).values(state="done"))
-        at_once(*[lambda: engine.sweep(database, idle=False)] * NUM_SWEEPERS)
+        at_once(*[lambda: sweeping.sweep(database, idle=False)] * NUM_SWEEPERS)
         assert [one.stage for one in toys.units(run_id)] == [0] * WIDTH + [1]
         assert drain(database).count("done") == 1
         assert toys.state(run_id) == "done"
@@ -169,7 +169,7 @@ def test_process_outlives_a_correction_of_its_machines_clock(monkeypatch: pytest
     for hours in (-1, 1):
         monkeypatch.setattr(psutil._psplatform, "boot_time", lambda hours=hours: booted + 3600 * hours)
         assert ME() == me
-        assert not engine.is_gone(me)
+        assert not process_names.is_gone(me)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -183,7 +183,7 @@ def test_clock_of_a_worker_has_no_say_in_leases(
     mine = engine.claim(database, unit_id, ELSEWHERE)
     assert mine is not None
     assert engine.claim(database, unit_id, ELSEWHERE) is None
-    assert engine.sweep(database, idle=True).recovered == 0
+    assert sweeping.sweep(database, idle=True).recovered == 0
     engine.renew(database, mine, 1, 2)
     with database.read() as session:
         left = session.get_one(Unit, unit_id).lease_until - database.now(session)  # type: ignore[operator]

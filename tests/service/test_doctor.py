@@ -22,7 +22,7 @@ from tests.cli.command import Winnow
 from tests.workers.building import add_dataset, add_run, drain
 from tests.workers.corpus import write_files
 from tests.workers.test_determinism import ask_ingest
-from workers import engine
+from workers import process_names
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -111,7 +111,7 @@ def test_each_trouble_is_found_and_nothing_else_suffers(name: str, healthy: Cata
 def test_a_healthy_home_is_all_ok(healthy: Catalog) -> None:
     with healthy.write() as session:
         now = healthy.now(session)
-        session.add(Worker(name=engine.this_process(), pid=os.getpid(), started_at=now, seen_at=now))
+        session.add(Worker(name=process_names.this_process(), pid=os.getpid(), started_at=now, seen_at=now))
     add_unit(healthy, "ready")
     found = findings(healthy)
     assert {one.level for one in found.values()} == {OK}, found

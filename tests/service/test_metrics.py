@@ -18,7 +18,7 @@ from service import app as application
 from service.app import close_app, create_app
 from service.metrics import RECENT_SECONDS
 from tests.service.conftest import BASE, World
-from workers import engine
+from workers import process_names
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -70,7 +70,7 @@ def add_units(world: World) -> None:
                 unit(5, "done", started_at=12.0, finished_at=10.0),
                 unit(6, "done", started_at=RECENT_SECONDS + 90, finished_at=RECENT_SECONDS + 60),
                 Outbox(task="engine.run_unit", args=["u"], created_at=now - timedelta(seconds=7)),
-                Worker(name=engine.this_process(), pid=1, started_at=now, seen_at=now),
+                Worker(name=process_names.this_process(), pid=1, started_at=now, seen_at=now),
             ]
         )
 

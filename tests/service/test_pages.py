@@ -133,6 +133,22 @@ def test_run_page_tells_stages_by_what_they_do_and_those_without_work_apart(worl
     assert "0 / 0" not in page
 
 
+def test_run_page_of_a_training_draws_its_arms(world):
+    with world.catalog.write() as session:
+        run = session.get_one(Run, world.run_id)
+        run.kind = "train"
+        payload = {"arm": "small", "index": 0, "steps": 9, "seed": 5, "control_of": None, "replica_of": None}
+        session.add(
+            Unit(run_id=run.id, stage=1, stage_name="fit", position=0, payload=payload, ready_at=run.created_at)
+        )
+        session.add_all(LossPoint(run_id=run.id, arm="small", step=step, loss=4.0 / step) for step in (1, 2))
+    for path in (f"/runs/{world.run_id}", f"/runs/{world.run_id}/losses"):
+        page = world.browser("curator").get(path).text
+        assert '<td class="number">2</td><td class="number">9</td>' in page
+        assert '<td class="number">2.0000</td>' in page
+        assert page.count("<polyline") == 1
+
+
 def test_schedules_page_lists_what_waits_with_its_run_and_not_what_has_started(world):
     with world.catalog.write() as session:
         now = world.catalog.now(session)

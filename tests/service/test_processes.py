@@ -18,7 +18,7 @@ from service.processes import Process, Supervisor, TemporaryWorkers, workers_for
 from tests.workers.building import add_dataset, add_run
 from tests.workers.corpus import write_files
 from tests.workers.test_determinism import ask_ingest, make_catalog
-from workers import engine, runs
+from workers import engine, process_names, runs
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
@@ -39,7 +39,7 @@ def start_deaf(supervisor: Supervisor, log: Path) -> str:
     while "up" not in log.read_text():
         time.sleep(0.01)
     assert child.popen is not None
-    return engine.name_of_process(child.popen.pid)
+    return process_names.name_of_process(child.popen.pid)
 
 
 def test_unit_whose_worker_had_to_be_killed_by_its_own_supervisor_is_not_charged(
@@ -54,7 +54,7 @@ def test_unit_whose_worker_had_to_be_killed_by_its_own_supervisor_is_not_charged
         assert mine is not None
         assert (mine.epoch, mine.attempts) == (epoch, 1)
         supervisor.stop()
-        assert engine.is_gone(owner)
+        assert process_names.is_gone(owner)
         with database.read() as session:
             unit = session.get_one(Unit, unit_id)
             assert (unit.state, unit.attempts, unit.owner, unit.lease_until) == ("ready", 0, None, None)
@@ -63,7 +63,7 @@ def test_unit_whose_worker_had_to_be_killed_by_its_own_supervisor_is_not_charged
 
 def test_units_of_others_are_left_to_them(database: Catalog) -> None:
     unit_id = add_unit(database)
-    mine = engine.claim(database, unit_id, engine.this_process())
+    mine = engine.claim(database, unit_id, process_names.this_process())
     assert mine is not None
     assert engine.take_back(database, "elsewhere/host/1/0.00") == 0
     engine.renew(database, mine, 1, 2)
@@ -123,7 +123,7 @@ def test_command_starts_workers_when_those_of_others_have_left(
 def test_failed_run_promises_to_go_on_only_where_it_was_not_refused(database: Catalog, *, retry: bool) -> None:
     unit_id = add_unit(database)
     for _ in range(database.settings.max_attempts if retry else 1):
-        mine = engine.claim(database, unit_id, engine.this_process())
+        mine = engine.claim(database, unit_id, process_names.this_process())
         assert mine is not None
         engine.fail(database, mine, "too few labels", retry=retry)
     assert mine is not None
@@ -170,4 +170,4 @@ def show_life(catalog: Catalog, pid: int) -> None:
     """Let a process pass for a worker of somebody else."""
     with catalog.write() as session:
         now = catalog.now(session)
-        session.add(Worker(name=engine.name_of_process(pid), pid=pid, started_at=now, seen_at=now))
+        session.add(Worker(name=process_names.name_of_process(pid), pid=pid, started_at=now, seen_at=now))

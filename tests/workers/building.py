@@ -16,12 +16,12 @@ from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run
 from curation.recipe import load_recipe
 from tests.workers.corpus import RECIPE
-from workers import engine
+from workers import outbox, process_names
 from workers.execution import execute
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
 
-ME = engine.this_process
+ME = process_names.this_process
 
 
 def add_dataset(session: Session, name: str = "tickets") -> Dataset:
@@ -67,11 +67,11 @@ def at_once(*asked: Callable[[], Any]) -> list[Any]:
 def drain(catalog: Catalog, *, times: int = 1) -> list[str]:
     """Deliver every message of the outbox ``times`` times, until none is left; return what became of each."""
     outcomes: list[Any] = []
-    while messages := engine.unsent(catalog):
+    while messages := outbox.unsent(catalog):
         for message_id, _task, (unit_id,), _needs in messages:
             for _ in range(times):
                 outcomes.append(execute(catalog, unit_id, owner=ME()))
-            engine.mark_sent(catalog, message_id)
+            outbox.mark_sent(catalog, message_id)
     return outcomes
 
 

@@ -44,7 +44,7 @@ from tests.workers.test_determinism import (
 )
 from tests.workers.test_pipelines import write_rows
 from workers import backup as backups
-from workers import engine
+from workers import engine, outbox, process_names
 from workers.app import make_app
 from workers.backup import list_backups, mend_files, restore, take_backup
 from workers.garbage import collect
@@ -91,7 +91,7 @@ def test_a_run_backed_up_while_workers_do_it_ends_alike_elsewhere(
             taken.append(take_backup(catalog, tmp_path / "backups"))
     # The workers have given back what they were at. How the run ends does not depend on who does it.
     with catalog.write() as session:
-        engine.announce_ready(session, run_id, catalog.now(session))
+        outbox.announce_ready(session, run_id, catalog.now(session))
     drain(catalog)
     expected = outcome(catalog)
     assert taken[-1].damaged == []
@@ -202,7 +202,7 @@ def test_nothing_refers_to_processes_and_messages_of_elsewhere(
         messages = session.execute(select(Outbox.args, Outbox.needs).order_by(Outbox.id)).all()
         assert [tuple(one) for one in messages] == [(["held"], "cpu"), (["waiting"], "train")]
         assert session.get_one(Version, "a").parent_id == "z"
-    mine = engine.claim(restored, "held", engine.this_process())
+    mine = engine.claim(restored, "held", process_names.this_process())
     assert mine is not None
     assert (mine.epoch, mine.attempts) == (6, 2)
     restored.close()

@@ -19,7 +19,7 @@ from tests.faults.world import Nursery
 from tests.servers import RedisServer
 from tests.workers.corpus import write_files
 from tests.workers.test_determinism import ask_ingest, make_catalog, wait_for, worker_processes
-from workers import engine
+from workers import outbox
 from workers.app import BrokerAwayError, broker_name, deliver, make_app, relay
 from workers.main import Sweeper
 from workers.stopping import STOPPING
@@ -36,11 +36,11 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def add_message(catalog: Catalog) -> None:
     with catalog.write() as session:
-        engine.announce(session, new_id(), catalog.now(session), "cpu")
+        outbox.announce(session, new_id(), catalog.now(session), "cpu")
 
 
 def num_messages(catalog: Catalog) -> int:
-    return len(engine.unsent(catalog))
+    return len(outbox.unsent(catalog))
 
 
 def test_messages_stay_in_the_outbox_until_the_broker_is_back(database: Catalog, redis: RedisServer) -> None:

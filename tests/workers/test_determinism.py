@@ -25,7 +25,7 @@ from tests.faults.world import Nursery
 from tests.servers import S3Server
 from tests.workers.building import drain
 from tests.workers.corpus import RECIPE, write_files
-from workers import engine, manifests, runs
+from workers import manifests, outbox, process_names, runs
 from workers.app import make_app, queue_of, relay
 from workers.pipelines.clean import submit_clean
 from workers.pipelines.ingest import submit_ingest
@@ -208,7 +208,7 @@ def worker_processes(nursery: Nursery, catalog: Catalog, count: int, *, first: i
 def send_times(catalog: Catalog, times: int) -> None:
     """Publish every message of the outbox several times, as a broker that repeats itself would."""
     app = make_app(catalog.settings)
-    for _id, task, args, needs in engine.unsent(catalog):
+    for _id, task, args, needs in outbox.unsent(catalog):
         for _ in range(times - 1):
             app.send_task(task, args=args, queue=queue_of(needs))
     relay(catalog, app)
@@ -357,7 +357,7 @@ def test_workers_killed_in_the_middle_leave_exactly_one_verdict_a_record(
                 if session.get_one(Run, run_id).state != "running":
                     break
             # Until its lease runs out a unit is that of a worker that was killed before.
-            if owner is None or engine.is_gone(owner):
+            if owner is None or process_names.is_gone(owner):
                 time.sleep(0.002)
                 continue
             os.kill(int(owner.split("/")[2]), signal.SIGKILL)

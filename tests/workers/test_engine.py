@@ -15,7 +15,7 @@ from catalog.tables import metadata
 from catalog.tables.curation import Verdict
 from catalog.tables.engine import Outbox, Run, Unit
 from tests.workers.building import ME, add_dataset, at_once, drain
-from workers import engine, runs
+from workers import engine, process_names, runs, sweeping
 from workers.engine import LostClaimError, UnitResult
 from workers.execution import UnitContext, execute
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
@@ -232,9 +232,9 @@ def test_the_sweeper_recovers_what_a_dead_worker_held(database: Catalog, run_id:
     engine.claim(database, first, STRANGER)
     assert "nothing" in drain(database)
     assert run(database, run_id).state == "running"
-    assert engine.sweep(database, idle=True).recovered == 0
+    assert sweeping.sweep(database, idle=True).recovered == 0
     clock.advance(61)
-    assert engine.sweep(database, idle=True).recovered == 1
+    assert sweeping.sweep(database, idle=True).recovered == 1
     drain(database)
     assert run(database, run_id).state == "done"
     assert num_verdicts(database) == WIDTH
@@ -244,10 +244,10 @@ def test_a_dead_process_of_this_machine_is_not_waited_for(database: Catalog, run
     (first, *_) = unit_ids(database)
     host, namespace, _pid, _started = ME().rsplit("/", 3)
     engine.claim(database, first, f"{host}/{namespace}/999999999/1.00")
-    assert engine.is_gone(f"{host}/{namespace}/999999999/1.00")
-    assert not engine.is_gone(ME())
-    assert not engine.is_gone(STRANGER)
-    assert engine.sweep(database, idle=False).recovered == 1
+    assert process_names.is_gone(f"{host}/{namespace}/999999999/1.00")
+    assert not process_names.is_gone(ME())
+    assert not process_names.is_gone(STRANGER)
+    assert sweeping.sweep(database, idle=False).recovered == 1
 
 
 def test_lost_messages_are_sent_again_only_by_the_idle(database: Catalog, run_id: str, clock: Clock) -> None:
@@ -255,9 +255,9 @@ def test_lost_messages_are_sent_again_only_by_the_idle(database: Catalog, run_id
         for message in session.scalars(select(Outbox)):
             session.delete(message)
     clock.advance(11)
-    assert engine.sweep(database, idle=False).resent == 0
-    assert engine.sweep(database, idle=True).resent == WIDTH
-    assert engine.sweep(database, idle=True).resent == 0
+    assert sweeping.sweep(database, idle=False).resent == 0
+    assert sweeping.sweep(database, idle=True).resent == WIDTH
+    assert sweeping.sweep(database, idle=True).resent == 0
     drain(database)
     assert run(database, run_id).state == "done"
 
@@ -267,7 +267,7 @@ def test_a_unit_that_always_kills_its_worker_is_poisoned(database: Catalog, run_
     for _ in range(3):
         assert engine.claim(database, first, STRANGER) is not None
         clock.advance(61)
-        engine.sweep(database, idle=False)
+        sweeping.sweep(database, idle=False)
     poisoned = unit(database, first)
     assert poisoned.state == "poisoned"
     assert poisoned.reason == f"its worker died or went silent 3 times; last: {STRANGER}"

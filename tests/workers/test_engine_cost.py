@@ -18,7 +18,7 @@ from catalog.errors import TransientError
 from catalog.settings import Settings
 from catalog.tables.engine import Outbox, Run, Unit
 from tests.workers.building import ME, add_dataset, drain
-from workers import engine, execution, runs
+from workers import engine, execution, outbox, runs, sweeping
 from workers.app import make_app, relay
 from workers.engine import UnitResult
 from workers.execution import UnitContext, execute
@@ -75,7 +75,7 @@ def statements(catalog: Catalog) -> Iterator[list[str]]:
 def test_a_unit_costs_two_transactions_of_three_statements(database: Catalog) -> None:
     _, units = submit(database, engine.LAST_UNITS + 10)
     execute(database, units[0], ME())
-    engine.UNSENT.clear()
+    outbox.UNSENT.clear()
     with statements(database) as seen:
         assert execute(database, units[1], ME()) == "done"
     asked = [one.split()[0] for one in seen if not one.startswith("BEGIN")]
@@ -83,7 +83,7 @@ def test_a_unit_costs_two_transactions_of_three_statements(database: Catalog) ->
     clock = [] if database.is_sqlite else ["SELECT"]
     assert asked == [*clock, "SELECT", "UPDATE", "COMMIT", *clock, "UPDATE", "SELECT", "COMMIT"]
     # It left no message, so nobody looks for one.
-    assert not engine.UNSENT.is_set()
+    assert not outbox.UNSENT.is_set()
 
 
 def test_a_stage_of_many_units_is_planned_in_few_statements(database: Catalog) -> None:
@@ -154,7 +154,7 @@ def test_every_stage_is_gone_on_with_exactly_once_when_many_finish_at_once(datab
         done = [one for part in pool.map(work_through, range(8)) for one in part]
     assert done.count("done") == num_units
     # Should all of the last have ended in the same moment, a sweep goes on.
-    engine.sweep(database, idle=True)
+    sweeping.sweep(database, idle=True)
     drain(database)
     with database.read() as session:
         assert session.get_one(Run, run_id).state == "done"
@@ -190,7 +190,7 @@ def test_two_that_relay_at_once_send_each_message_once(
 
 def test_broker_that_goes_away_in_the_middle_leaves_the_messages(database: Catalog) -> None:
     submit(database, 3)
-    with pytest.raises(OSError, match="cable"), engine.sending(database) as (messages, sent):
+    with pytest.raises(OSError, match="cable"), outbox.sending(database) as (messages, sent):
         sent.append(messages[0].id)
         raise OSError("cable")
     with database.read() as session:

@@ -32,7 +32,7 @@ from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import SCHEMA, TINY, write_rows
 from tests.workers.test_update import NEAR, corpus, in_force
 from training.recipe import TrainRecipe
-from workers import engine, manifests
+from workers import engine, manifests, process_names
 from workers.biography import biography
 from workers.garbage import collect
 from workers.labeling import open_queue
@@ -172,7 +172,7 @@ def test_what_a_running_unit_has_written_stays_however_long_it_takes(lived_in: C
     submit_ingest(catalog, dataset="more", paths=[path], text_column="body", label_column=None)
     with catalog.read() as session:
         unit_id = session.scalars(select(Unit.id).where(Unit.state == "ready")).one()
-    mine = engine.take(catalog, unit_id, engine.this_process())
+    mine = engine.take(catalog, unit_id, process_names.this_process())
     assert mine is not None
     written = Store.of(catalog.settings).write_frame(pl.DataFrame({"text": ["by the unit"]}), "text")
     age(catalog)

@@ -15,7 +15,7 @@ from tests.workers.building import ME, drain
 from tests.workers.corpus import sentences
 from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
-from workers import engine, manifests, runs
+from workers import manifests, outbox, runs
 from workers.execution import execute
 from workers.pipelines.ingest import Asked, submit_ingest
 
@@ -89,9 +89,9 @@ def test_a_cancelled_run_holds_no_file(catalog: Catalog, files: dict[str, str]) 
 def test_records_that_another_run_brought_meanwhile_are_not_doubled(catalog: Catalog, files: dict[str, str]) -> None:
     both = ask(catalog, files["a"], files["c"])
     for _ in range(2):
-        message_id, _, (unit_id,), _ = engine.unsent(catalog)[0]
+        message_id, _, (unit_id,), _ = outbox.unsent(catalog)[0]
         assert execute(catalog, unit_id, owner=ME()) == "done"
-        engine.mark_sent(catalog, message_id)
+        outbox.mark_sent(catalog, message_id)
     with catalog.write() as session:
         runs.cancel(session, session.get_one(Run, both.run_id), catalog.now(session))
     alone = ask(catalog, files["a"])
@@ -190,9 +190,9 @@ def test_rows_rejected_in_an_encoding_that_was_given_up_are_listed_no_more(catal
     path.write_bytes("".join(f'{{"body": "환불 문의 {n}"}}\n' for n in range(5)).encode("cp949") + b"{\n")
     wrong = ask(catalog, str(path))
     for _ in range(2):
-        message_id, _, (unit_id,), _ = engine.unsent(catalog)[0]
+        message_id, _, (unit_id,), _ = outbox.unsent(catalog)[0]
         assert execute(catalog, unit_id, owner=ME()) == "done"
-        engine.mark_sent(catalog, message_id)
+        outbox.mark_sent(catalog, message_id)
     with catalog.write() as session:
         assert session.scalar(select(func.count()).select_from(Quarantined)) == 6
         runs.cancel(session, session.get_one(Run, wrong.run_id), catalog.now(session))

@@ -20,7 +20,8 @@ from labeling.exchange.jsonl import Jsonl
 from labeling.schema import LabelSchema, parse_schema
 from service.auth import create_user
 from tests.workers.building import at_once, clean_dataset, drain
-from workers.label_exchange import Import, export_answers, import_file, write_aside
+from workers.label_exchange import Import, import_file, write_aside
+from workers.label_export import export_answers
 from workers.labeling import open_queue
 
 TEXTS = [

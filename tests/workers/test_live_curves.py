@@ -13,7 +13,7 @@ from service.losses import DRAWN_POINTS, MOST_LINES, ArmCurve, arm_curves, loss_
 from tests.workers.building import add_dataset, add_run
 from training.fit import Beginning
 from training.memory import MemoryNeed
-from workers import engine, live_curves
+from workers import engine, live_curves, process_names
 from workers.engine import LostClaimError
 from workers.live_curves import LiveCurve
 
@@ -35,7 +35,7 @@ def claimed(catalog: Catalog) -> engine.Claim:
         session.add(unit)
         session.flush()
         unit_id = unit.id
-    mine = engine.claim(catalog, unit_id, engine.this_process())
+    mine = engine.claim(catalog, unit_id, process_names.this_process())
     assert mine is not None
     return mine
 

@@ -22,7 +22,7 @@ from catalog.settings import Settings
 from catalog.tables.engine import Run, Unit, UnitLog
 from tests.workers.corpus import write_files
 from tests.workers.test_determinism import ask_ingest, make_catalog
-from workers import engine
+from workers import engine, process_names
 from workers.app import make_app, relay
 from workers.execution import _record_failure
 from workers.unit_log import unit_log
@@ -89,7 +89,7 @@ def test_no_secret_is_in_what_is_kept_with_a_unit(tmp_path: Path) -> None:
     with catalog.read() as session:
         unit_id = session.scalars(select(Unit.id)).first()
     assert unit_id is not None
-    mine = engine.take(catalog, unit_id, engine.this_process())
+    mine = engine.take(catalog, unit_id, process_names.this_process())
     assert mine is not None
     with unit_log(catalog, mine):
         logging.getLogger("workers.anything").warning("refused: %s", TOKEN)

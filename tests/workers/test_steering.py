@@ -12,7 +12,7 @@ from catalog.errors import ConfigError, ConflictError, DataError
 from catalog.settings import load_settings
 from catalog.tables.engine import Outbox, Run, Unit, UnitLog
 from tests.workers.building import ME, add_dataset, at_once, drain
-from workers import engine, runs
+from workers import engine, outbox, runs, sweeping
 from workers.engine import UnitResult
 from workers.execution import UnitContext, execute
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
@@ -120,7 +120,7 @@ def test_a_paused_run_takes_up_nothing_and_loses_nothing(database: Catalog, ask:
     engine.renew(database, mine, 1, 2)
     engine.commit(database, mine, UnitResult())
     assert set(drain(database)) == {"nothing"}
-    assert engine.sweep(database, idle=True).resent == 0
+    assert sweeping.sweep(database, idle=True).resent == 0
     with database.write() as session:
         session.execute(delete(Outbox))
         runs.resume(session, session.get_one(Run, run_id), database.now(session))
@@ -167,7 +167,7 @@ def test_workers_take_up_only_what_they_serve(database: Catalog, ask: Callable[[
     without = Catalog(database.settings.model_copy(update={"worker_needs": "cpu,embed"}))
     drain(without)
     assert {stage for _, stage, _ in WORKED} == {"spread"}
-    assert engine.sweep(without, idle=True).resent == 0
+    assert sweeping.sweep(without, idle=True).resent == 0
     (waiting,) = ready(database, run_id)
     assert execute(without, waiting, ME()) == "nothing"
     assert execute(database, waiting, ME()) == "done"
@@ -177,10 +177,10 @@ def test_workers_take_up_only_what_they_serve(database: Catalog, ask: Callable[[
 
 def test_messages_go_to_the_queue_of_what_a_unit_needs(database: Catalog, ask: Callable[[str], str]) -> None:
     ask("trained")
-    for message in engine.unsent(database):
+    for message in outbox.unsent(database):
         execute(database, message.args[0], ME())
-        engine.mark_sent(database, message.id)
-    assert [message.needs for message in engine.unsent(database)] == ["train"]
+        outbox.mark_sent(database, message.id)
+    assert [message.needs for message in outbox.unsent(database)] == ["train"]
 
 
 @pytest.mark.parametrize("given", ["gpu", "", "cpu,gpu"])

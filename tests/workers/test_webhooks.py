@@ -20,7 +20,7 @@ from catalog.tables.engine import Run
 from catalog.tables.webhooks import Delivery, Webhook
 from tests.servers import Receiver, http_receiver
 from tests.workers.building import add_dataset, at_once, drain
-from workers import engine, runs, webhooks
+from workers import outbox, runs, webhooks
 from workers.engine import UnitResult
 from workers.execution import UnitContext
 from workers.pipelines import PIPELINES, Pipeline, Stage, single
@@ -299,4 +299,4 @@ def test_events_of_a_transaction_that_fails_are_not_told(
     with pytest.raises(KeyboardInterrupt):
         cancel_and_stop()
     assert deliveries(told) == []
-    assert engine.unsent(told) != []
+    assert outbox.unsent(told) != []
