@@ -227,6 +227,7 @@ def fit(
         router = router_statistics(network)
         if moving.average is not None:
             moving.average.put()
+        world.reunite(network)
         if world.strategy == "fsdp2":
             model, network = _in_one_piece(arm, data, tokenizer, network, initial)
     return FitResult(
