@@ -3,7 +3,7 @@
 CPU time of one thread, so that other work on the machine counts little; every member and full attention are timed in
 turn within one round, and a ratio is taken within the round. Full attention is torch's fused kernel without a mask.
 ``--quick`` times fewer rounds and members. ``--only packed`` asks instead what packed and padded rows cost full
-attention, which keeps what may not meet apart, against a dense mask of the same rule: see
+attention, which keeps apart what may not meet, against a dense mask of the same rule: see
 ``benchmarks/packed_attention.py``.
 """
 

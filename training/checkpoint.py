@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from catalog.errors import ConflictError, CorruptionError, DataError
 from training.averaging import WeightAverage
 from training.distributed import ALONE, World
+from training.expert_state import gathered_state, own_state
 from training.sharded import METADATA, load_sharded, load_sharded_weights, load_whole, save_sharded
 from training.stream import StreamManifest
 
@@ -88,8 +89,8 @@ def save_checkpoint(
 
     Parameters
     ----------
-    world : the processes that call this, all of them, with one and the same folder. The first writes; where each holds
-        a part of the weights, each writes its own.
+    world : the processes that call this, all of them, with one and the same folder. The first writes, once it has what
+        others alone hold; under ``fsdp2`` each writes its own.
     record_losses : (n,) latest loss of each record, of a run whose order follows it.
     config : what the model is, as saved models have it, so that others can start from the checkpoint.
 
@@ -99,13 +100,18 @@ def save_checkpoint(
     """
     target = folder / f"step-{state.step:08d}"
     aside = _made_aside(folder, target, world)
+    average = moving.average.weights if moving.average else {}
     try:
         if world.strategy == "fsdp2":
-            average = moving.average.weights if moving.average else {}
             save_sharded(aside, moving.network, moving.optimizer, average)
             world.gathered(None)
+            whole = None
+        elif world.strategy == "expert":
+            whole = gathered_state(moving.network, moving.optimizer, average)
+        else:
+            whole = (trained_parameters(moving.network), moving.optimizer.state_dict(), average)
         if world.rank == 0:
-            _write_rest(aside, moving, tokenizer, record_losses, whole=world.strategy != "fsdp2")
+            _write_rest(aside, moving, tokenizer, record_losses, whole)
             if config is not None:
                 (aside / _CONFIG).write_text(config, encoding="utf-8")
             document = asdict(state) | {"sha256": {one.name: _sha256(one) for one in sorted(aside.iterdir())}}
@@ -131,16 +137,21 @@ def _made_aside(folder: Path, target: Path, world: World) -> Path:
 
 
 def _write_rest(
-    aside: Path, moving: Moving, tokenizer: str, record_losses: npt.NDArray[np.float64] | None, *, whole: bool
+    aside: Path,
+    moving: Moving,
+    tokenizer: str,
+    record_losses: npt.NDArray[np.float64] | None,
+    whole: tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]] | None,
 ) -> None:
-    """Everything but the state; weights, optimizer and average only where one process holds the whole of them."""
+    """Everything but the state; weights, optimizer and average only where this process was given the whole of them."""
     from safetensors.torch import save_file
 
-    if whole:
-        save_file(trained_parameters(moving.network), aside / _MODEL)
-        torch.save(moving.optimizer.state_dict(), aside / _OPTIMIZER)
+    if whole is not None:
+        weights, optimizer_state, average = whole
+        save_file(weights, aside / _MODEL)
+        torch.save(optimizer_state, aside / _OPTIMIZER)
         if moving.average is not None:
-            save_file(moving.average.weights, aside / _AVERAGE)
+            save_file(average, aside / _AVERAGE)
     if moving.scaler is not None:
         (aside / _SCALER).write_text(json.dumps(moving.scaler.state_dict()), encoding="utf-8")
     (aside / _TOKENIZER).write_text(tokenizer, encoding="utf-8")
@@ -244,19 +255,31 @@ def load_trained(checkpoint: Path, network: nn.Module) -> None:
 
 
 def load_weights(checkpoint: Path, moving: Moving, world: World = ALONE) -> None:
-    """Put a verified checkpoint's weights, optimizer state, average and scale in place, whatever world wrote it."""
+    """Put a verified checkpoint's weights, optimizer state, average and scale in place, whatever world wrote it.
+
+    Raises
+    ------
+    ConflictError : it lies in parts that this world cannot read.
+    """
     from safetensors.torch import load_file
 
     if moving.scaler is not None:
         moving.scaler.load_state_dict(json.loads((checkpoint / _SCALER).read_text(encoding="utf-8")))
     if (checkpoint / METADATA).is_file():
-        average = moving.average.weights if moving.average else {}
-        load_sharded(checkpoint, moving.network, moving.optimizer, average)
+        if world.strategy == "expert":
+            raise ConflictError(
+                f"checkpoint {checkpoint.name} lies in the parts of strategy fsdp2; go on under it, or let one process "
+                "alone write the next"
+            )
+        load_sharded(checkpoint, moving.network, moving.optimizer, moving.average.weights if moving.average else {})
         return
     stored = load_file(checkpoint / _MODEL)
+    average = load_file(checkpoint / _AVERAGE) if moving.average is not None else {}
     optimizer_state = torch.load(checkpoint / _OPTIMIZER, weights_only=True, map_location="cpu")
     parameters = trained_parameters(moving.network)
     assert stored.keys() == parameters.keys()
+    if world.strategy == "expert":
+        stored, optimizer_state, average = own_state(moving.network, moving.optimizer, stored, optimizer_state, average)
     if world.strategy == "fsdp2":
         load_whole(stored, optimizer_state, moving.network, moving.optimizer)
     else:
@@ -265,7 +288,7 @@ def load_weights(checkpoint: Path, moving: Moving, world: World = ALONE) -> None
                 parameter.copy_(stored[name])
         moving.optimizer.load_state_dict(optimizer_state)
     if moving.average is not None:
-        moving.average.load(load_file(checkpoint / _AVERAGE))
+        moving.average.load(average)
 
 
 def load_record_losses(checkpoint: Path) -> npt.NDArray[np.float64]:

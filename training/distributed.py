@@ -1,5 +1,6 @@
 """Several processes that train one model: what each knows of the others, and how the network is spread over them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -10,11 +11,18 @@ from torch import Tensor, nn
 
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
+from training.feedforward.expert_parallel import (
+    check_placing,
+    expert_layers,
+    gather_experts,
+    place_experts,
+    placed_parameters,
+)
 from training.model import Block, auxiliary_loss
 from training.objectives import Batch, Objective, objective_of
 from training.optimizers import OPTIMIZERS
 
-Strategy = Literal["none", "ddp", "fsdp2"]
+Strategy = Literal["none", "ddp", "fsdp2", "expert"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +33,8 @@ class World:
     ----------
     rank, size : number of this process, and how many there are.
     strategy : ``none`` for one process alone; ``ddp`` gives each the whole model and sums gradients; ``fsdp2`` gives
-        each a part of every weight, gradient and optimizer state.
+        each a part of every weight, gradient and optimizer state; ``expert`` gives each some of every layer's experts,
+        and does with the rest as ``ddp``.
     device : where tensors that are exchanged lie.
     """
 
@@ -36,7 +45,7 @@ class World:
 
     def __post_init__(self) -> None:
         if self.strategy == "none" and self.size > 1:
-            raise ConfigError(f"strategy='none' cannot train in {self.size} processes; choose ddp or fsdp2")
+            raise ConfigError(f"strategy='none' cannot train in {self.size} processes; choose ddp, fsdp2 or expert")
 
     @property
     def is_alone(self) -> bool:
@@ -75,26 +84,34 @@ class World:
                 f"batch_size={arm.batch_size} leaves nothing for some of {self.size} processes; raise it or start fewer"
             )
         self.num_micro_batches(arm.batch_size, arm.micro_batch_size)
-        if self.strategy != "fsdp2":
+        if self.strategy == "expert":
+            check_placing(network, self.size)
+        if self.strategy not in ("fsdp2", "expert"):
             return
-        if any(hasattr(part, "auxiliary_loss") for part in network.modules()):
-            raise ConfigError(
-                "strategy='fsdp2' cannot train layers with a loss of their own (experts), whose weights are not "
-                "gathered when it is differentiated; use ddp"
-            )
         # A process whose texts are longer has more segments, and would wait for weights that the others do not give.
-        if objective_of(arm).heads(2).segment_tokens:
+        if self.strategy == "fsdp2" and objective_of(arm).heads(2).segment_tokens:
             raise ConfigError(
                 "strategy='fsdp2' cannot train on segments of texts, of which a process has more than another; leave "
                 "segment_tokens out, or use ddp"
             )
         if getattr(OPTIMIZERS[arm.optimizer].config, "needs_whole", False):
             raise ConfigError(
-                f"strategy='fsdp2' cannot train with optimizer={arm.optimizer!r}, whose averages are over rows and "
-                "columns of whole matrices, of which a process has a part; use adamw, or strategy ddp"
+                f"strategy={self.strategy!r} cannot train with optimizer={arm.optimizer!r}, whose averages are over "
+                "whole weights, of which a process has a part; use adamw, or strategy ddp"
             )
         if arm.precision == "float16":
-            raise ConfigError("strategy='fsdp2' does not scale losses; set precision to bfloat16 or float32")
+            raise ConfigError(f"strategy={self.strategy!r} does not scale losses; set precision to bfloat16 or float32")
+
+    def parts(self, network: nn.Module) -> dict[str, int]:
+        """Over how many processes each weight is spread, by name; those that every process has whole are left out."""
+        if self.strategy == "fsdp2":
+            return {name: self.size for name, _ in network.named_parameters()}
+        if self.strategy != "expert":
+            return {}
+        layers = expert_layers(network).items()
+        return {
+            f"{name}.experts.{one}": self.size for name, part in layers for one, _ in part.experts.named_parameters()
+        }
 
     def num_micro_batches(self, batch_size: int, micro_batch_size: int) -> int:
         """Into how many parts every process cuts its share: equally many, as they meet in each.
@@ -119,7 +136,17 @@ class World:
         ----------
         has_unused : whether some trained weights take no part in the loss.
         """
-        if self.strategy == "ddp":
+        if not self.is_alone:
+            for layer in expert_layers(losses.network).values():
+                layer.group = torch.distributed.group.WORLD
+        if self.strategy == "expert":
+            from torch.distributed.device_mesh import init_device_mesh
+
+            mesh = init_device_mesh(self.device.type, (self.size,), mesh_dim_names=("expert",))
+            own = [f"network.{name}" for name in place_experts(losses.network, mesh)]
+            left_out = nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+            left_out(losses, own)  # type: ignore[no-untyped-call]
+        if self.strategy in ("ddp", "expert"):
             return nn.parallel.DistributedDataParallel(losses, find_unused_parameters=has_unused)
         if self.strategy == "fsdp2":
             from torch.distributed.fsdp import fully_shard
@@ -129,6 +156,27 @@ class World:
                     fully_shard(part)
             fully_shard(losses)
         return losses
+
+    def reunite(self, network: nn.Module) -> None:
+        """Take back what ``spread`` did to layers of experts."""
+        gather_experts(network)
+        for layer in expert_layers(network).values():
+            layer.group = None
+
+    def clip(self, network: nn.Module, max_norm: float) -> float:
+        """Scale all gradients down to a norm of ``max_norm`` together, over all processes; the norm that they had."""
+        trained = [one for one in network.parameters() if one.requires_grad]
+        if self.strategy != "expert":
+            return _whole(nn.utils.clip_grad_norm_(trained, max_norm)).item()
+        placed = {id(one) for one in placed_parameters(network).values()}
+        parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for one in trained:
+            if one.grad is not None:
+                parts[id(one) in placed].append(one.grad)
+        everywhere, own = (float(nn.utils.get_total_norm(grads)) for grads in parts)
+        norm = math.sqrt(everywhere**2 + self.summed([own**2])[0])
+        nn.utils.clip_grads_with_norm_(trained, max_norm, torch.tensor(norm, device=self.device))
+        return norm
 
     @contextmanager
     def exchanging(self, module: nn.Module, *, last: bool) -> Iterator[None]:
@@ -162,7 +210,7 @@ class BatchLoss(nn.Module):
         ----------
         tensors, counts : of a ``Batch``.
         whole : targets of each term in the whole batch, of all processes.
-        share : the micro-batch's records by those of the whole batch, which losses of layers weigh by.
+        share : what losses of layers weigh by, see ``whole_counts``.
         """
         losses = self.objective.losses(self.network, tensors, each=each)
         weighted = losses.mean(counts, whole)
@@ -170,10 +218,24 @@ class BatchLoss(nn.Module):
         return weighted if extra is None else weighted + extra * share, weighted.detach(), losses.each
 
 
-def whole_counts(world: World, micro_batches: Sequence[Batch]) -> list[int]:
-    """Targets of each term in the whole batch: what every loss is divided by, so that all parts add up to it."""
+def whole_counts(world: World, micro_batches: Sequence[Batch], batch_size: int) -> tuple[list[int], list[float]]:
+    """What parts of a loss are divided by and weighed by, so that all parts add up to it.
+
+    Returns
+    -------
+    Targets of each term in the whole batch; and of each micro-batch the records by those of the whole batch, as the
+    mean over processes, since losses of layers are over all processes' tokens.
+    """
     own = [sum(term) for term in zip(*(one.counts for one in micro_batches), strict=True)]
-    return [int(one) for one in world.summed(own)]
+    totals = world.summed([*own, *(len(one.rows) for one in micro_batches)])
+    return [int(one) for one in totals[: len(own)]], [one / world.size / batch_size for one in totals[len(own) :]]
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """A norm of which every process has a part, in one piece."""
+    from torch.distributed.tensor import DTensor
+
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def whole_weights(network: nn.Module) -> dict[str, Tensor]:

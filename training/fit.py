@@ -282,6 +282,7 @@ def _result(begun: _Begun, state: TrainingState, initial: Initial | None) -> Fit
     router = router_statistics(run.network)
     if begun.moving.average is not None:
         begun.moving.average.put()
+    run.world.reunite(run.network)
     model, network = begun.model, run.network
     if run.world.strategy == "fsdp2":
         model, network = _in_one_piece(arm, data, begun.tokenizer, network, initial)

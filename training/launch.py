@@ -178,7 +178,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--text", default="text", help="name of the column of texts")
     parser.add_argument("--label", default="label", help="name of the column of labels")
     parser.add_argument("--out", required=True, type=Path, help="folder for models and checkpoints, the same for all")
-    parser.add_argument("--strategy", choices=["ddp", "fsdp2"], default="ddp", help="how the model is spread")
+    parser.add_argument("--strategy", choices=["ddp", "fsdp2", "expert"], default="ddp", help="how the model is spread")
     parser.add_argument("--initial", type=Path, help="folder of the saved model that init_from of an arm stands for")
     parser.add_argument("--arm", help="train this arm alone")
     parser.add_argument("--track", action="append", default=[], help="a tracker; may be given several times")

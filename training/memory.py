@@ -1,9 +1,10 @@
 """What a training will hold in memory, said before it starts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -86,7 +87,12 @@ class MemoryNeed:
 
 
 def memory_need(
-    arm: ArmConfig, network: nn.Module, forward: Callable[[int], Any], *, records: int, parts: int = 1
+    arm: ArmConfig,
+    network: nn.Module,
+    forward: Callable[[int], Any],
+    *,
+    records: int,
+    parts: Mapping[str, int] = MappingProxyType({}),
 ) -> MemoryNeed:
     """Measure what a step of this arm will keep, by forward passes of one and of two records.
 
@@ -94,19 +100,19 @@ def memory_need(
     ----------
     forward : makes the loss of so many records, as long as they come.
     records : records in memory at a time.
-    parts : processes over which gradients and optimizer state are spread.
+    parts : by name, processes over which a weight's gradient and optimizer state are spread; 1 where it is left out.
     """
-    trained = [one for one in network.parameters() if one.requires_grad]
-    weights = sum(one.numel() * one.element_size() for one in trained)
+    trained = [(one, parts.get(name, 1)) for name, one in network.named_parameters() if one.requires_grad]
+    weights = sum(one.numel() * one.element_size() // count for one, count in trained)
     with _counting_kept(network) as one_record:
         forward(1)
     with _counting_kept(network) as two_records:
         forward(2)
     per_record = max(0, sum(two_records.values()) - sum(one_record.values()))
     return MemoryNeed(
-        gradients=weights // parts,
-        optimizer=_state_bytes(arm, trained) // parts,
-        average=(weights if arm.ema_decay else 0) // parts,
+        gradients=weights,
+        optimizer=sum(_state_bytes(arm, one) // count for one, count in trained),
+        average=weights if arm.ema_decay else 0,
         fixed=max(0, sum(one_record.values()) - per_record),
         per_record=per_record,
         records=records,
@@ -153,14 +159,11 @@ def _counting_kept(network: nn.Module) -> Iterator[dict[int, int]]:
     alive.clear()
 
 
-def _state_bytes(arm: ArmConfig, trained: list[nn.Parameter]) -> int:
+def _state_bytes(arm: ArmConfig, one: nn.Parameter) -> int:
     """What the optimizer keeps: two numbers a weight, or a row and a column a matrix."""
     if arm.optimizer != "adafactor":
-        return 2 * sum(one.numel() * one.element_size() for one in trained)
-    sizes = [
-        one.numel() // one.shape[-1] + one.numel() // one.shape[-2] if one.ndim >= 2 else one.numel() for one in trained
-    ]
-    return 4 * sum(sizes)
+        return 2 * one.numel() * one.element_size()
+    return 4 * (one.numel() // one.shape[-1] + one.numel() // one.shape[-2] if one.ndim >= 2 else one.numel())
 
 
 def _gib(size: int) -> str:

@@ -115,17 +115,17 @@ class Run:
     def update(self, step: int, micro_batches: list[Batch]) -> tuple[float, int]:
         """Do the update that follows ``step`` finished ones; return its loss and the padded tokens it read."""
         scaler, optimizer = self.moving.scaler, self.moving.optimizer
-        whole = whole_counts(self.world, micro_batches)
+        whole, shares = whole_counts(self.world, micro_batches, self.arm.batch_size)
         losses = []
         for number, micro in enumerate(micro_batches, start=1):
             with self.world.exchanging(self.spread, last=number == len(micro_batches)):
-                total, own = self._loss_of(micro, whole)
+                total, own = self._loss_of(micro, whole, shares[number - 1])
                 torch.autograd.backward(total if scaler is None else scaler.scale(total))
             losses.append(own.item())
         if scaler is not None:
             scaler.unscale_(optimizer)
         loss, num_tokens = self.world.summed([sum(losses, 0.0), sum(one.num_tokens for one in micro_batches)])
-        norm = _whole(nn.utils.clip_grad_norm_(self.trained, self.arm.max_gradient_norm)).item()
+        norm = self.world.clip(self.network, self.arm.max_gradient_norm)
         # In float16 a gradient beyond its range is met by a smaller scale; the step is left out.
         if not math.isfinite(loss) or not (math.isfinite(norm) or (scaler is not None and scaler.get_scale() > 1)):
             self._refuse(step, micro_batches, losses, loss, norm)
@@ -143,17 +143,17 @@ class Run:
         self.measured = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
         return loss, int(num_tokens)
 
-    def _loss_of(self, micro: Batch, whole: list[int]) -> tuple[Tensor, Tensor]:
-        """What to differentiate, and the loss to report."""
+    def _loss_of(self, micro: Batch, whole: list[int], share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """What to differentiate, and the loss to report; losses of layers weigh ``share``."""
         tensors = {name: one.to(self.device) for name, one in micro.tensors.items()}
-        share, each = len(micro.rows) / self.arm.batch_size, self.record_losses is not None
+        each = self.record_losses is not None
         dtype = AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             total, own, each_B = self.spread(tensors, micro.counts, whole, share, each=each)
         if self.record_losses is not None and each_B is not None:
             for rows, found in self.world.gathered((micro.rows, each_B.double().cpu().numpy())):
                 _remember(rows, found, self.record_losses)
-        # Both strategies give every process the mean of the gradients; losses are parts of a sum.
+        # All strategies give every process the mean of the gradients; losses are parts of a sum.
         return total * self.world.size if not self.world.is_alone else total, own
 
     def revise(self, step: int) -> bool:
@@ -207,7 +207,7 @@ class Run:
             self.network,
             forward,
             records=min(self.arm.micro_batch_size or size, size),
-            parts=self.world.size if self.world.strategy == "fsdp2" else 1,
+            parts=self.world.parts(self.network),
         )
         self.record_losses = kept
         return need
@@ -273,13 +273,6 @@ def _remember(rows: list[int], each: npt.NDArray[np.float64], record_losses: npt
     for row, loss in zip(rows, each.tolist(), strict=True):
         if not math.isnan(loss):
             record_losses[row] = loss
-
-
-def _whole(norm: Tensor) -> Tensor:
-    """A norm of which every process has a part, in one piece."""
-    from torch.distributed.tensor import DTensor
-
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

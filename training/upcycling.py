@@ -106,7 +106,7 @@ def router_statistics(model: nn.Module) -> dict[str, float]:
             found[f"{name}/max_load"] = float(counts_E.max() / counts_E.mean().clamp(min=1e-9))
             found[f"{name}/idle"] = float((counts_E == 0).double().mean())
             found[f"{name}/entropy"] = float(torch.special.entr(load_E).sum()) / largest
-            found[f"{name}/dropped"] = 1 - float(counts_E.sum()) / max(part.num_copies, 1)
+            found[f"{name}/dropped"] = 1 - float(counts_E.sum()) / max(float(part.num_copies), 1)
             if part.z is not None:
                 found[f"{name}/z"] = float(part.z)
     return found

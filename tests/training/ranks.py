@@ -36,16 +36,20 @@ def plain_arm(**changed: Any) -> ArmConfig:
 
 
 def experts_arm(**options: Any) -> ArmConfig:
-    """Experts, of which a process's tokens may leave some without work."""
-    parts = {"num_experts": 4, "hidden": 16} | options
+    """Experts, of which a process's tokens may leave some without work, balanced in both ways; and gradients that are
+    cut, by a norm of which the experts of each process are a part.
+    """
+    parts = {"num_experts": 4, "hidden": 16, "balancing": "bias", "biases": "own"}
+    parts |= {"balance_weight": 0.5, "z_weight": 0.1} | options
     return plain_arm(
+        max_gradient_norm=0.5,
         backbone_options={
             "vocab_size": 300,
             "dim": 16,
             "dropout": 0.0,
             "feedforward": "moe_topk",
             "feedforward_options": parts,
-        }
+        },
     )
 
 
@@ -77,6 +81,7 @@ def main(rank: int, folder: Path) -> None:
             "losses": result.losses,
             "steps": result.steps,
             "done": done[1:],
+            "router": result.router,
             "weights": hashlib.sha256(weights).hexdigest(),
         }
         if rank == 0:
@@ -86,9 +91,9 @@ def main(rank: int, folder: Path) -> None:
     trained("ddp", plain_arm(), "ddp", folder / "ddp")
     trained("ddp-micro", plain_arm(micro_batch_size=2), "ddp", None)
     trained("fsdp2", plain_arm(), "fsdp2", None)
-    # Losses of layers are of a process's own tokens, as they are of a micro-batch's: without them all has to agree.
-    trained("ddp-experts", experts_arm(balance_weight=0.0, z_weight=0.0), "ddp", None)
-    trained("ddp-balanced", experts_arm(balancing="bias"), "ddp", None)
+    trained("ddp-experts", experts_arm(), "ddp", None)
+    trained("expert", experts_arm(), "expert", None)
+    trained("fsdp2-experts", experts_arm(), "fsdp2", folder / "fsdp2-experts")
     trained("ddp-adafactor", adafactor_arm(), "ddp", None)
     # Two processes stop after step 4; one alone will go on.
     trained("fsdp2-stopped", plain_arm(), "fsdp2", folder / "two-to-one", stop_at=4)
@@ -104,32 +109,41 @@ def main(rank: int, folder: Path) -> None:
     for name, arm, strategy in (
         ("few", plain_arm(batch_size=1), "ddp"),
         ("uneven", plain_arm(batch_size=3, micro_batch_size=1), "ddp"),
-        ("experts", plain_arm(backbone_options={"vocab_size": 300, "dim": 16, "feedforward": "moe_topk"}), "fsdp2"),
         ("adafactor", adafactor_arm(), "fsdp2"),
+        ("no-experts", plain_arm(), "expert"),
+        ("odd-experts", experts_arm(num_experts=3), "expert"),
+        ("fsdp2-experts", experts_arm(), "expert"),
+        ("half", dataclasses.replace(experts_arm(), precision="float16"), "expert"),
     ):
         try:
-            fit(arm, data, world=World(rank=rank, size=2, strategy=strategy))  # type: ignore[arg-type]
+            fit(arm, data, world=World(rank=rank, size=2, strategy=strategy), checkpoint_dir=folder / name)  # type: ignore[arg-type]
         except ServiceError as error:
-            found[name] = str(error)
+            found[f"{name}-refused"] = str(error)
     written = latest_checkpoint(folder / "two-to-one")
     assert written is not None
     found["files"] = sorted(one.name for one in written.iterdir())
     trained("two-again-stopped", plain_arm(), "fsdp2", folder / "two-one-two", stop_at=2)
+    trained("expert-stopped", experts_arm(), "expert", folder / "expert-two-one-two", stop_at=2)
+    written = latest_checkpoint(folder / "expert-two-one-two")
+    assert written is not None
+    found["expert-files"] = sorted(one.name for one in written.iterdir())
     torch.distributed.destroy_process_group()
     if rank == 0:
-        found["between"] = alone_until(4, data, folder / "two-one-two")
+        found["between"] = alone_until(4, plain_arm(), data, folder / "two-one-two")
+        found["expert-between"] = alone_until(4, experts_arm(), data, folder / "expert-two-one-two")
     # Whoever is first waits for the other.
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/again", rank=rank, world_size=2)
     trained("two-one-two", plain_arm(), "fsdp2", folder / "two-one-two")
+    trained("expert-two-one-two", experts_arm(), "expert", folder / "expert-two-one-two")
     (folder / f"found-{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
 
-def alone_until(last_step: int, data: TrainingData, checkpoints: Path) -> list[int]:
+def alone_until(last_step: int, arm: ArmConfig, data: TrainingData, checkpoints: Path) -> list[int]:
     """The steps that one process does until then, from the newest checkpoint on."""
     done: list[int] = []
     fit(
-        plain_arm(),
+        arm,
         data,
         checkpoint_dir=checkpoints,
         on_progress=lambda step, total, loss: done.append(step),

@@ -72,14 +72,40 @@ def test_two_processes_train_what_one_trains(name: str, two: tuple[Path, dict[st
     assert_same(*two, name, alone)
 
 
-def test_experts_in_two_processes_train_what_one_trains(two: tuple[Path, dict[str, Any]], partly: pl.DataFrame) -> None:
-    data = TrainingData.build(partly)
-    assert_same(*two, "ddp-experts", fit(experts_arm(balance_weight=0.0, z_weight=0.0), data))
-    # The bias that balances follows every process's tokens; that it is the same in both is seen where they end.
-    balanced = torch.load(two[0] / "ddp-balanced.pt")
-    moved = [one for name, one in balanced.items() if name.endswith("choice_bias_E")]
+@pytest.fixture(scope="module")
+def alone_with_experts(partly: pl.DataFrame) -> FitResult:
+    torch.set_num_threads(1)
+    return fit(experts_arm(), TrainingData.build(partly))
+
+
+@pytest.mark.parametrize("name", ["ddp-experts", "expert", "expert-two-one-two", "fsdp2-experts"])
+def test_experts_in_two_processes_train_what_one_trains(
+    name: str, two: tuple[Path, dict[str, Any]], alone_with_experts: FitResult
+) -> None:
+    folder, found = two
+    assert_same(folder, found, name, alone_with_experts)
+    weights = torch.load(folder / f"{name}.pt")
+    moved = [key for key in weights if key.endswith("choice_bias_E")]
     assert len(moved) == 2
-    assert all(float(one.abs().max()) > 0 for one in moved)
+    for key in moved:
+        # It moves by the sign of the load's error alone, whose gradient is a thousandth.
+        assert float(weights[key].abs().max()) > 1e-6
+        assert torch.allclose(weights[key], alone_with_experts.model.state_dict()[key], atol=1e-7)
+    assert found[name]["router"] == pytest.approx(alone_with_experts.router, abs=1e-5)
+
+
+def test_checkpoints_of_placed_experts_are_those_of_one_process(two: tuple[Path, dict[str, Any]]) -> None:
+    _, found = two
+    steps = (found["expert-stopped"]["done"], found["expert-between"], found["expert-two-one-two"]["done"])
+    assert steps == ([1, 2], [3, 4], [5, 6])
+    assert {
+        "model.safetensors",
+        "optimizer.pt",
+        "average.safetensors",
+        "config.json",
+        "state.json",
+        "tokenizer.json",
+    } == set(found["expert-files"])
 
 
 def test_adafactor_in_two_processes_trains_what_one_trains(
@@ -135,8 +161,11 @@ def test_an_order_that_follows_losses_is_the_same_in_two_processes(
 
 def test_what_cannot_be_shared_out_is_refused(two: tuple[Path, dict[str, Any]]) -> None:
     _, found = two
-    assert found["few"].startswith("batch_size=1 leaves nothing for some of 2 processes")
-    assert found["uneven"].startswith("micro_batch_size=1 cuts 2 records of a process into 2 parts")
-    assert found["adafactor"].startswith("strategy='fsdp2' cannot train with optimizer='adafactor'")
-    assert found["adafactor"].endswith("use adamw, or strategy ddp")
-    assert found["experts"].startswith("strategy='fsdp2' cannot train layers with a loss of their own")
+    assert found["few-refused"].startswith("batch_size=1 leaves nothing for some of 2 processes")
+    assert found["uneven-refused"].startswith("micro_batch_size=1 cuts 2 records of a process into 2 parts")
+    assert found["adafactor-refused"].startswith("strategy='fsdp2' cannot train with optimizer='adafactor'")
+    assert found["adafactor-refused"].endswith("use adamw, or strategy ddp")
+    assert found["no-experts-refused"].startswith("there are no experts to place; set feedforward to moe_topk")
+    assert found["odd-experts-refused"].startswith("num_experts=3 of")
+    assert found["half-refused"].startswith("strategy='expert' does not scale losses")
+    assert found["fsdp2-experts-refused"].startswith("checkpoint step-00000006 lies in the parts of strategy fsdp2")

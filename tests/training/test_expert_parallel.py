@@ -49,7 +49,7 @@ def work(rank: int, folder: Path) -> None:
     x = tokens()[half(rank)].requires_grad_()
     out = model["feedforward"](x)
     (2 * out.square().sum()).backward()  # so that the mean of both processes is the whole batch's sum
-    local = model["feedforward"].experts.local
+    local = model["feedforward"].experts
     found = {"out": out.detach(), "x": x.grad / 2, "apart": apart, "rows": len(local.up_ECH), "refused": refused}
     gate = model["feedforward"].gate.weight.grad
     dist.all_reduce(gate)
@@ -71,7 +71,7 @@ def test_two_processes_give_the_outputs_and_gradients_of_one(tmp_path: Path) -> 
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
         assert found["rows"] == 3
-        assert found["apart"] == [f"feedforward.experts.local.{name}" for name, _ in whole.experts.named_parameters()]
+        assert found["apart"] == [f"feedforward.experts.{name}" for name, _ in whole.experts.named_parameters()]
         assert torch.allclose(found["out"], out[half(rank)], atol=1e-5)
         assert torch.allclose(found["x"], x.grad[half(rank)], atol=1e-5)
         assert torch.allclose(found["gate"], whole.gate.weight.grad, atol=1e-4)

@@ -85,11 +85,11 @@ class GroupedExperts(nn.Module):
 
     def goes_blocked(self, x_NC: Tensor) -> bool:
         """Whether ``blocked`` can take the tokens: on a CPU, in a type that it knows."""
-        return x_NC.device.type == "cpu" and _autocast_dtype(x_NC) in (torch.float32, torch.bfloat16)
+        return x_NC.device.type == "cpu" and autocast_dtype(x_NC) in (torch.float32, torch.bfloat16)
 
     def blocked(self, x_NC: Tensor, routes: Routes) -> Tensor:
         """Each token's experts, weighted and summed, without a copy of all routed rows."""
-        kind = _autocast_dtype(x_NC)
+        kind = autocast_dtype(x_NC)
         weights = (self.up_ECH.to(kind), self.down_EHC.to(kind))
         up_bias_EH, down_bias_EC = (
             None if one is None else one.to(kind) for one in (self.up_bias_EH, self.down_bias_EC)
@@ -129,12 +129,14 @@ class MoeFeedForward(nn.Module):
     counts_E : (E,) int64, routed copies that each expert got in the last pass; empty before the first.
     num_copies : copies that its tokens asked for: tokens times ``top_k``.
     z : the z-loss of the last pass in training, before its weight; None before the first.
+    group : processes whose tokens count as one batch in all of these while training; None where there are no others.
     """
 
     auxiliary_loss: Tensor
     counts_E: Tensor  # noqa: N815
-    num_copies: int
+    num_copies: int | Tensor
     z: Tensor | None
+    group: "torch.distributed.ProcessGroup | None"
 
     def __init__(self, dim: int, config: MoeTopK) -> None:
         super().__init__()
@@ -147,6 +149,7 @@ class MoeFeedForward(nn.Module):
         self.counts_E = torch.zeros(0, dtype=torch.int64)
         self.num_copies = 0
         self.z = None
+        self.group = None
 
     def train(self, mode: bool = True) -> "MoeFeedForward":  # noqa: FBT001, FBT002
         """Switch mode; leaving training forgets the last graph, so that the module can be copied and saved."""
@@ -166,11 +169,11 @@ class MoeFeedForward(nn.Module):
         # The chosen experts' share of all probability, without a graph through those that were not chosen.
         weight_NK = logits_NE.gather(-1, expert_NK).softmax(-1)
         expert_S, order_S = expert_NK.flatten().sort(stable=True)
-        self.counts_E = torch.bincount(expert_S, minlength=self.config.num_experts)
+        own_E = self.counts_E = torch.bincount(expert_S, minlength=self.config.num_experts)
         self.num_copies = expert_NK.numel()
         if self.training:
-            self.auxiliary_loss = self._auxiliary(logits_NE, self.counts_E)
-        return self._mixture(x_NC, Routes(weight_NK=weight_NK, order_S=order_S, counts_E=self.counts_E))
+            self.auxiliary_loss = self._auxiliary(logits_NE)
+        return self._mixture(x_NC, Routes(weight_NK=weight_NK, order_S=order_S, counts_E=own_E))
 
     def _mixture(self, x_NC: Tensor, routes: Routes) -> Tensor:
         if isinstance(self.experts, GroupedExperts) and self.experts.goes_blocked(x_NC):
@@ -182,21 +185,35 @@ class MoeFeedForward(nn.Module):
         mixed_NC: Tensor = weighted_SC.index_select(0, place_NK.flatten()).view(*place_NK.shape, -1).sum(1)
         return mixed_NC
 
-    def _auxiliary(self, logits_NE: Tensor, counts_E: Tensor) -> Tensor:
+    def _auxiliary(self, logits_NE: Tensor) -> Tensor:
         """Load balancing (Fedus et al. 2021, equation 4, over top-k) plus z-loss (Zoph et al. 2022, equation 5)."""
         z = (logits_NE if self.config.z_weight else logits_NE.detach()).logsumexp(-1).square().mean()
         self.z = z.detach()
+        share = None if self.group is None else self._share_of_all(self.group, len(logits_NE) * self.config.top_k)
         total = self.config.z_weight * z
         if self.config.balance_weight:
-            load_E = counts_E / counts_E.sum().clamp(min=1)
+            load_E = self.counts_E / self.counts_E.sum().clamp(min=1)
             balance = self.config.num_experts * (load_E * logits_NE.softmax(-1).mean(0)).sum()
             total = total + self.config.balance_weight * balance
+        if share is not None:
+            total = total * share
         if self.choice_bias_E is None:
             return total
         # Adds nothing to the loss and the sign of the load's error to the bias's gradient (Wang et al. 2024, algorithm
         # 1), which AdamW turns into steps of the learning rate; small, so that clipping by the norm does not see it.
-        error_E = (counts_E - counts_E.float().mean()).sign()
+        error_E = (self.counts_E - self.counts_E.float().mean()).sign()
         return total + 1e-3 * ((self.choice_bias_E - self.choice_bias_E.detach()) * error_E).sum()
+
+    def _share_of_all(self, group: "torch.distributed.ProcessGroup", own: int) -> Tensor:
+        """Make the statistics those of all processes; return by what a mean over this one's tokens has to be weighed
+        for the processes' mean to be that over all tokens.
+        """
+        assert self.z is not None
+        sums = torch.cat([self.counts_E.double(), (self.z.double() * own)[None], self.z.new_full((1,), own).double()])
+        torch.distributed.all_reduce(sums, group=group)
+        self.counts_E, self.num_copies = sums[:-2].long(), sums[-1]
+        self.z = (sums[-2] / sums[-1]).to(self.z.dtype)
+        return (own * torch.distributed.get_world_size(group) / sums[-1]).to(self.z.dtype)
 
 
 @FEEDFORWARD.register("moe_topk", MoeTopK)
@@ -222,7 +239,7 @@ _contiguous_gradient: Callable[[Tensor], Tensor] = _ContiguousGradient.apply
 
 def grouped_product(x_SA: Tensor, weight_EAB: Tensor, counts_E: Tensor) -> Tensor:
     """Rows times their expert's matrix, in one call; rows come sorted by expert."""
-    kind = _autocast_dtype(x_SA)
+    kind = autocast_dtype(x_SA)
     ends_E = counts_E.cumsum(0).to(torch.int32)
     product = F.grouped_mm(x_SA.to(kind), weight_EAB.to(kind), offs=ends_E)
     return _contiguous_gradient(product)
@@ -234,14 +251,14 @@ def looped_product(x_SA: Tensor, weight_EAB: Tensor, counts_E: Tensor) -> Tensor
     return torch.cat([part @ weight for part, weight in zip(parts, weight_EAB, strict=True)])
 
 
-def _autocast_dtype(x: Tensor) -> torch.dtype:
+def autocast_dtype(x: Tensor) -> torch.dtype:
     """What autocast would compute in; ``grouped_mm`` is not on its list."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _aligned(x_SC: Tensor, *weights: Tensor) -> bool:
-    kind = _autocast_dtype(x_SC)
+    kind = autocast_dtype(x_SC)
     sizes = {size for weight in weights for size in weight.shape[1:]}
     return kind in (torch.float32, torch.bfloat16) and all(size * kind.itemsize % _STRIDE_BYTES == 0 for size in sizes)
 
