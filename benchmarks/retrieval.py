@@ -1,6 +1,7 @@
 """What a memory beside the weights is good for: perplexity, planted facts, and labels.
 
     python -m benchmarks.retrieval [--quick] [--keep] [--data FILE:TEXT:LABEL …]
+    python -m benchmarks.retrieval --only cross_attention [--quick] [--keep]
 
 ``perplexity_ratio``: a small causal network learns bytes of some packages' docstrings and is measured on those of
 another package, most of whose docstrings lie in its memory, none of the measured ones among them; perplexity a byte
@@ -15,6 +16,9 @@ on pairs that it was not trained on, with a memory that holds them, with one who
 (``knn_classifier``): trained on eight records a class with all records in the memory, which costs no training, and
 trained on all of them; penalty, weight and temperature are chosen by likelihood on records that are in neither. A set
 is called by its file's folder. Where no file is given, packages' docstrings stand in.
+
+``--only cross_attention`` measures arms of a recipe that read passages of real text (``benchmarks/passages.py``), kept
+in a file of its own.
 
 Search is timed against faiss's flat index and scikit-learn, CPU seconds of one thread, in turn.
 """
@@ -38,6 +42,7 @@ from torch import Tensor
 from benchmarks.corpora import docstrings_of
 from benchmarks.label_errors import CACHE, Labelled, docstrings, from_file, labelled
 from benchmarks.language import VOCABULARY, as_bytes, batch, rate, shared_out, update
+from benchmarks.passages import QUICK_READING, ReadingSizes, reading_figures
 from benchmarks.reporting import interval, options_parser, report
 from curation.encoders import ENCODERS
 from training.model import ModelConfig, Transformer
@@ -334,6 +339,7 @@ def arguments() -> Namespace:
     """What is asked for."""
     parser = options_parser(__doc__ or "")
     parser.add_argument("--data", action="append", default=[], help="FILE:TEXT:LABEL, as often as wanted")
+    parser.add_argument("--only", choices=("cross_attention",), help="measure arms that read passages alone")
     return parser.parse_args()
 
 
@@ -341,6 +347,11 @@ def main() -> None:
     """Measure all, then print the figures."""
     options = arguments()
     torch.set_num_threads(1)
+    if options.only:
+        reading = QUICK_READING if options.quick else ReadingSizes()
+        figures = {"seeds": len(reading.seeds)} | summed_up(reading_figures(reading))
+        report("retrieval_cross_attention", options, figures, ("torch", "tokenizers"))
+        return
     sizes = QUICK if options.quick else Sizes()
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -355,15 +366,21 @@ def main() -> None:
         for seed in sizes.seeds:
             for key, value in accuracy_gains(data, vectors, seed).items():
                 found.setdefault(f"{key}_{name}", []).append(value)
-    figures: dict[str, Any] = {"seeds": len(sizes.seeds)}
-    for name, values in (found | search_ratios(3 if options.quick else 7)).items():
+    figures = {"seeds": len(sizes.seeds)} | summed_up(found | search_ratios(3 if options.quick else 7))
+    report("retrieval", options, figures, ("torch", "faiss-cpu", "scikit-learn"))
+
+
+def summed_up(found: dict[str, list[float]]) -> dict[str, Any]:
+    """Mean and interval of every figure, or its one value."""
+    figures: dict[str, Any] = {}
+    for name, values in found.items():
         if len(values) == 1:
             figures[name] = float(f"{values[0]:.2e}")
             continue
         mean, low, high = (round(value, 3) for value in interval(values))
         print(f"{name}: {mean} [{low}, {high}], median {statistics.median(values):.3f}")
         figures |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-    report("retrieval", options, figures, ("torch", "faiss-cpu", "scikit-learn"))
+    return figures
 
 
 if __name__ == "__main__":

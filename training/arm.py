@@ -77,8 +77,9 @@ class ArmConfig:
     stop_every : steps between such checks.
     stop_share : share of the records that is held out for them, by hash of the id, in (0, 1); they are not trained on.
     record_losses : ``last`` keeps the loss that each record had when it was last drawn, beside the model.
-    retrieval, retrieval_options : the memory of training records that the model is also measured with (``none``, or a
-        name in registry ``RETRIEVAL`` that needs no training) and its options; see ``training.remembering``.
+    retrieval, retrieval_options : the memory of training records that the model is also measured with, and with
+        ``cross_attention`` trained with (``none``, or a name in registry ``RETRIEVAL``), and its options; see
+        ``training.remembering``.
     """
 
     name: str

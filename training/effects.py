@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.errors import ConfigError
 from training.pacing import PACING, Online
+from training.remembering import TRAINED
 
 if TYPE_CHECKING:
     from training.arm import ArmConfig
@@ -52,13 +53,19 @@ def check_compared(recipe: TrainRecipe) -> None:
 
     Raises
     ------
-    ConfigError : every arm is in random order already.
+    ConfigError : every arm is in random order already, or a control would have to read a memory.
     """
     if recipe.compare == "controls" and all(one.control_of is None for one in recipe.plan()):
         raise ConfigError(
             f"compare='controls' has no effect in recipe {recipe.name!r}: every arm has pacing='random', which is what "
             "others are compared with; give one another pacing, such as linear, or do not ask for the comparison"
         )
+    for one in recipe.plan():
+        if one.control_of is not None and one.config.retrieval in TRAINED:
+            raise ConfigError(
+                f"compare={recipe.compare!r} of recipe {recipe.name!r}: arm {one.control_of!r} is trained to read a "
+                "memory, and no control gets one to be measured with; set compare: none, or pacing: random"
+            )
 
 
 def _check_online(arm: ArmConfig, *, has_control: bool) -> None:

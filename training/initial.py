@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.backbones import BACKBONES
+from training.remembering import MEMORY, TRAINED
 from training.tokenizer import TextTokenizer
 from training.upcycling import check_upcycling
 
@@ -98,6 +99,8 @@ def check_as_it_is(arm: ArmConfig, trained: ArmConfig) -> None:
                 f"init_from={arm.init_from!r}: {name}={mine!r} of arm {arm.name!r} must be {theirs!r}, as that model "
                 "was trained with and steps=0 leaves it"
             )
+    if arm.retrieval in TRAINED:
+        _check_reads_alike(arm, trained)
     registered = BACKBONES[arm.backbone]
     mine, theirs = (asdict(registered.configured(one.backbone_options)) for one in (arm, trained))
     # Its vocabulary comes with the model, and an arm that starts from one cannot say its size.
@@ -107,6 +110,19 @@ def check_as_it_is(arm: ArmConfig, trained: ArmConfig) -> None:
                 f"init_from={arm.init_from!r}: {name}={mine[name]!r} of arm {arm.name!r} must be {theirs[name]!r}, as "
                 "that model was trained with and steps=0 leaves it; set it so in backbone_options"
             )
+
+
+def _check_reads_alike(arm: ArmConfig, trained: ArmConfig) -> None:
+    """Layers that read are the trained model's own."""
+    mine, theirs = (
+        {"retrieval": one.retrieval} | {name: of for name, of in one.retrieval_options.items() if name != MEMORY}
+        for one in (arm, trained)
+    )
+    if mine != theirs:
+        raise ConfigError(
+            f"init_from={arm.init_from!r}: {mine} of arm {arm.name!r} must be {theirs}, as that model was trained "
+            "with: what reads passages is a part of it; train one that does, or set it so"
+        )
 
 
 def take_over(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -22,9 +22,11 @@ from training.arm import ArmConfig
 from training.data import TrainingData, short_names
 from training.distributed import Strategy, World
 from training.export import load_folder, save_model
-from training.fit import fit
+from training.fit import FitResult, fit
 from training.initial import Initial, is_folder
 from training.recipe import TrainRecipe, load_recipe
+from training.remembering import TRAINED
+from training.retrieval.memory import Memory
 
 _PATIENCE = timedelta(minutes=10)
 """How long a process waits for another before it gives the run up."""
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             names = ", ".join(one.name for one in recipe.arms)
             raise ConfigError(f"arm={options.arm!r} is not in recipe {recipe.name!r}; it has {names}")
         for arm in arms:
-            if arm.retrieval != "none":
+            if arm.retrieval not in {"none", *TRAINED}:
                 raise ConfigError(
                     f"arm {arm.name!r}: retrieval={arm.retrieval!r} has no effect here, where no memory is kept; train "
                     "it by `winnow train`, or leave it out"
@@ -78,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if world.rank == 0:
                     facts = {"processes": f"{world.size}, {world.strategy}"}
                     folder = save_model(result, options.out / arm.name, facts=facts)
+                    _keep_memory(result, options.out / "memories" / arm.name)
                     last = result.losses[-1][1] if result.losses else None
                     line = {"arm": arm.name, "steps": result.steps, "loss": last, "model": str(folder)}
                     sys.stdout.write(json.dumps(line) + "\n")
@@ -85,6 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _keep_memory(result: FitResult, folder: Path) -> None:
+    """Write the memory that a model was trained to read, if it was; it is the same in every attempt."""
+    memory = getattr(result.network, "memory", None)
+    if memory is not None and not folder.exists():
+        dim, width = memory.keys.shape[1], memory.values.shape[1]
+        Memory.write(folder, [(memory.keys, memory.values)], source=memory.source, dim=dim, value_width=width)
 
 
 def read_data(

@@ -17,6 +17,7 @@ from catalog.errors import ConfigError, DataError, NotFoundError, nearest
 from training.arm import ArmConfig
 from training.backbones import BACKBONES, Heads
 from training.retrieval import RETRIEVAL
+from training.retrieval.cross_attention import CrossAttention
 from training.retrieval.knn_classifier import KnnClassifier, RetrievalClassifier
 from training.retrieval.knn_lm import KnnLanguageModel, KnnLm
 from training.retrieval.memory import MemoryReader
@@ -27,8 +28,10 @@ from training.split import is_test
 if TYPE_CHECKING:
     from training.export import SavedModel
 
-FITS = {"knn_classifier": "classification", "knn_lm": "clm"}
-"""What needs no training of its own, and the objective whose models it goes with."""
+FITS = {"cross_attention": "clm", "knn_classifier": "classification", "knn_lm": "clm"}
+"""What may read a memory, and the objective whose models it goes with."""
+TRAINED = frozenset({"cross_attention"})
+"""What has layers of its own, which are trained with the model; the others vote beside one that is trained already."""
 MEMORY = "memory"
 """The option that names another arm's memory; the others are those of the member."""
 TUNED_SHARE = 0.1
@@ -67,19 +70,14 @@ def check_retrieval(arm: ArmConfig) -> None:
 
     Raises
     ------
-    ConfigError : the member is unknown, is trained itself, goes with another objective, refuses its options, or asks
-        with states that the backbone's network does not show.
+    ConfigError : the member is unknown, goes with another objective, refuses its options, or asks with states that the
+        backbone's network does not show.
     """
     if arm.retrieval == "none":
         return
     where = f"arm {arm.name!r}: retrieval={arm.retrieval!r}"
     if arm.retrieval not in RETRIEVAL.load():
         raise ConfigError(f"{where} is unknown; {nearest(arm.retrieval, ['none', *FITS])}")
-    if arm.retrieval not in FITS:
-        raise ConfigError(
-            f"{where} has layers of its own to train, which no recipe does; take one of {', '.join(FITS)}, or call it "
-            "from Python"
-        )
     if arm.objective != FITS[arm.retrieval]:
         raise ConfigError(
             f"{where} goes with objective {FITS[arm.retrieval]!r}, not with {arm.objective!r}; change one, or leave "
@@ -96,11 +94,31 @@ def check_retrieval(arm: ArmConfig) -> None:
         if name not in known:
             raise ConfigError(f"{where}: unknown option {name!r}; {nearest(name, [*known, MEMORY])}")
     try:
-        RETRIEVAL[arm.retrieval].configured(options)
+        config = RETRIEVAL[arm.retrieval].configured(options)
     except (ConfigError, NotFoundError) as error:
         raise ConfigError(f"arm {arm.name!r}: retrieval {error}") from error
+    if isinstance(config, CrossAttention):
+        _check_passages(arm, config, where)
     if options.get("encoder") == "":
         check_states(arm)
+
+
+def _check_passages(arm: ArmConfig, config: CrossAttention, where: str) -> None:
+    if config.chunk_tokens >= arm.max_tokens:
+        raise ConfigError(
+            f"{where}: chunk_tokens={config.chunk_tokens} must be below max_tokens={arm.max_tokens}: a text is read "
+            "from a whole chunk on; lower it, or raise max_tokens"
+        )
+    if arm.packing != "none":
+        raise ConfigError(f"{where} reads for a text a row; set packing to none, not {arm.packing!r}")
+    num_layers = BACKBONES[arm.backbone].configured(arm.backbone_options).num_layers
+    if any(not 1 <= one <= num_layers for one in config.layers):
+        raise ConfigError(f"{where}: layers={list(config.layers)} must lie in [1, {num_layers}], the network's layers")
+    if arm.steps and MEMORY in arm.retrieval_options:
+        raise ConfigError(
+            f"{where}: memory={arm.retrieval_options[MEMORY]!r} is not what the arm would be trained with; set steps: "
+            "0 and init_from to read it with a trained model, or leave it out"
+        )
 
 
 def check_states(arm: ArmConfig) -> None:
@@ -121,7 +139,8 @@ def check_states(arm: ArmConfig) -> None:
 
 def is_tuned(arm: ArmConfig) -> bool:
     """Whether weight or temperature are chosen, on records that are then neither trained on nor remembered."""
-    return arm.retrieval != "none" and not {"weight", "temperature"} <= set(arm.retrieval_options)
+    chosen = arm.retrieval not in {"none", *TRAINED}
+    return chosen and not {"weight", "temperature"} <= set(arm.retrieval_options)
 
 
 def kept_back(arm: ArmConfig, ids: pl.Series) -> pl.Series:

@@ -24,6 +24,7 @@ from training.objectives import Batch, Corpus, Objective, Records
 from training.optimizers import OPTIMIZERS
 from training.pacing import PACING, Online
 from training.precision import AUTOCAST, loss_scaler
+from training.remembering import TRAINED
 from training.schedules import SCHEDULES
 from training.stopping import MOST_RECORDS, held_out
 from training.stream import Stream
@@ -67,6 +68,7 @@ class Run:
             seed=arm.seed,
             total_steps=arm.steps,
         )
+        objective.begin(network, self.corpus)
         schedule = SCHEDULES[arm.schedule]
         self.schedule, self.schedule_config = schedule.member, schedule.configured(arm.schedule_options)
         pacing = PACING[arm.pacing].configured(arm.pacing_options)
@@ -219,7 +221,9 @@ class Run:
         kept, self.record_losses = self.record_losses, None
         flops = count_flops(lambda: torch.autograd.backward(self._loss_of(micro, list(micro.counts))[0]))
         self.record_losses = kept
-        self._has_unused = any(one.requires_grad and one.grad is None for one in self.network.parameters())
+        unused = any(one.requires_grad and one.grad is None for one in self.network.parameters())
+        # Of another batch no text may be long enough to ask for a passage.
+        self._has_unused = unused or self.arm.retrieval in TRAINED
         self.network.zero_grad()
         return flops / micro.num_tokens
 

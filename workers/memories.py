@@ -19,6 +19,7 @@ from catalog.store import Store, StoredFile
 from catalog.tables.datasets import Version
 from workers import curated, pretraining
 from workers.execution import UnitContext
+from workers.reading import check_passages, kept_files, remember_passages_of
 
 if TYPE_CHECKING:
     from training.arm import ArmConfig
@@ -97,6 +98,8 @@ def check_memories(
     ConfigError : no such vectors, or the memory named was made by something else, or for another kind of retrieval.
     NotFoundError : no such training or arm.
     """
+    from training.remembering import TRAINED
+
     for arm in recipe.arms:
         if arm.retrieval == "none":
             continue
@@ -107,6 +110,9 @@ def check_memories(
         where = f"arm {arm.name!r}: memory={arm.retrieval_options['memory']!r}"
         if facts["retrieval"] != arm.retrieval:
             raise ConfigError(f"{where} was written for retrieval {facts['retrieval']!r}, not {arm.retrieval!r}")
+        if arm.retrieval in TRAINED:
+            check_passages(store, arm, facts, _initial_files(session, arm, kept))
+            continue
         if facts["encoder"] != encoder:
             made, asked = (f"encoder {one!r}" if one else STATES for one in (facts["encoder"], encoder))
             raise ConfigError(
@@ -125,13 +131,16 @@ def _check_same_model(
             f"{where} has states of another model than this arm would train; set steps: 0 and init_from to read it "
             "with that model, or leave memory out to have one made"
         )
-    init_from = arm.init_from
-    files = pretraining.files_of(kept[init_from]) if init_from in kept else pretraining.fitted_files(session, init_from)
-    if files[_WEIGHTS].sha256 != facts["weights"]:
+    if _initial_files(session, arm, kept)[_WEIGHTS].sha256 != facts["weights"]:
         raise ConfigError(
-            f"{where} has states of a model with other weights than that of init_from={init_from!r}; take a memory of "
-            "that model, or leave memory out to have one made"
+            f"{where} has states of a model with other weights than that of init_from={arm.init_from!r}; take a "
+            "memory of that model, or leave memory out to have one made"
         )
+
+
+def _initial_files(session: Session, arm: ArmConfig, kept: dict[str, dict[str, Any]]) -> dict[str, StoredFile]:
+    init_from = arm.init_from
+    return pretraining.files_of(kept[init_from]) if init_from in kept else pretraining.fitted_files(session, init_from)
 
 
 def named(session: Session, arm: ArmConfig) -> dict[str, Any] | None:
@@ -192,16 +201,19 @@ def remember_arm(
     Returns
     -------
     As JSON: ``retrieval``, ``encoder`` (empty for the model's own states), ``source``, ``weights`` (SHA-256 of the
-    model's file), ``classes``, ``num_entries``, ``dim``, ``files``, ``memory_of``, and what
-    ``Believed`` has.
+    model's file), ``classes``, ``num_entries``, ``dim``, ``files``, ``memory_of``, and what ``Believed`` has; of
+    passages, which nothing weighs, what ``workers.reading`` says instead.
     """
-    from training.remembering import MOST_TUNED, believe, kept_back, reader_of
+    from training.remembering import MOST_TUNED, TRAINED, believe, kept_back, reader_of
 
     with unit.catalog.read() as session:
         version = session.get_one(Version, unit.claim.version_id)
         facts = named(session, arm)
     encoder = encoder_of(unit.store, version, arm)
     saved = pretraining.loaded(unit, files)
+    if arm.retrieval in TRAINED:
+        made = facts or remember_passages_of(unit, arm, saved, files, train["text"].to_list())
+        return made | {"weights": files[_WEIGHTS].sha256, "memory_of": arm.retrieval_options.get("memory")}
     rows = kept_back(arm, train["id"])
     if facts is None:
         rest = asking(unit, version, encoder, train.filter(~rows), classes)
@@ -264,10 +276,7 @@ def _made(
                 f"arm {arm.name!r}: its {len(records.texts)} training records give retrieval={arm.retrieval!r} nothing "
                 "to remember; train on longer texts, or leave it out"
             )
-        files = {
-            path.name: unit.store.write_bytes(path.read_bytes(), "memories", path.suffix.lstrip(".") or "bin").to_json()
-            for path in sorted(folder.iterdir())
-        }
+        files = kept_files(unit.store, folder)
     return {
         "retrieval": arm.retrieval,
         "encoder": encoder,
@@ -315,5 +324,7 @@ def stored_memory(store: Store, facts: dict[str, Any]) -> Memory:
         for name, dtype in (("keys", "<f4"), ("values", "<i4"))
     )
     return Memory(
-        source=facts["source"], keys=keys.reshape(facts["num_entries"], facts["dim"]), values=values.reshape(-1, 1)
+        source=facts["source"],
+        keys=keys.reshape(facts["num_entries"], facts["dim"]),
+        values=values.reshape(facts["num_entries"], -1),
     )

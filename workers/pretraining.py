@@ -211,9 +211,10 @@ def measured(
         rows.append({"arm": arm.name, "objective": arm.objective} | found | {"trained": took})
         if "recall" in fitted[arm.name]:
             facts = fitted[arm.name]["recall"]
-            further, told = recall.language_row(unit, arm, saved, facts, data.texts, losses[arm.name])
-            rows.append(rows[-1] | further | {"size_bytes": found["size_bytes"] + recall.memory_bytes(facts)})
-            remembered.append(told)
+            size, plain = found["size_bytes"] + recall.memory_bytes(facts), rows[-1]
+            for further, told in recall.language_rows(unit, arm, saved, facts, data, losses[arm.name]):
+                rows.append(plain | further | {"size_bytes": size})
+                remembered.append(told)
         unit.progress(len(losses), len(plan))
     comparisons = comparing.by_loss(plan, losses, seed)
     told = {"loss_comparisons": comparisons, "curricula": comparing.conclusions(comparisons)}

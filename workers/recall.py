@@ -12,9 +12,11 @@ import polars as pl
 from catalog.tables.datasets import Version
 from workers.execution import UnitContext
 from workers.memories import STATES, asking, stored_memory
+from workers.reading import PASSAGES, measured_reading
 
 if TYPE_CHECKING:
     from training.arm import ArmConfig
+    from training.data import TrainingData
     from training.export import SavedModel
     from training.retrieval.memory import MemoryReader
     from training.tokenizer import Encoded
@@ -83,7 +85,44 @@ def class_row(
     return row, _told(arm, facts, "accuracy", (found.diff, found.low, found.high))
 
 
-def language_row(
+def language_rows(
+    unit: UnitContext,
+    arm: ArmConfig,
+    saved: SavedModel,
+    facts: dict[str, Any],
+    data: TrainingData,
+    without: np.ndarray[Any, np.dtype[np.float64]],
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Measure a language model with its memory on held-out records.
+
+    Parameters
+    ----------
+    facts : as of ``remember_arm``.
+    data : the held-out records.
+    without : (n,) losses of the records without a memory.
+
+    Returns
+    -------
+    For the memory, and for one that is shuffled where layers were trained to read it, what differs in the row of
+    held-out figures, and what the memory was worth.
+    """
+    from training.evaluation.held_out import paired_loss_difference
+    from training.remembering import TRAINED
+
+    if arm.retrieval not in TRAINED:
+        return [_language_row(unit, arm, saved, facts, data.texts, without)]
+    return [
+        (
+            row,
+            _told(
+                arm, facts, "nats saved", paired_loss_difference(each, without, np.random.default_rng(arm.seed)), name
+            ),
+        )
+        for name, row, each in measured_reading(arm, saved, stored_memory(unit.store, facts), data)
+    ]
+
+
+def _language_row(
     unit: UnitContext,
     arm: ArmConfig,
     saved: SavedModel,
@@ -91,17 +130,6 @@ def language_row(
     texts: Sequence[str],
     without: np.ndarray[Any, np.dtype[np.float64]],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure a language model with its memory on held-out records.
-
-    Parameters
-    ----------
-    facts : as of ``remember_arm``.
-    without : (n,) losses of the records without a memory.
-
-    Returns
-    -------
-    What differs in the row of held-out figures, and what the memory was worth.
-    """
     from training.evaluation.held_out import paired_loss_difference
     from training.remembering import losses_with
 
@@ -111,17 +139,19 @@ def language_row(
     return row, _told(arm, facts, "nats saved", saved_nats)
 
 
-def _told(arm: ArmConfig, facts: dict[str, Any], measure: str, found: tuple[float, float, float]) -> dict[str, Any]:
+def _told(
+    arm: ArmConfig, facts: dict[str, Any], measure: str, found: tuple[float, float, float], name: str = ""
+) -> dict[str, Any]:
     difference, low, high = found
     verdict = "paid" if low > 0 else "did worse" if high < 0 else "no gain shown"
     names = ("weight", "temperature", "num_entries", "num_outcomes", "loss_without", "loss_with", "memory_of")
     return {
         "arm": arm.name,
-        "retrieval": arm.retrieval,
-        "vectors": f"encoder {facts['encoder']}" if facts["encoder"] else STATES,
+        "retrieval": name or arm.retrieval,
+        "vectors": PASSAGES if name else f"encoder {facts['encoder']}" if facts["encoder"] else STATES,
         "measure": measure,
         "difference": difference,
         "low": low,
         "high": high,
         "verdict": verdict,
-    } | {name: facts[name] for name in names}
+    } | {one: facts.get(one) for one in names}

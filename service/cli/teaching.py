@@ -196,10 +196,10 @@ def recall_line(one: dict[str, Any]) -> str:
     of = f" of {one['memory_of']}" if one["memory_of"] else ""
     scale, unit = (100, "points of accuracy") if one["measure"] == "accuracy" else (1, "nats saved")
     found = [f"{scale * one[name]:+.{1 if scale > 1 else 4}f}" for name in ("difference", "low", "high")]
+    trust = "" if one["weight"] is None else f", weight {one['weight']:.3f}, temperature {one['temperature']:.3g}"
     return (
-        f"{one['arm']} with {one['retrieval']}, {one['num_entries']:,} entries{of} by {one['vectors']}, weight "
-        f"{one['weight']:.3f}, temperature {one['temperature']:.3g}: {found[0]} {unit} ({found[1]} to {found[2]}): "
-        f"{one['verdict']}"
+        f"{one['arm']} with {one['retrieval']}, {one['num_entries']:,} entries{of} by {one['vectors']}{trust}: "
+        f"{found[0]} {unit} ({found[1]} to {found[2]}): {one['verdict']}"
     )
 
 

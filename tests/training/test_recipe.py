@@ -245,10 +245,6 @@ CLM = "objective: clm, backbone_options: {order: causal}"
     ("arm", "message"),
     [
         ("retrieval: knn_clasifier", "retrieval='knn_clasifier' is unknown; did you mean 'knn_classifier'"),
-        (
-            f"retrieval: cross_attention, {CLM}",
-            "has layers of its own to train, which no recipe does; take one of knn_",
-        ),
         ("retrieval: knn_lm", "retrieval='knn_lm' goes with objective 'clm', not with 'classification'"),
         (f"retrieval: knn_classifier, {CLM}", "goes with objective 'classification', not with 'clm'; change one"),
         ("retrieval_options: {weight: 0.2}", "has no effect without retrieval; name one"),

@@ -44,6 +44,9 @@ LANGUAGE = (
 )
 
 
+READING = LANGUAGE.replace("knn_lm", "cross_attention").replace("OPTIONS", "retrieval_options: {chunk_tokens: 4MORE}, ")
+
+
 def tickets(count: int, seed: int) -> list[dict[str, str]]:
     """Texts whose words tell their queue."""
     rng = random.Random(seed)
@@ -122,6 +125,11 @@ def classified(home: Catalog) -> Run:
 @pytest.fixture(scope="module")
 def spoken(home: Catalog) -> Run:
     return done(home, "one", LANGUAGE.replace("OPTIONS", ""))
+
+
+@pytest.fixture(scope="module")
+def read(home: Catalog) -> Run:
+    return done(home, "one", READING.replace("MORE", ""))
 
 
 def test_a_classifier_is_measured_with_the_labels_of_training_records_beside_it(
@@ -218,6 +226,50 @@ def test_a_memory_is_swapped_without_a_step_of_training(home: Catalog, spoken: R
     alone, beside = zip(*((one.result or {})["held_out"] for one in (own, theirs)), strict=True)
     assert alone[0]["loss"] == alone[1]["loss"]
     assert beside[0]["loss"] != beside[1]["loss"]
+
+
+def test_a_model_that_reads_passages_is_measured_with_them_with_shuffled_ones_and_without(
+    home: Catalog, read: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result: dict[str, Any] = read.result or {}
+    without, beside, control = result["held_out"]
+    assert "retrieval" not in without
+    assert [one["retrieval"] for one in (beside, control)] == ["cross_attention", "cross_attention, shuffled"]
+    assert len({one["loss"] for one in result["held_out"]}) == 3
+    facts = kept(home, read)["recall"]
+    memory = memories.stored_memory(Store.of(home.settings), facts)
+    assert memory.values.shape == (facts["num_entries"], 1 + 2 * 4)
+    assert beside["size_bytes"] == without["size_bytes"] + sum(one["size_bytes"] for one in facts["files"].values())
+    assert [one["retrieval"] for one in result["memories"]] == [beside["retrieval"], control["retrieval"]]
+    show_held_out(result)
+    assert "asks + cross_attention, shuffled" in capsys.readouterr().out
+    line = recall_line(result["memories"][0])
+    assert f"{facts['num_entries']:,} entries by hashed pairs of tokens: " in line
+
+
+def test_passages_are_swapped_without_a_step_of_training_where_the_tokens_are_the_same(
+    home: Catalog, read: Run, classified: Run
+) -> None:
+    as_it_was = READING.replace("steps: 3, batch_size: 8", f"steps: 0, init_from: {read.id}/asks")
+    own = done(home, "other", as_it_was.replace("MORE", ""))
+    theirs = done(home, "other", as_it_was.replace("MORE", f", memory: {read.id}/asks"))
+    first, second, original = (kept(home, one) for one in (own, theirs, read))
+    assert first["files"] == second["files"] == original["files"]
+    assert second["recall"]["files"] == original["recall"]["files"] != first["recall"]["files"]
+    alone, beside = zip(*((one.result or {})["held_out"][:2] for one in (own, theirs)), strict=True)
+    assert alone[0]["loss"] == alone[1]["loss"]
+    assert beside[0]["loss"] != beside[1]["loss"]
+    another = done(home, "other", READING.replace("MORE", ""))
+    for name, text, message in (
+        ("tokens", as_it_was.replace("MORE", f", memory: {another.id}/asks"), "has tokens of another tokenizer than"),
+        (
+            "kind",
+            as_it_was.replace("MORE", f", memory: {classified.id}/asks"),
+            "was written for retrieval 'knn_classifier', not 'cross_attention'",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            submit_train(home, dataset="other", recipe=TrainRecipe.from_yaml(text, name=name))
 
 
 def test_another_dataset_s_labels_serve_where_the_same_encoder_made_the_vectors(home: Catalog, classified: Run) -> None:

@@ -166,6 +166,18 @@ class Objective(ABC):
         """
         return model
 
+    def begin(self, network: nn.Module, corpus: Corpus) -> None:  # noqa: B027 - most need nothing but batches
+        """Get ready to train: called once an attempt, before the first batch.
+
+        Parameters
+        ----------
+        network : what ``network`` returned.
+
+        Raises
+        ------
+        DataError : the corpus lacks what is needed.
+        """
+
     @abstractmethod
     def batch(self, records: Records) -> Batch:
         """Make a batch on the CPU; called in threads."""
@@ -187,11 +199,15 @@ OBJECTIVES: Registry[Callable[[Any], Objective]] = Registry("objective", "traini
 
 
 def objective_of(arm: ArmConfig) -> Objective:
-    """The objective of an arm.
+    """The objective of an arm, with what its retrieval trains beside the model.
 
     Raises
     ------
     NotFoundError, ConfigError : it does not exist, or refuses its options.
     """
+    if arm.objective == "clm" and arm.retrieval == "cross_attention":
+        from training.retrieval.reading import ReadingLanguageModel, reading_config
+
+        return ReadingLanguageModel(reading_config(arm))
     registered = OBJECTIVES[arm.objective]
     return registered.member(registered.configured(arm.objective_options))

@@ -22,6 +22,10 @@ from training.retrieval.search import Precision, nearest_entries
 
 PADDING = -1
 """Stands in a passage where its document had ended."""
+SAME_TEXT = 0.9
+"""Cosine of two texts' vectors from which on one is nearly the other: what follows in it is a copy, no knowledge."""
+_MOST_SAME = 8
+"""Documents of the memory that a record can be, nearly; equal ones have one number."""
 _PRIMES = (1_000_003, 7_368_787, 2_147_483_647)
 
 
@@ -45,6 +49,8 @@ class CrossAttention:
     spare: int = 8
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, list | tuple) or any(type(one) is not int for one in self.layers):
+            raise ValueError(f"layers={self.layers!r} must be a list of layers, counted from 1")
         for name in ("chunk_tokens", "num_neighbours", "key_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -104,6 +110,7 @@ class PassageLanguageModel(MemoryReader):
         )
         self.encoded_norm = nn.LayerNorm(dim)
         self.readers = nn.ModuleDict({str(one): PassageReader(dim, shape.num_heads) for one in layers})
+        self._texts: tuple[Tensor, np.ndarray] | None = None
 
     @property
     def source(self) -> str:
@@ -129,6 +136,7 @@ class PassageLanguageModel(MemoryReader):
                 "remember_passages with this reader's config"
             )
         super().use(memory)
+        self._texts = None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, document_B: Tensor | None = None) -> Tensor:
         """Logarithms of the next token's probabilities, (B, T, V); those at padding mean nothing.
@@ -136,35 +144,70 @@ class PassageLanguageModel(MemoryReader):
         Parameters
         ----------
         input_ids, attention_mask : (B, T); padding comes after a row's tokens.
-        document_B : (B,) int64, the document of each record: passages of the same one are passed over, as training on
-            what the memory holds has to.
+        document_B : (B,) int64, the document of each record, or (B, N), several: passages of these are passed over, as
+            training on what the memory holds has to.
         """
+        return self.model.token_logits(self.hidden(input_ids, attention_mask, document_B)).log_softmax(-1)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, document_B: Tensor | None = None) -> Tensor:
+        """States (B, T, C) of which ``forward`` makes probabilities; arguments as there."""
         passages = self.passages(input_ids, attention_mask, document_B) if self.reads else None
         if passages is None:
-            hidden_BTC = self.model.hidden(input_ids, attention_mask)
-        else:
-            encoded, real = self.encoded(passages)
-            hidden_BTC = self.model.hidden(
-                input_ids, attention_mask, behind=lambda layer, x_BTC: self.read(layer, x_BTC, encoded, real)
-            )
-        return self.model.token_logits(hidden_BTC).log_softmax(-1)
+            return self.model.hidden(input_ids, attention_mask)
+        encoded, real = self.encoded(passages)
+        return self.model.hidden(
+            input_ids, attention_mask, behind=lambda layer, x_BTC: self.read(layer, x_BTC, encoded, real)
+        )
+
+    def _chunks(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (B, L, D) of chunks, and which of these are whole (B, L)."""
+        size, num_chunks = self.config.chunk_tokens, input_ids.shape[1] // self.config.chunk_tokens
+        chunks, real = (
+            torch.unflatten(one[:, : num_chunks * size], 1, (num_chunks, size)) for one in (input_ids, attention_mask)
+        )
+        vectors = chunk_vectors(chunks.flatten(0, 1), self.config.key_dim)
+        return torch.unflatten(vectors, 0, chunks.shape[:2]), real.all(-1)
+
+    @torch.no_grad()
+    def same_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor | None:
+        """Documents of the memory that each record is, or nearly is, by ``SAME_TEXT``: (B, N) int64, -1 for none.
+
+        What ``document_B`` takes, so that a record that the memory holds does not read itself; None where there is
+        nothing to read.
+        """
+        if self.memory is None or not self.reads or input_ids.shape[1] < self.config.chunk_tokens:
+            return None
+        if self._texts is None:
+            number, place = np.unique(self.memory.values[:, 0], return_inverse=True)
+            total = torch.zeros(len(number), self.config.key_dim)
+            keys = torch.from_numpy(self.memory.keys.astype("f4"))
+            total.index_add_(0, torch.from_numpy(place.reshape(-1)), keys)
+            self._texts = torch.from_numpy(number.astype("i8")), F.normalize(total, dim=1).numpy()
+        number_N, vectors_ND = self._texts
+        with torch.autocast(input_ids.device.type, enabled=False):
+            vectors, whole = self._chunks(input_ids, attention_mask)
+            asked = F.normalize((vectors * whole[..., None]).sum(1), dim=1)
+            distance, entry = nearest_entries(asked, vectors_ND, _MOST_SAME)
+        # Of vectors of length 1: the squared distance is twice what the cosine lacks.
+        found = number_N.to(entry.device)[entry]
+        return found.where(distance <= 2 * (1 - SAME_TEXT), -1)
 
     @torch.no_grad()
     def passages(self, input_ids: Tensor, attention_mask: Tensor, document_B: Tensor | None) -> Tensor | None:
         """(B, L, K, P) int64 tokens, ``PADDING`` where there are none; None where no record has a whole chunk."""
         assert self.memory is not None
-        size, num_chunks = self.config.chunk_tokens, input_ids.shape[1] // self.config.chunk_tokens
-        if num_chunks == 0:
+        if input_ids.shape[1] < self.config.chunk_tokens:
             return None
-        chunks = torch.unflatten(input_ids[:, : num_chunks * size], 1, (num_chunks, size))
-        whole = torch.unflatten(attention_mask[:, : num_chunks * size], 1, (num_chunks, size)).all(-1)
-        vectors = chunk_vectors(chunks.flatten(0, 1), self.config.key_dim)
         spare = 0 if document_B is None else self.config.spare
-        entry = nearest_entries(vectors, self.memory.keys, self.config.num_neighbours + spare)[1]
+        # In half precision others would be the nearest.
+        with torch.autocast(input_ids.device.type, enabled=False):
+            vectors, whole = self._chunks(input_ids, attention_mask)
+            entry = nearest_entries(vectors.flatten(0, 1), self.memory.keys, self.config.num_neighbours + spare)[1]
         found = torch.from_numpy(self.memory.values[entry.cpu().numpy()].astype("i8")).to(input_ids.device)
-        found = torch.unflatten(found, 0, chunks.shape[:2])
+        found = torch.unflatten(found, 0, whole.shape)
         if document_B is not None:
-            other = found[..., 0] != document_B[:, None, None]
+            own = document_B[:, None] if document_B.ndim == 1 else document_B
+            other = (found[..., 0, None] != own[:, None, None]).all(-1)
             # The other documents' first, in the order in which they were found.
             order = (~other).to(torch.int8).sort(dim=-1, stable=True).indices
             found = torch.where(other[..., None], found, PADDING).gather(2, order[..., None].expand_as(found))
@@ -254,6 +297,14 @@ def remember_passages(
         value_width=1 + 2 * config.chunk_tokens,
         precision=precision,
     )
+
+
+def gathered_passages(documents: Iterable[tuple[int, list[int]]], config: CrossAttention, vocab_size: int) -> Memory:
+    """The memory of ``remember_passages``, held in memory alone; arguments as there."""
+    width = 1 + 2 * config.chunk_tokens
+    parts = [(np.zeros((0, config.key_dim), "f4"), np.zeros((0, width), "i4")), *_passages(documents, config)]
+    keys, values = (np.concatenate(one) for one in zip(*parts, strict=True))
+    return Memory(source=chunk_source(config, vocab_size), keys=keys, values=values.astype("i4"))
 
 
 def _passages(documents: Iterable[tuple[int, list[int]]], config: CrossAttention) -> Iterator[Entries]:
