@@ -7,12 +7,14 @@ tenth of the steps at 256 on top, at a tenth of the rate, beside plain rotations
 these two is over the perplexity at 64 of plain rotations that got as many more steps at 64. Caches are fed a byte at a
 time, by models that were trained on rows of 256, and compared with all keys and values in float32. Last,
 generating 96 bytes with the cache of all keys and values is timed against computing all bytes anew for each.
-``--quick`` trains fewer models for fewer steps. ``--only generation`` times that alone, kept in a file of its own.
+``--quick`` trains fewer models for fewer steps. ``--only`` does one thing alone, kept in a file of its own:
+``generation`` times that; ``scaling`` compares more ways to read rotations at 256 without training, with six seeds.
 """
 
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +43,22 @@ SCALED: dict[str, dict[str, Any]] = {
     "ntk": {"scaling": "ntk", "factor": 4.0},
     "yarn": {"scaling": "yarn", "factor": 4.0, "original_tokens": SHORT},
 }
+SHORT_YARN: dict[str, Any] = SCALED["yarn"] | {"beta_fast": 2.0}
+READ: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    **{name: (options, {}) for name, options in SCALED.items()},
+    "yarn, beta_fast 2": (SHORT_YARN, {}),
+    "yarn, beta_fast 2, factor 3": (SHORT_YARN | {"factor": 3.0}, {}),
+    "plain, window 63": (
+        {},
+        {"attention": "local_global", "attention_options": {"window": 63, "num_global_tokens": 0}},
+    ),
+}
+"""Ways to read what was trained plain: options of the rotations, and of the model around them.
+
+``beta_fast`` and ``factor`` of the one by hand were chosen for 64 tokens under seeds 11, 12 and 13.
+"""
+SCALING_SEEDS = (1, 2, 3, 4, 5, 6)
 CACHED: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("int8", {}),
     "window_sink 4 + 44": ("window_sink", {"num_sinks": 4, "window": 44}),
@@ -79,21 +97,29 @@ def losses(model: Transformer, rows_BT: Tensor) -> Tensor:
     )
 
 
-def train(model: Transformer, data: Tensor, num_bytes: int, steps: int, seed: int, peak: float = PEAK) -> None:
-    """AdamW, one cycle; rows are drawn by the seed, the same for every model."""
-    generator = torch.Generator().manual_seed(seed)
+def fit(model: Transformer, steps: int, loss: Callable[[], Tensor], peak: float = PEAK) -> None:
+    """AdamW, one cycle."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.1)
     model.train()
     for _ in range(steps):
-        starts = torch.randint(len(data) - num_bytes, (BATCH_BYTES // num_bytes,), generator=generator)
-        loss = losses(model, data[starts[:, None] + torch.arange(num_bytes)]).mean()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
     model.eval()
+
+
+def train(model: Transformer, data: Tensor, num_bytes: int, steps: int, seed: int, peak: float = PEAK) -> None:
+    """On rows drawn by the seed, the same for every model."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss() -> Tensor:
+        starts = torch.randint(len(data) - num_bytes, (BATCH_BYTES // num_bytes,), generator=generator)
+        return losses(model, data[starts[:, None] + torch.arange(num_bytes)]).mean()
+
+    fit(model, steps, loss, peak)
 
 
 def trained_on(
@@ -105,9 +131,9 @@ def trained_on(
     return other
 
 
-def with_options(model: Transformer, options: dict[str, Any]) -> Transformer:
-    """The same weights with other options of the positions."""
-    other = Transformer(replace(model.config, position_options=options)).eval()
+def with_options(model: Transformer, options: dict[str, Any], around: dict[str, Any] | None = None) -> Transformer:
+    """The same weights with other options of the positions, and of the model around them."""
+    other = Transformer(replace(model.config, position_options=options, **around or {})).eval()
     other.load_state_dict(model.state_dict())
     return other
 
@@ -153,6 +179,44 @@ def rises_of(name: str, rows_BT: Tensor, data: Tensor, steps: int, seed: int) ->
     return math.exp(short), found
 
 
+def scaling(seeds: tuple[int, ...], steps: int, train_data: Tensor, test_data: Tensor) -> dict[str, Any]:
+    """Rows of 64 and of 256 by rotations trained plain on rows of 64, without any more training."""
+    at_short: dict[str, list[float]] = {}
+    at_long: dict[str, list[float]] = {}
+    rises: dict[str, list[float]] = {}
+    for seed in seeds:
+        rows = test_rows(test_data, seed, LONG)
+        torch.manual_seed(seed)
+        model = model_of("rope")
+        train(model, train_data, SHORT, steps, seed)
+        over = mean_loss(model, rows, SHORT)
+        for name, (options, around) in READ.items():
+            one = with_options(model, options, around)
+            short, long = (mean_loss(one, rows, num_bytes) for num_bytes in (SHORT, LONG))
+            at_short.setdefault(name, []).append(math.exp(short))
+            at_long.setdefault(name, []).append(math.exp(long))
+            rises.setdefault(name, []).append(math.exp(long - over) - 1)
+    print(f"\n{'trained plain, read':<30}{'at 64':>8}{'at 256':>8}   perplexity; rise over plain at 64, 95 %")
+    for name, values in rises.items():
+        short, long = (statistics.fmean(where[name]) for where in (at_short, at_long))
+        print(f"{name:<30}{short:>8.2f}{long:>8.2f}   {spoken(values)}")
+    return {
+        "seeds": len(seeds),
+        "steps": steps,
+        "rise": {name: [round(one, 4) for one in interval(values)] for name, values in rises.items()},
+        "rise_by_seed": {name: [round(one, 4) for one in values] for name, values in rises.items()},
+        "perplexity_64": {name: round(statistics.fmean(values), 3) for name, values in at_short.items()},
+        "perplexity_256": {name: round(statistics.fmean(values), 3) for name, values in at_long.items()},
+    }
+
+
+def test_rows(test_data: Tensor, seed: int, num_bytes: int) -> Tensor:
+    """Rows (B, T) of the text that nothing is trained on."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    starts = torch.randint(len(test_data) - num_bytes, (TEST_ROWS,), generator=generator)
+    return test_data[starts[:, None] + torch.arange(num_bytes)]
+
+
 def spoken(values: list[float]) -> str:
     """Mean and interval, in percent."""
     mean, low, high = interval(values)
@@ -191,24 +255,26 @@ def generation(prompts: tuple[int, ...]) -> dict[str, Any]:
 def main() -> None:
     """Train, stretch, score; then the same with less kept; then time what keeping saves."""
     parser = options_parser(__doc__ or "")
-    parser.add_argument("--only", choices=("generation",), help="time generation alone")
+    parser.add_argument("--only", choices=("generation", "scaling"), help="do one thing alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     prompts = QUICK_PROMPTS if options.quick else PROMPTS
-    if options.only:
+    if options.only == "generation":
         report("long_context_generation", options, generation(prompts), ("torch",))
         return
     seeds, steps = (QUICK_SEEDS, 60) if options.quick else (SEEDS, 400)
-    trained = ("learned", "rope", "alibi") if options.quick else TRAINED
     train_data, test_data = split_text()
+    if options.only == "scaling":
+        figures = scaling(QUICK_SEEDS if options.quick else SCALING_SEEDS, steps, train_data, test_data)
+        report("long_context_scaling", options, figures, ("torch",))
+        return
+    trained = ("learned", "rope", "alibi") if options.quick else TRAINED
     began = time.process_time()
     rises: dict[str, list[float]] = {}
     perplexity: dict[str, list[float]] = {}
     cached: dict[str, list[tuple[float, float]]] = {}
     for seed in seeds:
-        generator = torch.Generator().manual_seed(100 + seed)
-        starts = torch.randint(len(test_data) - LONG, (TEST_ROWS,), generator=generator)
-        rows = test_data[starts[:, None] + torch.arange(LONG)]
+        rows = test_rows(test_data, seed, LONG)
         for name in trained:
             short, found = rises_of(name, rows, train_data, steps, seed)
             perplexity.setdefault(name, []).append(short)
@@ -229,7 +295,7 @@ def main() -> None:
     print(f"\n{'cache':<24}{'bytes of full':>14}   more loss, 95 %")
     for name, pairs in cached.items():
         print(f"{name:<24}{statistics.fmean(size for _, size in pairs):>14.3f}   {spoken([one for one, _ in pairs])}")
-    figures: dict[str, Any] = {
+    figures = {
         "seeds": len(seeds),
         "steps": steps,
         "rise_by_positions": {name: [round(one, 4) for one in interval(values)] for name, values in rises.items()},
