@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.training.test_attention import ORDERS, TOLERANCE, Largest, bias_of, dense, heads, member, pairs, rule
 from training.attention import AttentionMask, Order
@@ -97,13 +96,3 @@ class Looks(torch.utils._python_dispatch.TorchDispatchMode):
     def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func is torch.ops.aten.nonzero.default
         return func(*args, **(kwargs or {}))
-
-
-def test_gradients_of_packed_rows_have_the_same_bits_every_time() -> None:
-    mask = rule("encoder", 75, packed=True)
-    found: list[list[Tensor]] = []
-    for _ in range(2):
-        leaves = [x.clone().requires_grad_() for x in heads(75)]
-        member("full")(*leaves, mask).square().sum().backward()
-        found.append([leaf.grad for leaf in leaves])  # type: ignore[misc]
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

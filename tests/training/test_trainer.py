@@ -48,6 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "average": {"ema_decay": 0.9},
     "float16": {"precision": "float16", "batch_size": 1},
     "early stop": {"stop_patience": 2, "stop_every": 2},
+    "packed rows": {"packing": "rows"},
     "recompute": {"recompute": "blocks"},
 }
 
