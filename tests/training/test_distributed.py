@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from tests.training.ranks import adafactor_arm, experts_arm, plain_arm
+from tests.training.ranks import READING, SEGMENTS, adafactor_arm, experts_arm, plain_arm
 from training.data import TrainingData
 from training.export import load_folder
 from training.fit import FitResult, fit
@@ -80,6 +80,16 @@ def test_experts_in_two_processes_train_what_one_trains(two: tuple[Path, dict[st
     moved = [one for name, one in balanced.items() if name.endswith("choice_bias_E")]
     assert len(moved) == 2
     assert all(float(one.abs().max()) > 0 for one in moved)
+
+
+def test_segments_and_passages_in_two_processes_train_what_one_trains(
+    two: tuple[Path, dict[str, Any]], partly: pl.DataFrame
+) -> None:
+    data = TrainingData.build(partly)
+    assert_same(*two, "ddp-segments", fit(SEGMENTS, data))
+    reads = fit(READING, data)
+    for name in ("ddp-reads", "fsdp2-reads"):
+        assert_same(*two, name, reads)
 
 
 def test_adafactor_in_two_processes_trains_what_one_trains(
