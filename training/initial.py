@@ -99,7 +99,7 @@ def check_as_it_is(arm: ArmConfig, trained: ArmConfig) -> None:
                 f"init_from={arm.init_from!r}: {name}={mine!r} of arm {arm.name!r} must be {theirs!r}, as that model "
                 "was trained with and steps=0 leaves it"
             )
-    if arm.retrieval in TRAINED:
+    if TRAINED & {arm.retrieval, trained.retrieval}:
         _check_reads_alike(arm, trained)
     registered = BACKBONES[arm.backbone]
     mine, theirs = (asdict(registered.configured(one.backbone_options)) for one in (arm, trained))

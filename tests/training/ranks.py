@@ -58,6 +58,16 @@ def adafactor_arm() -> ArmConfig:
     return plain_arm(optimizer="adafactor", optimizer_options={}, learning_rate=1e-2)
 
 
+def language_arm(**changed: Any) -> ArmConfig:
+    """A causal model, whose losses are over tokens: of these, too, shares have different numbers."""
+    shape = {"vocab_size": 300, "dim": 16, "dropout": 0.0, "order": "causal", "positions": "rope"}
+    return plain_arm(objective="clm", steps=4, backbone_options=shape, **changed)
+
+
+SEGMENTS = language_arm(objective_options={"segment_tokens": 5, "memory_tokens": 7})
+READING = language_arm(retrieval="cross_attention", retrieval_options={"chunk_tokens": 4, "key_dim": 32})
+
+
 def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     data = TrainingData.build(pl.read_parquet(folder / "frame.parquet"))
@@ -95,6 +105,9 @@ def main(rank: int, folder: Path) -> None:
     trained("expert", experts_arm(), "expert", None)
     trained("fsdp2-experts", experts_arm(), "fsdp2", folder / "fsdp2-experts")
     trained("ddp-adafactor", adafactor_arm(), "ddp", None)
+    trained("ddp-segments", SEGMENTS, "ddp", None)
+    trained("ddp-reads", READING, "ddp", None)
+    trained("fsdp2-reads", READING, "fsdp2", None)
     # Two processes stop after step 4; one alone will go on.
     trained("fsdp2-stopped", plain_arm(), "fsdp2", folder / "two-to-one", stop_at=4)
     # One process stopped after step 4 before; these go on.

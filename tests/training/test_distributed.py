@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from tests.training.ranks import adafactor_arm, experts_arm, plain_arm
+from tests.training.ranks import READING, SEGMENTS, adafactor_arm, experts_arm, plain_arm
 from training.data import TrainingData
 from training.export import load_folder
 from training.fit import FitResult, fit
@@ -106,6 +106,16 @@ def test_checkpoints_of_placed_experts_are_those_of_one_process(two: tuple[Path,
         "state.json",
         "tokenizer.json",
     } == set(found["expert-files"])
+
+
+def test_segments_and_passages_in_two_processes_train_what_one_trains(
+    two: tuple[Path, dict[str, Any]], partly: pl.DataFrame
+) -> None:
+    data = TrainingData.build(partly)
+    assert_same(*two, "ddp-segments", fit(SEGMENTS, data))
+    reads = fit(READING, data)
+    for name in ("ddp-reads", "fsdp2-reads"):
+        assert_same(*two, name, reads)
 
 
 def test_adafactor_in_two_processes_trains_what_one_trains(

@@ -162,6 +162,10 @@ def test_a_model_as_it_is_reads_as_it_was_trained_to() -> None:
     for trained in (arm(retrieval="none", retrieval_options={}), arm(retrieval_options={"chunk_tokens": 4})):
         with pytest.raises(ConfigError, match="what reads passages is a part of it; train one that does"):
             check_as_it_is(as_it_is, trained)
+    with pytest.raises(
+        ConfigError, match=r"\{'retrieval': 'knn_lm'\} of arm 'reads' must be \{'retrieval': 'cross_att"
+    ):
+        check_as_it_is(arm(retrieval="knn_lm", retrieval_options={}), arm())
 
 
 def test_every_retrieval_says_what_it_goes_with() -> None:
