@@ -1,8 +1,20 @@
 """What the benchmark of needles asks, and that its controls cannot see what they must not find."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
 from benchmarks.needle import CONTROLS, MEMBERS, NEAR, TOKENS, Task, model_of, reached, train
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the benchmark runs: several threads wait for one another in steps this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_rows_hold_the_answer_at_its_distance_and_ask_for_it_by_its_key() -> None:
