@@ -8,7 +8,7 @@ these two is over the perplexity at 64 of plain rotations that got as many more 
 time, by models that were trained on rows of 256, and compared with all keys and values in float32. Last,
 generating 96 bytes with the cache of all keys and values is timed against computing all bytes anew for each.
 ``--quick`` trains fewer models for fewer steps. ``--only`` does one thing alone, kept in a file of its own:
-``generation`` times that; ``scaling`` compares more ways to read rotations at 256 without training, with six seeds.
+``generation`` times that; ``scaling`` compares more ways to read rotations at 256 without training, with five seeds.
 """
 
 import math
@@ -58,7 +58,7 @@ READ: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 ``beta_fast`` and ``factor`` of the one by hand were chosen for 64 tokens under seeds 11, 12 and 13.
 """
-SCALING_SEEDS = (1, 2, 3, 4, 5, 6)
+SCALING_SEEDS = (1, 2, 3, 4, 5)
 CACHED: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("int8", {}),
     "window_sink 4 + 44": ("window_sink", {"num_sinks": 4, "window": 44}),
