@@ -145,7 +145,7 @@ def test_a_request_may_hold_the_recipe_itself(home: Catalog) -> None:
         ({"recipe": "classify", "seeds": 3}, "seeds=3 has no effect without compare"),
         ({"recipe": "classify", "compare": True, "seeds": 30}, r"compare_seeds=30 must lie in \[2, 20\]"),
         ({"recipe": "classify", "compare": True, "seeds": "3"}, "seeds='3' must be a number from 2 to 20"),
-        ({}, "there is no train recipe ''"),
+        ({}, "train: give a preset's name as recipe, or a recipe's settings as document; presets: classify, "),
     ],
 )
 def test_a_request_is_refused_before_there_is_a_run(config: dict[str, Any], message: str) -> None:
