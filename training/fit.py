@@ -201,6 +201,7 @@ def fit(
         if checkpoint and checkpoint_dir:
             load_weights(checkpoint, moving, world)
             run.restore(checkpoint_dir, checkpoint, state)
+            log.info("arm %r goes on from step %d of %d", arm.name, state.step, arm.steps)
         on_start(Beginning(memory=need, free_bytes=limit, losses=tuple(state.losses)))
         told = [opened.enter_context(one) for one in _tracking(arm, trackers, track_dir, state.step, world)]
         loader = opened.enter_context(_loader(run, state.step, num_workers))
