@@ -1,5 +1,9 @@
-"""YAML in which every key is given once: of two equal keys the libraries keep the last without a word."""
+"""YAML in which every key is given once: of two equal keys the libraries keep the last without a word.
 
+Numbers are those of YAML 1.2 too: in 1.1, which the library reads, 1e-3 without a point and a sign is a text.
+"""
+
+import re
 from typing import Any
 
 import yaml
@@ -29,11 +33,20 @@ class UniqueKeys(yaml.constructor.BaseConstructor):
 
 
 class StrictLoader(UniqueKeys, yaml.SafeLoader):
-    """What ``yaml.safe_load`` reads, but every key once.
+    """What ``yaml.safe_load`` reads, but every key once, and numbers like 1e-3 as numbers (YAML 1.2.2, section 10.3.2).
 
     Examples
     --------
+    >>> yaml.load("[1e-3, 2E5, -1.5e3, 1e-3x]", Loader=StrictLoader)
+    [0.001, 200000.0, -1500.0, '1e-3x']
     >>> yaml.load("a: 1\\nb: 2\\na: 3", Loader=StrictLoader)
     Traceback (most recent call last):
     catalog.errors.ConfigError: key 'a' is given twice, in lines 1 and 3; keep one of them
     """
+
+
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),
+    list("-+.0123456789"),
+)

@@ -36,7 +36,9 @@ def problems(text: str, folder: Path = Path()) -> list[str]:
         problem = _problem(given, folder)
         if problem is None:
             return found
-        found.append(problem)
+        # A recipe without a name gets one first, which lets no other problem go.
+        if problem not in found:
+            found.append(problem)
         repaired = _without_cause(given, problem, folder)
         if repaired is None:
             return found

@@ -264,6 +264,7 @@ def _begin(
     if checkpoint and checkpoint_dir:
         load_weights(checkpoint, moving, world)
         run.restore(checkpoint_dir, checkpoint, state)
+        log.info("arm %r goes on from step %d of %d", arm.name, state.step, arm.steps)
     return _Begun(
         run=run,
         model=model,

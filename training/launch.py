@@ -116,6 +116,8 @@ def read_data(
     ------
     DataError : the file cannot be read, lacks a column, or has one of another type.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name the Parquet file in it")
     try:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -126,7 +128,8 @@ def read_data(
         if found is not None:
             columns[name] = pl.col(found)
         elif name in ("id", "text"):
-            raise DataError(f"{path.name} has columns {frame.columns}; it needs {given} as well")
+            remedy = "name the column of texts with --text" if name == "text" else "give every record one"
+            raise DataError(f"{path.name} has no column {given!r}; {remedy}. It has {', '.join(frame.columns)}")
         else:
             columns[name] = pl.lit(_DEFAULTS.get(name))
     columns |= {"label": columns["label"].cast(pl.String), "hash": columns["id"]} | _kept(frame, path, kept)

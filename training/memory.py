@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
@@ -117,6 +118,41 @@ def memory_need(
         per_record=per_record,
         records=records,
     )
+
+
+def check_weights(build: Callable[[], nn.Module], free_bytes: int) -> None:
+    """Refuse a network whose weights alone do not fit, before any of them is there.
+
+    Parameters
+    ----------
+    build : makes the network; it is called on torch's ``meta`` device, where tensors have a shape and no memory.
+    free_bytes : what the machine has free, where weights are drawn before they go to a device.
+
+    Raises
+    ------
+    ConfigError : with what is needed, what is free, and what makes it smaller.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]), _Undrawn():
+        network = build()
+    sizes = [(one.numel(), one.numel() * one.element_size()) for one in [*network.parameters(), *network.buffers()]]
+    needed = sum(size for _, size in sizes)
+    if needed > free_bytes:
+        raise ConfigError(
+            f"the model's {sum(count for count, _ in sizes):,} weights need {_gib(needed)} and {_gib(free_bytes)} are "
+            "free, before gradients and optimizer; make it smaller (dim, num_layers, vocab_size, num_experts)"
+        )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves tensors as they are where they would be filled: on ``meta`` that does nothing but import much of torch."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        filled = args[0] if args else given.get("tensor")
+        in_place = func.__name__.endswith("_") and not func.__name__.endswith("__")
+        return filled if in_place and isinstance(filled, Tensor) and filled.is_meta else func(*args, **given)
 
 
 def free_memory(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ _SHARED = ("seed", "max_tokens", "objective", "objective_options")
 """Arm settings that the recipe may set once for all arms."""
 _COMPRESSIONS = ("int8",)
 _COMPARE_SEEDS = 3
+_LONGEST_NAME = 64
+"""Letters of an arm's name: controls and seeds add to it, and a folder's name holds 255 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,6 +238,8 @@ class TrainRecipe:
         """
         made = document.get("compressions")
         recipe = cls._parse({"name": name} | document, where=f"recipe {name!r}")
+        for arm in recipe.arms:
+            _check_name(arm.name)
         if made and recipe.reads != "classes":
             learned = "texts alone" if recipe.reads == "texts" else recipe.reads
             raise ConfigError(
@@ -302,6 +307,8 @@ def load_recipe(name_or_path: str) -> TrainRecipe:
         text = (PRESETS / f"{name_or_path}.yaml").read_text(encoding="utf-8")
         return TrainRecipe.from_yaml(text, name=name_or_path)
     path = Path(name_or_path)
+    if path.is_dir():
+        raise NotFoundError(f"recipe {name_or_path!r} is a folder; name the YAML file in it")
     if not path.is_file():
         raise NotFoundError(f"no training recipe or file {name_or_path!r}; {nearest(name_or_path, preset_names())}")
     try:
@@ -324,7 +331,9 @@ def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[st
     known = {one.name: one for one in fields(kind)}
     for key, value in given.items():
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; {nearest(str(key), {*known, *also})}")
+            raise ConfigError(
+                f"{where}: unknown key {key!r}; {_elsewhere(kind, key) or nearest(str(key), {*known, *also})}"
+            )
         wanted = known[key].type
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             given[key] = value = float(value)
@@ -344,6 +353,30 @@ def _built(kind: type[Any], given: dict[str, Any], where: str, *, also: tuple[st
         return kind(**given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _elsewhere(kind: type[Any], key: str) -> str:
+    """Where a key belongs that is right but in the wrong place; empty for one that is right nowhere."""
+    if kind is TrainRecipe and key in {one.name for one in fields(ArmConfig)}:
+        return (
+            f"it belongs to an arm: write it under 'arms', beside the arm's name (only {', '.join(_SHARED)} go for all)"
+        )
+    if kind is ArmConfig and key in {one.name for one in fields(TrainRecipe)}:
+        return "it is a setting of the whole recipe: write it beside 'arms', not in one"
+    return ""
+
+
+def _check_name(name: str) -> None:
+    """Refuse names that cannot be a folder's, and the second half of RUN/ARM."""
+    if not 1 <= len(name) <= _LONGEST_NAME or name[0] in ".-" or not all(_plain(letter) for letter in name):
+        raise ConfigError(
+            f"arm name {name!r} must be 1 to {_LONGEST_NAME} letters, digits, '.', '_' or '-', not beginning with "
+            "'.' or '-': folders and RUN/ARM are made of it"
+        )
+
+
+def _plain(letter: str) -> bool:
+    return letter.isalnum() or letter in "._-" or unicodedata.category(letter).startswith("M")
 
 
 def _check_arm(arm: ArmConfig) -> None:

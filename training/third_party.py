@@ -27,5 +27,19 @@ def quietly() -> Iterator[None]:
             logger.removeFilter(_is_error)
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide the progress bars of transformers, which count files and not the work of the command that calls it."""
+    from transformers.utils import logging as theirs
+
+    shown = theirs.is_progress_bar_enabled()
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            theirs.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR

@@ -18,6 +18,7 @@ from training.export import load_model
 from training.feedforward.dense import Dense
 from training.model import ModelConfig, Transformer
 from training.positions.rope import Rope
+from training.third_party import quietly, without_bars
 from training.tokenizer import PAD, START, TextTokenizer
 
 
@@ -38,9 +39,6 @@ def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: P
     ConfigError : transformers has no architecture that computes this; with each setting in the way.
     ConflictError : the folder is there.
     """
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
     if not isinstance(model, Transformer):
         raise ConfigError(
             f"no architecture of transformers computes a {type(model).__name__}; keep our layout, or train a decoder "
@@ -49,16 +47,12 @@ def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: P
     if folder.exists():
         raise ConflictError(f"{folder} is there already; name a new folder, or remove it")
     _check(model.config)
-    theirs = (_gpt2 if model.config.positions == "learned" else _starcoder2)(model, tokenizer)
-    words = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=Tokenizer.from_str(tokenizer.document), pad_token=PAD, bos_token=START
-    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Not mkdtemp, whose folders none but their owner reads.
     aside = folder.with_name(f".tmp-{folder.name}-{uuid4().hex}")
     try:
-        theirs.save_pretrained(aside)
-        words.save_pretrained(aside)
+        with quietly(), without_bars():
+            _save(model, tokenizer, aside)
         if card:
             (aside / "README.md").write_text(card, encoding="utf-8")
         publish_folder(aside, folder)
@@ -67,6 +61,18 @@ def export_to_transformers(model: nn.Module, tokenizer: TextTokenizer, folder: P
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def _save(model: Transformer, tokenizer: TextTokenizer, folder: Path) -> None:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    theirs = (_gpt2 if model.config.positions == "learned" else _starcoder2)(model, tokenizer)
+    theirs.save_pretrained(folder)
+    words = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer.from_str(tokenizer.document), pad_token=PAD, bos_token=START
+    )
+    words.save_pretrained(folder)
 
 
 def _check(config: ModelConfig) -> None:

@@ -78,6 +78,9 @@ def check_job(kind: str, config: dict[str, Any]) -> None:
     if "recipe" in options and "document" not in config:
         # Only presets: a path given over HTTP would let a client read the server's files.
         name, known = str(config.get("recipe", "")), _preset_names(kind)
+        if "recipe" not in config:
+            also = ", or a recipe's settings as document" if "document" in options else ""
+            raise ConfigError(f"{kind}: give a preset's name as recipe{also}; presets: {', '.join(sorted(known))}")
         if name not in known:
             raise ConfigError(f"there is no {kind} recipe {name!r}; {nearest(name, known)}")
     _JOBS[kind].check(config)

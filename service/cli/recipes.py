@@ -1,4 +1,4 @@
-"""``winnow recipe``: look at a recipe, check one before it is used, compare two."""
+"""``winnow recipe``: look at a recipe, of cleaning or of training, check one before it is used, compare two."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +10,10 @@ from curation import recipe_check
 from curation.recipe import PURPOSES, Recipe, load_recipe, preset_names, preset_text, recipe_from_canonical
 from curation.recipe_diff import differences
 from service.cli.output import AsJson, emit_json, emit_table, say, show, workspace
+from service.cli.training_recipes import show_training, tell_training, training_text
+from training import presets as trainings
 
-app = typer.Typer(help="Look at cleaning recipes: presets, YAML files, and those of runs.", no_args_is_help=True)
+app = typer.Typer(help="Look at recipes: presets, YAML files, and those of runs.", no_args_is_help=True)
 NAME = "Preset, YAML file, or run (id or its beginning)."
 
 
@@ -35,8 +37,9 @@ def find_recipe(name: str) -> Recipe:
         try:
             run = engine.find_run(session, name)
         except NotFoundError:
+            known = [*preset_names(), *trainings.preset_names()]
             raise NotFoundError(
-                f"no recipe {name!r}; {nearest(name, preset_names())}, the path of a .yaml file, or a run"
+                f"no recipe {name!r}; {nearest(name, known)}, the path of a .yaml file, or a run"
             ) from None
         if "versions" not in run.config.get("recipe", {}):
             raise ConfigError(f"run {run.id[:8]} is of kind {run.kind!r} and goes by no cleaning recipe")
@@ -51,11 +54,17 @@ def show_recipe(
 ) -> None:
     """Print a recipe as YAML, a preset with its comments; without a name, list the presets."""
     if name is None:
-        rows = [{"preset": one, "for": PURPOSES.get(one, "")} for one in preset_names()]
+        rows = [{"preset": one, "job": "clean", "for": PURPOSES.get(one, "")} for one in preset_names()]
+        rows += [
+            {"preset": one, "job": "train", "for": trainings.PURPOSES.get(one, "")} for one in trainings.preset_names()
+        ]
         if json:
             emit_json(rows)
             return
-        emit_table("", ("preset", "for"), [tuple(row.values()) for row in rows])
+        emit_table("", ("preset", "job", "for"), [tuple(row.values()) for row in rows])
+        return
+    if (training := training_text(name)) is not None:
+        show_training(training, name, as_json=json)
         return
     recipe = find_recipe(name)
     if json:
@@ -73,6 +82,9 @@ def check(
     json: AsJson = False,
 ) -> None:
     """Say what a recipe would do and what it needs that is missing here; or everything that is wrong with it."""
+    if (training := training_text(file)) is not None:
+        tell_training(training, file, as_json=json)
+        return
     if file not in preset_names() and Path(file).is_file():
         found = recipe_check.problems(_read(file), Path(file).parent)
         if found:

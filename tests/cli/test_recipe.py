@@ -74,3 +74,25 @@ def test_what_if_is_answered_by_command_and_api_and_made_a_version(prepared: Pre
     dropped = answer["samples"][0]["record"]
     assert winnow.ok("explain", "asked", dropped)["verdict"] == "dropped"
     assert winnow.ok("recipe", "diff", cleaned["run"], made["run"])["differences"][-1]["after"] == 10.0
+
+
+def test_a_training_recipe_is_listed_shown_and_checked_without_being_started(winnow: Winnow, tmp_path: Path) -> None:
+    mine, wrong = tmp_path / "mine.yaml", tmp_path / "wrong.yaml"
+    mine.write_text("compare: controls\ncompare_seeds: 2\narms: [{name: a, steps: 7, learning_rate: 1e-3}]\n", "utf-8")
+    wrong.write_text("arms: [{name: a, pacing: lineal}]\n", "utf-8")
+    listed, shown, checked, told = winnow.each(
+        ["recipe", "show", "--json"],
+        ["recipe", "show", "classify"],
+        ["recipe", "check", mine, "--json"],
+        ["recipe", "check", mine],
+    )
+    jobs = {one["preset"]: one["job"] for one in listed.json}
+    assert (jobs["classify"], jobs["pretrain"], jobs["web-text"]) == ("train", "train", "clean")
+    assert shown.out.startswith("# Two ways to a small classifier")
+    names = [one["arm"] for one in checked.json["plan"]]
+    assert (names[:2], len(names)) == (["a", "a-random"], 8)
+    assert {one["steps"] for one in checked.json["plan"]} == {7}
+    assert "a-same-pacing-seed1" in told.out
+    assert (
+        refusals(winnow, {("recipe", "check", str(wrong)): "pacing='lineal' is unknown; did you mean 'linear'"}) == []
+    )

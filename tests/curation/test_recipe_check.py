@@ -62,3 +62,7 @@ def test_what_a_preset_would_do_reads_back_as_the_preset(name, tmp_path):
     assert load_recipe(str(path)).digest() == recipe.digest()
     assert [one["rule"] for one in rule_rows(recipe)] == list(recipe.rules)
     assert steps(recipe)["encoder"] == recipe.encoder
+
+
+def test_a_recipe_without_a_name_has_each_of_its_problems_once() -> None:
+    assert len(problems("rules:\n  word_cont: {}\nencodr: static\n")) == 2

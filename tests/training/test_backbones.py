@@ -9,6 +9,7 @@ import torch
 
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
+from training.attention import ATTENTION
 from training.backbones import BACKBONES, Heads
 from training.data import TrainingData
 from training.fit import fit
@@ -97,3 +98,15 @@ def test_more_positions_than_the_encoder_has_are_refused() -> None:
         registered.member.build(
             vocab_size=1, heads=Heads(num_classes=2), max_tokens=600, config=registered.configured()
         )
+
+
+@pytest.mark.parametrize("attention", sorted(ATTENTION.load()))
+def test_weights_that_no_machine_holds_are_refused_before_they_are_drawn(attention: str) -> None:
+    registered = BACKBONES["small"]
+    options = {"dim": 2**17, "num_heads": 64, "num_layers": 4, "attention": attention, "positions": "none"}
+    before = torch.get_rng_state()
+    with pytest.raises(ConfigError, match=r"the model's [\d,]+ weights need \d+\.\d\d GiB and .*make it smaller \(dim"):
+        registered.member.build(
+            vocab_size=300, heads=Heads(num_classes=2), max_tokens=16, config=registered.configured(options)
+        )
+    assert torch.equal(torch.get_rng_state(), before)

@@ -243,7 +243,9 @@ def test_looking_at_the_model_changes_no_bit(data: TrainingData, unbroken: FitRe
     assert seen == [(step, False, False) for step in range(1, 10)]
 
 
-def test_a_window_by_length_resumes_like_an_unbroken_run(data: TrainingData, tmp_path: Path) -> None:
+def test_a_window_by_length_resumes_like_an_unbroken_run(
+    data: TrainingData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     arm = dataclasses.replace(short_arm(), length_window=4, micro_batch_size=2)
     whole = fit(arm, data)
     assert whole.losses != fit(dataclasses.replace(arm, length_window=1), data).losses
@@ -255,7 +257,9 @@ def test_a_window_by_length_resumes_like_an_unbroken_run(data: TrainingData, tmp
         on_progress=lambda step, total, loss: done.append(step),
         should_stop=lambda: done[-1] >= 6,
     )
-    assert_equal_bits(whole, fit(arm, data, checkpoint_dir=tmp_path / "run", token_dir=tmp_path / "tokens"))
+    with caplog.at_level("INFO", logger="training.fit"):
+        assert_equal_bits(whole, fit(arm, data, checkpoint_dir=tmp_path / "run", token_dir=tmp_path / "tokens"))
+    assert f"goes on from step 6 of {arm.steps}" in caplog.text
 
 
 def online_arm(pacing: str = "self_paced") -> ArmConfig:

@@ -116,7 +116,7 @@ def test_spans_slices_and_versions_of_labels_are_kept(frame: pl.DataFrame, tmp_p
     ("more", "message"),
     [
         (["--arm", "three"], "arm='three' is not in recipe 'recipe'; it has one, two"),
-        (["--text", "body"], "it needs body as well"),
+        (["--text", "body"], "has no column 'body'; name the column of texts with --text. It has winnow_id,"),
         (["--strategy", "fsdp2"], "strategy='fsdp2' needs processes; start this with torchrun"),
         ([], "objective 'classification' learns from labels"),
     ],
@@ -133,6 +133,10 @@ def test_a_damaged_file_is_refused(files: Path, capsys: pytest.CaptureFixture[st
     path.write_bytes(path.read_bytes()[:100])
     assert launched(files) == 1
     assert "train.parquet cannot be read as Parquet" in capsys.readouterr().err
+    path.unlink()
+    path.mkdir()
+    assert launched(files) == 1
+    assert "train.parquet is a folder; name the Parquet file in it" in capsys.readouterr().err
 
 
 def test_a_memory_that_would_not_be_kept_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,3 +290,30 @@ def test_the_recipe_of_the_page_on_retrieval_is_one() -> None:
     assert planned.remembers
     swapped = recipe("arms:\n  - {name: swapped" + page.split("{name: swapped", 1)[1].split("\n", 1)[0]).arms[0]
     assert (swapped.steps, swapped.retrieval_options) == (0, {"memory": "RUN/other"})
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/tmp/a", "a/b", "a\\b", ".a", "-a", "a b", "a\n", "", "x" * 65])
+def test_a_name_that_no_folder_should_have_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"arm name .* must be 1 to 64 letters"):
+        TrainRecipe.from_document({"arms": [{"name": name}]}, name="asked")
+
+
+@pytest.mark.parametrize("name", ["small-moe", "v1.2_b", "작은모형", "हिन्दी"])
+def test_names_in_any_script_are_taken(name: str) -> None:
+    assert TrainRecipe.from_document({"arms": [{"name": name}]}, name="asked").arms[0].name == name
+
+
+def test_a_stored_recipe_of_before_is_read_whatever_its_arms_are_called() -> None:
+    stored = TrainRecipe.from_document({"arms": [{"name": "ab"}]}, name="asked").canonical()
+    assert TrainRecipe.from_canonical(stored.replace('"ab"', '"a b"')).arms[0].name == "a b"
+
+
+def test_a_right_key_in_the_wrong_place_is_told_its_own() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'steps'; it belongs to an arm: write it under 'arms'"):
+        recipe(MINIMAL + "steps: 3\n")
+    with pytest.raises(ConfigError, match="arm 1: unknown key 'compare'; it is a setting of the whole recipe"):
+        recipe("arms:\n  - {name: one, compare: none}\n")
+
+
+def test_a_rate_may_be_written_without_a_point() -> None:
+    assert recipe("arms:\n  - {name: one, learning_rate: 1e-3, weight_decay: 5E-2}\n").arms[0].learning_rate == 0.001

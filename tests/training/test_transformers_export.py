@@ -32,13 +32,21 @@ def trained(data: TrainingData, **options: Any) -> FitResult:
     ],
 )
 def test_transformers_loads_it_and_gives_the_same_logits_and_ids(
-    options: dict[str, Any], architecture: str, data: TrainingData, tmp_path: Path
+    options: dict[str, Any],
+    architecture: str,
+    data: TrainingData,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     saved = load_model(save_model(trained(data, **options), tmp_path / "ours"))
     assert isinstance(saved.model, Transformer)
+    capfd.readouterr()
     folder = export_to_transformers(saved.model, saved.tokenizer, tmp_path / "theirs")
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
     theirs, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert type(theirs).__name__ == architecture
     for text in TEXTS:

@@ -174,7 +174,7 @@ def test_a_request_over_http_is_the_run_that_it_asks_for_or_refused(home: Catalo
         ({"recipe": "classify", "seeds": 3}, "seeds=3 has no effect without compare"),
         ({"recipe": "classify", "compare": True, "seeds": 30}, r"compare_seeds=30 must lie in \[2, 20\]"),
         ({"recipe": "classify", "compare": True, "seeds": "3"}, "seeds='3' must be a number from 2 to 20"),
-        ({}, "there is no train recipe ''"),
+        ({}, "train: give a preset's name as recipe, or a recipe's settings as document; presets: classify, "),
     ],
 )
 def test_a_request_is_refused_before_there_is_a_run(config: dict[str, Any], message: str) -> None:

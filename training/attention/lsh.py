@@ -69,7 +69,7 @@ class LshAttention(nn.Module):
         super().__init__()
         self.config = config
         generator = torch.Generator().manual_seed(config.seed)
-        drawn = torch.randn(shape.num_heads, shape.head_dim, config.num_buckets // 2, generator=generator)
+        drawn = torch.randn(shape.num_heads, shape.head_dim, config.num_buckets // 2, generator=generator, device="cpu")
         # Drawn anew from the seed: no weight, and not part of a checkpoint.
         self.register_buffer("rotation_HDR", drawn, persistent=False)
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from catalog.errors import ConfigError
 from training.arm import ArmConfig
 from training.attention import ATTENTION, Order
 from training.backbones import BACKBONES, Heads
+from training.memory import check_weights, free_memory
 from training.model import EmbeddingNorm, ModelConfig, Transformer, VocabBias
 from training.segments import check_segments
 from training.tokenizer import TextTokenizer, train_tokenizer
@@ -115,8 +118,15 @@ class SmallBackbone:
             check_segments(arm, heads, config)
 
     def build(self, *, vocab_size: int, heads: Heads, max_tokens: int, config: Small) -> nn.Module:
-        """A network with random weights."""
-        return Transformer(config.model_config(vocab_size=vocab_size, heads=heads, max_tokens=max_tokens))
+        """A network with random weights.
+
+        Raises
+        ------
+        ConfigError : its weights are more than the machine has memory for.
+        """
+        made = partial(Transformer, config.model_config(vocab_size=vocab_size, heads=heads, max_tokens=max_tokens))
+        check_weights(made, free_memory(torch.device("cpu")))
+        return made()
 
     def adapt(self, model: nn.Module, config: Small) -> nn.Module:  # noqa: ARG002
         """Everything is trained."""
