@@ -10,6 +10,7 @@ from catalog.errors import ConfigError, NotFoundError, nearest
 from catalog.tables.datasets import Dataset
 from catalog.tables.engine import Run, Unit, UnitLog
 from service.cli.output import AsJson, emit_json, emit_table, run_to_end, say, show, workspace
+from service.cli.teaching import show_training
 from workers import engine, runs
 from workers.beginnings import AmbiguousIdError
 from workers.pipelines import PIPELINES
@@ -75,12 +76,16 @@ def watch(run: RunId, *, json: AsJson = False) -> None:
     """Wait for a run that somebody else asked for; Ctrl-C ends the waiting, not the run."""
     catalog = workspace()
     with catalog.read() as session:
-        run_id = engine.find_run(session, run).id
+        found = engine.find_run(session, run)
+        run_id, kind, recipe = found.id, found.kind, found.config.get("recipe")
+        dataset = session.get_one(Dataset, found.dataset_id).name
     result = run_to_end(catalog, run_id, as_json=json).result
     if json:
         emit_json({"run": run_id, "state": "done", "result": result})
         return
     say(f"run {run_id[:8]} is done")
+    if kind == "train" and result and isinstance(recipe, dict):
+        show_training(result, run_id=run_id, dataset=dataset, asked=recipe.get("compare") == "controls")
 
 
 def pause(run: RunId, *, json: AsJson = False) -> None:

@@ -67,9 +67,20 @@ def train(
     if json:
         emit_json({"run": run_id} | result)
         return
+    show_training(result, run_id=run_id, dataset=dataset, asked=compare)
+
+
+def show_training(result: dict[str, Any], *, run_id: str, dataset: str, asked: bool) -> None:
+    """Print what a training measured.
+
+    Parameters
+    ----------
+    result : of a run that is done.
+    asked : whether every control was asked for.
+    """
     if "held_out" in result:
         show_held_out(result)
-        show_curricula(result, asked=compare)
+        show_curricula(result, asked=asked)
         say(f"taken out: `winnow export-model {run_id[:8]}/ARM --output FOLDER`")
         return
     emit_table("variants", HEADER, [variant_row(one) for one in result["variants"]])
@@ -81,7 +92,7 @@ def train(
         say(recall_line(one))
     for one in result["comparisons"]:
         say(comparison(one))
-    show_curricula(result, asked=compare)
+    show_curricula(result, asked=asked)
     say(f"drawn: `winnow report {dataset}`; taken out: `winnow export-model {run_id[:8]}/ARM --output FOLDER`")
 
 

@@ -51,6 +51,14 @@ def test_the_same_training_again_shows_the_same_table(trained: dict[str, Any], p
     assert [row[:2] for row in rows] == [["small", "as"], ["small", "int8"], ["small-random", "as"]]
 
 
+def test_watching_a_training_that_is_done_shows_its_table(
+    prepared: Prepared, trained: dict[str, Any], printed: Done
+) -> None:
+    watched = prepared.winnow("watch", trained["run"][:8])
+    assert (watched.code, watched.out) == (0, printed.out)
+    assert "against random order" in watched.err
+
+
 def test_a_trained_model_becomes_a_folder_once(prepared: Prepared, trained: dict[str, Any], tmp_path: Path) -> None:
     model = f"{trained['run'][:8]}/small"
     written = prepared.winnow.ok("export-model", model, "--output", tmp_path / "small")
