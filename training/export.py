@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from catalog.errors import ConfigError, CorruptionError, NotFoundError
 from training.arm import ArmConfig
@@ -182,10 +182,11 @@ def load_model(folder: Path) -> SavedModel:
     )
 
 
-def _beside(network: nn.Module, model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters of the network that are none of the model's."""
-    held = {id(one) for one in model.parameters()}
-    return {name: one for name, one in network.named_parameters() if id(one) not in held}
+def _beside(network: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of the network that are none of the model's."""
+    held = {id(one) for one in (*model.parameters(), *model.buffers())}
+    own = (*network.named_parameters(), *network.named_buffers())
+    return {name: one for name, one in own if id(one) not in held}
 
 
 def model_card(result: FitResult, facts: dict[str, Any]) -> str:

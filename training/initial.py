@@ -19,7 +19,16 @@ _HEADS = ("head.", "exits.", "vocab_")
 
 
 _FREE = frozenset(
-    {"vocab_size", "dropout", "exit_layers", "order", "attention", "attention_options", "position_options"}
+    {
+        "vocab_size",
+        "dropout",
+        "embedding_std",
+        "exit_layers",
+        "order",
+        "attention",
+        "attention_options",
+        "position_options",
+    }
 )
 """Options under which the same weights go on meaning what they did. Heads and the vocabulary are dealt with apart, and
 who sees whom is what a model may be adapted to."""

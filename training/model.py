@@ -37,7 +37,7 @@ class Transformer(nn.Module):
         self.positions = positions.member(config.position_shape(), options)
         for embedding in (self.tokens, self.positions):
             if isinstance(embedding, nn.Embedding):
-                nn.init.normal_(embedding.weight, std=0.02)
+                nn.init.normal_(embedding.weight, std=config.embedding_std)
         if config.embedding_dim:
             self.widen = nn.Linear(config.embedding_dim, config.dim, bias=False)
         if config.embedding_norm == "layer":

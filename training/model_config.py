@@ -32,6 +32,8 @@ class ModelConfig:
     embedding_dim : width of the token embedding, widened to ``dim`` by a matrix; 0 embeds in ``dim`` itself.
     embedding_norm : ``layer`` normalises what enters the first block (Devlin et al. 2019). Embeddings start 50 times
         smaller; without it blocks drown what token it is.
+    embedding_std : standard deviation of the embeddings that training starts from. With a norm behind them it says how
+        far updates of a given rate turn them: the larger, the longer they stay what they were.
     num_own_layers : blocks with weights of their own, each run ``num_layers / num_own_layers`` times; 0 means all.
     num_kv_heads : heads of keys and values, which query heads share in groups; 0 means one each, 1 is multi-query.
     kv_latent_dim : width of the vector that all keys and values of a token are computed from; 0 for none.
@@ -57,6 +59,7 @@ class ModelConfig:
     feedforward_options: dict[str, Any] = field(default_factory=dict)
     embedding_dim: int = 0
     embedding_norm: EmbeddingNorm = "none"
+    embedding_std: float = 0.02
     num_own_layers: int = 0
     num_kv_heads: int = 0
     kv_latent_dim: int = 0
@@ -74,6 +77,8 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
         if self.dim % self.num_heads:
             raise ValueError(f"dim={self.dim} must be a multiple of num_heads={self.num_heads}")
+        if not 0 < self.embedding_std < float("inf"):
+            raise ValueError(f"embedding_std={self.embedding_std} must be above 0 and finite")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
         kinds = {"order": Order, "vocab_head": VocabHead, "vocab_bias": VocabBias, "embedding_norm": EmbeddingNorm}

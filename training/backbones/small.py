@@ -43,6 +43,7 @@ class Small:
     feedforward_options: dict[str, Any] = field(default_factory=dict)
     embedding_dim: int = 0
     embedding_norm: EmbeddingNorm = "none"
+    embedding_std: float = 0.02
     num_own_layers: int = 0
     num_kv_heads: int = 0
     kv_latent_dim: int = 0
@@ -80,6 +81,7 @@ class Small:
             feedforward_options=self.feedforward_options,
             embedding_dim=self.embedding_dim,
             embedding_norm=self.embedding_norm,
+            embedding_std=self.embedding_std,
             num_own_layers=self.num_own_layers,
             num_kv_heads=self.num_kv_heads,
             kv_latent_dim=self.kv_latent_dim,

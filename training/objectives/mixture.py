@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from catalog.errors import ConfigError
 from training.backbones import Heads
 from training.data import TrainingData
-from training.objectives import OBJECTIVES, Batch, Losses, Objective, Records
+from training.objectives import OBJECTIVES, Batch, Corpus, Losses, Objective, Records
 
 Combine = Literal["sum", "draw"]
 _PART = 2**32
@@ -111,6 +111,11 @@ class MixtureObjective(Objective):
     def network(self, model: nn.Module) -> nn.Module:
         """The model, with the modules of each."""
         return Mixed(model, [one.network(model) for one in self.parts.values()])
+
+    def begin(self, network: nn.Module, corpus: Corpus) -> None:
+        """What each needs."""
+        for one, own in zip(self.parts.values(), cast("Mixed", network).parts, strict=True):
+            one.begin(own, corpus)
 
     def batch(self, records: Records) -> Batch:
         """The batches of all, or of the one drawn, their tensors under the objective's name."""
