@@ -89,6 +89,11 @@ def test_curves_grow_while_a_training_goes_on(visitor: Visitor, site: Site, trai
     assert [page.locator("#arms tbody tr").nth(row).locator("td").nth(2).inner_text() for row in range(4)] == [
         "30", "20", "20", "15",
     ]  # fmt: skip
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert "Memory" in page.locator("#arms td").nth(6).evaluate("cell => getComputedStyle(cell, '::before').content")
+    for cell in page.locator("#arms td, #arms tbody th, #units td").all():
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= 390
     assert visitor.violations() == visitor.troubles == []
 
 

@@ -144,8 +144,8 @@ def test_run_page_of_a_training_draws_its_arms(world):
         session.add_all(LossPoint(run_id=run.id, arm="small", step=step, loss=4.0 / step) for step in (1, 2))
     for path in (f"/runs/{world.run_id}", f"/runs/{world.run_id}/losses"):
         page = world.browser("curator").get(path).text
-        assert '<td class="number">2</td><td class="number">9</td>' in page
-        assert '<td class="number">2.0000</td>' in page
+        assert '<td class="number" data-name="Steps">2</td><td class="number" data-name="Of">9</td>' in page
+        assert '<td class="number" data-name="Loss">2.0000</td>' in page
         assert page.count("<polyline") == 1
 
 
