@@ -156,7 +156,7 @@ def findings(
     """What the loop found, from the commands' own answers."""
     from service.cli.cleaning import funnel_rows
     from service.cli.output import emit_table
-    from service.cli.teaching import HEADER, comparison, variant_row
+    from service.outcome import HEADER, comparison, variant_row
 
     console.print("\n=== what it found ===")
     emit_table("funnel", ("rule", "dropped", "left"), funnel_rows(cleaned))

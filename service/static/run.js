@@ -15,6 +15,12 @@ function cell(kind, text, name = "") {
   return made;
 }
 
+// On a phone a row is a card, whose cells say what they are.
+function named(label, made) {
+  made.dataset.name = label;
+  return made;
+}
+
 const count = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, " ");
 
 const pace = (rate) => (rate >= 100 ? count(Math.round(rate)) : String(Number(rate.toPrecision(2))));
@@ -71,14 +77,17 @@ function showUnits(units) {
     const row = document.createElement("tr");
     const state = document.createElement("td");
     state.append(badge(unit.state));
+    const stage = cell("th", unit.stage_name);
+    stage.scope = "row";
+    const done = unit.num_total > 0 ? `${count(unit.num_done)} / ${count(unit.num_total)}` : "–";
     row.append(
-      cell("td", unit.stage_name),
-      cell("td", unit.position, "number"),
+      stage,
+      named("Unit", cell("td", unit.position, "number")),
       state,
-      cell("td", unit.attempts, "number"),
-      cell("td", unit.num_total > 0 ? `${count(unit.num_done)} / ${count(unit.num_total)}` : "–", "number"),
-      cell("td", unit.owner ?? "–", "wrap"),
-      cell("td", unit.reason ?? "–", "wrap"),
+      named("Attempts", cell("td", unit.attempts, "number")),
+      named("Done", cell("td", done, "number")),
+      named("Worker", cell("td", unit.owner ?? "–", "wrap")),
+      named("Reason", cell("td", unit.reason ?? "–", "wrap")),
     );
     return row;
   });

@@ -200,6 +200,10 @@ def test_a_run_is_paused_resumed_and_steered_from_its_page(visitor, site):
     page.set_viewport_size({"width": 390, "height": 800})
     page.evaluate("() => { document.getElementById('pace').textContent = 'after 33 s · '.repeat(20); }")
     assert page.locator("#state .state").bounding_box()["height"] < 40
+    # What was logged stands below when and where, at full width.
+    time, message = (page.locator("#log tbody td").nth(cell).bounding_box() for cell in (0, -1))
+    assert message["y"] >= time["y"] + time["height"]
+    assert 300 < message["width"] <= 390 - message["x"]
     page.set_viewport_size({"width": 1280, "height": 800})
     assert not page.get_by_role("button", name="Pause").is_visible()
     page.get_by_role("button", name="Resume").click()

@@ -1,4 +1,4 @@
-"""The page of a training: its curves grow while it trains, without loading the page anew."""
+"""The page of a training: its curves grow and its result comes without loading the page anew."""
 
 from collections.abc import Callable
 
@@ -89,4 +89,37 @@ def test_curves_grow_while_a_training_goes_on(visitor: Visitor, site: Site, trai
     assert [page.locator("#arms tbody tr").nth(row).locator("td").nth(2).inner_text() for row in range(4)] == [
         "30", "20", "20", "15",
     ]  # fmt: skip
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert "Memory" in page.locator("#arms td").nth(6).evaluate("cell => getComputedStyle(cell, '::before').content")
+    for cell in page.locator("#arms td, #arms tbody th, #units td").all():
+        box = cell.bounding_box()
+        assert box["x"] + box["width"] <= 390
+    assert visitor.violations() == visitor.troubles == []
+
+
+def test_result_comes_once_a_training_ends(visitor: Visitor, site: Site, training: str) -> None:
+    learn(site, training, "paced", lambda step: 4 / step, 1)
+    visitor.log_in(site, "mina", f"/runs/{training}")
+    page = visitor.page
+    page.evaluate("window.same = document.querySelector('h1')")
+    assert page.locator("#result").count() == 0
+    row = {"objective": "mlm", "loss": 1.25, "perplexity": 3.49, "size_bytes": 2_000_000}
+    paid = {"control": "x", "steps": 60, "loss_saved": 0.2, "low": 0.1, "high": 0.3, "verdict": "paid"}
+    with site.catalog.write() as session:
+        run = session.get_one(Run, training)
+        run.config = {"recipe": {"compare": "random"}}
+        run.result = {
+            "test": 40,
+            "held_out": [row | {"arm": arm} for arm in ("paced", EVIL)],
+            "loss_comparisons": [{"arm": EVIL} | paid],
+        }
+        run.state = "done"
+        for unit in session.query(Unit).filter_by(run_id=training):
+            unit.state = "done"
+    page.wait_for_selector("#result")
+    assert page.evaluate("window.same === document.querySelector('h1')")
+    assert page.locator("#result tbody tr").nth(1).inner_text().split("\t") == [EVIL, "mlm", "1.25", "3.49", "2"]
+    assert "+0.2000 nats saved (+0.1000 to +0.3000): paid" in page.inner_text("#found")
+    assert page.locator("#models a").count() == len(ARMS)
+    assert page.locator("main img").count() == 0
     assert visitor.violations() == visitor.troubles == []

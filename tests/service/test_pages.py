@@ -9,7 +9,7 @@ import pytest
 
 from catalog.tables.engine import Run, Unit
 from catalog.tables.labeling import LabelQueue, LabelRound
-from catalog.tables.training import LossPoint
+from catalog.tables.training import Evaluation, LossPoint
 from labeling.simulation import CurvePoint, LearningCurve
 from service.losses import arm_curves, loss_charts
 from service.pages.charts import Series, line_chart
@@ -144,9 +144,55 @@ def test_run_page_of_a_training_draws_its_arms(world):
         session.add_all(LossPoint(run_id=run.id, arm="small", step=step, loss=4.0 / step) for step in (1, 2))
     for path in (f"/runs/{world.run_id}", f"/runs/{world.run_id}/losses"):
         page = world.browser("curator").get(path).text
-        assert '<td class="number">2</td><td class="number">9</td>' in page
-        assert '<td class="number">2.0000</td>' in page
+        assert '<td class="number" data-name="Steps">2</td><td class="number" data-name="Of">9</td>' in page
+        assert '<td class="number" data-name="Loss">2.0000</td>' in page
         assert page.count("<polyline") == 1
+
+
+VARIANT = {
+    "accuracy": 0.75,
+    "macro_f1": 0.5,
+    "latency_ms": 1.0,
+    "flops": 9,
+    "size_bytes": 2_000_000,
+    "energy_joules": None,
+}
+COMPARISON = {
+    "arm": "small", "control": "small-random", "order": "random order", "steps": 9, "seeds": 2, "difference": 0.031,
+    "low": 0.012, "high": 0.05, "verdict": "paid",
+}  # fmt: skip
+
+
+def test_run_page_of_a_training_tells_what_came_of_it_once_it_is_done(world):
+    browser, paths = world.browser("curator"), (f"/runs/{world.run_id}", f"/runs/{world.run_id}/losses")
+    with world.catalog.write() as session:
+        run = session.get_one(Run, world.run_id)
+        run.kind, run.config = "train", {"recipe": {"compare": "controls"}}
+        unit = Unit(
+            run_id=run.id, stage=1, stage_name="fit", position=0, payload={"arm": "small", "steps": 9}, state="running",
+            ready_at=run.created_at,
+        )  # fmt: skip
+        session.add(unit)
+    assert "Result</h2>" not in browser.get(paths[0]).text
+    with world.catalog.write() as session:
+        session.merge(unit).state = "done"
+    early = browser.get(paths[0]).text
+    assert f'<a href="/api/v1/runs/{world.run_id}/models/small" download>' in early
+    assert f"winnow export-model {world.run_id[:8]}/small" in early
+    assert "Nothing is measured yet" in early
+    row = {"arm": "small", "variant": "none"} | VARIANT
+    found = {"comparisons": [COMPARISON], "curricula": [{"arm": "small", "verdict": "paid"}], "test": 40}
+    with world.catalog.write() as session:
+        detail = {"accuracy_low": 0.61, "accuracy_high": 0.86}
+        run = session.get_one(Run, world.run_id)
+        session.add(Evaluation(id="e", run_id=run.id, num_examples=40, detail=detail, **row))
+        run.result = found | {"energy_method": "not measured", "variants": [row | {"agreement": None}]}
+    for page in (html.unescape(browser.get(path).text) for path in paths):
+        table = page.partition('id="result"')[2].partition("</table>")[0]
+        assert re.findall(r"<td[^>]*>([^<]*)", table) == ["as trained", "0.75", "0.61", "0.86", "0.5", "2"]
+        assert "small against random order at 9 equal steps and 2 seeds: accuracy +3.1 points (+1.2 to +5.0)" in page
+        assert "<li>curriculum of small: paid</li>" in page
+        assert "winnow report tickets" in page
 
 
 def test_schedules_page_lists_what_waits_with_its_run_and_not_what_has_started(world):

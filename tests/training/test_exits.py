@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from catalog.errors import ConfigError
-from service.cli.teaching import exit_lines
+from service.outcome import exit_lines
 from tests.training.objectives import Bench, arm_of, data_of
 from training.arm import ArmConfig
 from training.evaluation.evaluate import evaluate

@@ -15,7 +15,7 @@ from catalog.tables.engine import Run
 from curation.recipe import load_recipe
 from labeling import queue as queues
 from labeling.schema import parse_schema
-from service.cli.teaching import show_held_out
+from service.cli.teaching import show_training
 from tests.workers.building import drain
 from tests.workers.test_determinism import make_catalog
 from tests.workers.test_pipelines import write_rows
@@ -123,7 +123,7 @@ def test_marked_parts_of_a_queue_teach_a_tagger(
     assert spans["f1_low"] <= spans["f1"] <= spans["f1_high"] <= 1
     assert spans["token_f1"] > 0.5
     assert spans["reachable_f1"] > 0.9
-    show_held_out(result)
+    show_training(result, run_id="0" * 8, dataset="d", asked=False)
     assert "span F1" in capsys.readouterr().out
 
 

@@ -1,5 +1,7 @@
 """Losses are in the catalog while a training goes on, once each, and by its owner alone."""
 
+import re
+
 import polars as pl
 import pytest
 from sqlalchemy import select, update
@@ -89,6 +91,23 @@ def test_memory_is_told_once_as_soon_as_it_is_known(database: Catalog, capsys: p
     told.look()
     MemoryTold(database, mine.run_id, as_json=True).look()
     assert capsys.readouterr().err.count("memory of a:") == 1
+
+
+def test_memory_of_later_arms_is_told_where_it_is_another(
+    database: Catalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = claimed(database)
+    told = MemoryTold(database, mine.run_id, as_json=False)
+    memory = NEED.to_json() | {"free_bytes": 100}
+    sizes = {"a": 1000, "a-random": 1090, "wide": 1111, "a-seed1": 905, "small": 800, "wide-random": 1105}
+    with database.write() as session:
+        unit = session.get_one(Unit, mine.unit_id)
+        for position, (arm, size) in enumerate(sizes.items(), start=1):
+            about = {"run_id": mine.run_id, "stage": 1, "stage_name": "fit", "ready_at": unit.ready_at}
+            result = {"memory": memory | {"total_bytes": size}}
+            session.add(Unit(position=position, payload={"arm": arm, "steps": 9}, result=result, **about))
+    told.look()
+    assert re.findall(r"memory of (\S+):", capsys.readouterr().err) == ["a", "wide", "small"]
 
 
 def test_points_of_an_attempt_that_got_further_do_not_stay(database: Catalog) -> None:

@@ -16,7 +16,7 @@ from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation, LossPoint
 from curation.recipe import load_recipe
 from service.cli.difficulty import explain_losses
-from service.cli.teaching import memory_line, show_curricula, show_held_out
+from service.cli.teaching import memory_line, show_training
 from service.losses import arm_curves
 from tests.training.objectives import data_of
 from tests.workers.building import drain
@@ -115,7 +115,7 @@ def test_texts_alone_are_measured_by_what_they_cost(
         steps = session.scalars(select(LossPoint.arm).where(LossPoint.run_id == pretrained.id)).all()
         assert session.scalars(select(Evaluation).where(Evaluation.run_id == pretrained.id)).all() == []
     assert sorted(set(steps)) == ["masked", "masked-random", "replaced"]
-    show_held_out(result)
+    show_training(result, run_id=pretrained.id, dataset="bare", asked=False)
     assert "replaced" in capsys.readouterr().out
 
 
@@ -228,8 +228,7 @@ def test_controls_of_texts_are_pooled_over_seeds(home: Catalog, capsys: pytest.C
     ]
     assert all(one["low"] < one["loss_saved"] < one["high"] for one in rows)
     assert result["curricula"] == [{"arm": "masked", "verdict": "no gain shown"}]
-    show_held_out(result)
-    show_curricula(result, asked=True)
+    show_training(result, run_id=run_id, dataset="bare", asked=True)
     told = capsys.readouterr().err
     assert "masked against masked-random at 2 equal steps and 2 seeds: " in told
     assert "curriculum of masked: no gain shown" in told

@@ -16,7 +16,8 @@ from catalog.tables.datasets import Version
 from catalog.tables.engine import Run, Unit
 from catalog.tables.training import Evaluation
 from curation.recipe import Recipe
-from service.cli.teaching import recall_line, show_held_out
+from service.cli.teaching import show_training
+from service.outcome import recall_line
 from service.pages.rendering import spaced
 from service.report import render_report
 from tests.cli.corpus import WORDS
@@ -188,7 +189,7 @@ def test_a_language_model_is_measured_with_its_contexts(
     (told,) = result["memories"]
     assert told["vectors"] == memories.STATES
     assert told["verdict"] == "paid"
-    show_held_out(result)
+    show_training(result, run_id="0" * 8, dataset="d", asked=False)
     assert "asks + knn_lm" in capsys.readouterr().out
 
 
@@ -241,7 +242,7 @@ def test_a_model_that_reads_passages_is_measured_with_them_with_shuffled_ones_an
     assert memory.values.shape == (facts["num_entries"], 1 + 2 * 4)
     assert beside["size_bytes"] == without["size_bytes"] + sum(one["size_bytes"] for one in facts["files"].values())
     assert [one["retrieval"] for one in result["memories"]] == [beside["retrieval"], control["retrieval"]]
-    show_held_out(result)
+    show_training(result, run_id="0" * 8, dataset="d", asked=False)
     assert "asks + cross_attention, shuffled" in capsys.readouterr().out
     line = recall_line(result["memories"][0])
     assert f"{facts['num_entries']:,} entries by hashed pairs of tokens: " in line
