@@ -45,6 +45,8 @@ def class_row(
     test: pl.DataFrame,
     classes: Sequence[str],
     whole: dict[str, Any],
+    *,
+    seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a classifier with its memory on held-out records.
 
@@ -52,6 +54,7 @@ def class_row(
     ----------
     facts : as of ``remember_arm``.
     whole : the row of the model without a memory.
+    seed : as of ``training.evaluation.evaluate.evaluate``, the same as of ``whole``.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def class_row(
 
     reader = _reading(unit, arm, saved, facts)
     row = evaluate(
-        reader, encode, asked.texts, asked.labels, classes, seed=arm.seed, reference=whole["predictions"]
+        reader, encode, asked.texts, asked.labels, classes, seed=seed, reference=whole["predictions"]
     )  # fmt: skip
     row["size_bytes"] = whole["size_bytes"] + memory_bytes(facts)
     found = paired_difference(

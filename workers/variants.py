@@ -63,7 +63,7 @@ def _classifiers(
     frames: list[pl.DataFrame] = []
     remembered: list[dict[str, Any]] = []
     for planned in plan:
-        measured, told = _measure_arm(unit, planned, fitted[planned.config.name], test, gold, classes)
+        measured, told = _measure_arm(unit, planned, fitted[planned.config.name], test, gold, classes, recipe.seed)
         remembered += told
         for variant, row in measured:
             answers = row.pop("predictions")
@@ -107,14 +107,20 @@ def _measure_arm(
     test: pl.DataFrame,
     gold: np.ndarray[Any, Any],
     classes: list[str],
+    seed: int,
 ) -> tuple[list[tuple[str, dict[str, Any]]], list[dict[str, Any]]]:
-    """A row a variant, by its name, and what the arm's memory was worth, if it has one."""
+    """A row a variant, by its name, and what the arm's memory was worth, if it has one.
+
+    Parameters
+    ----------
+    seed : of the run and not of the arm, so that every arm is timed, and its operations are counted, on the same texts.
+    """
     from training.compression import COMPRESSION
     from training.evaluation.evaluate import evaluate
 
     files = {name: StoredFile.from_json(file) for name, file in fitted["files"].items()}
     saved = pretraining.loaded(unit, files)
-    seed, texts = planned.config.seed, test["text"].to_list()
+    texts = test["text"].to_list()
     whole = evaluate(saved.model, saved.encode, texts, gold.tolist(), classes, seed=seed)
     rows = [("none", whole)]
     for name in planned.compressions:
@@ -138,7 +144,7 @@ def _measure_arm(
     if not planned.remembers:
         return rows, []
     unit.check()
-    row, told = recall.class_row(unit, planned.config, saved, fitted["recall"], test, classes, whole)
+    row, told = recall.class_row(unit, planned.config, saved, fitted["recall"], test, classes, whole, seed=seed)
     return [*rows, (planned.config.retrieval, row)], [told]
 
 

@@ -346,7 +346,9 @@ def trained(catalog: Catalog, recipe: TrainRecipe) -> tuple[Run, list[Unit]]:
 
 @pytest.mark.no_cover
 def test_every_control_is_run_at_equal_steps_and_the_verdict_has_an_interval(cleaned: Catalog) -> None:
-    recipe = TrainRecipe.from_yaml(MIXED.replace("SOURCE", "a.jsonl"), name="compared").compared(2)
+    # Long enough that no text is cut: all would cost alike.
+    text = MIXED.replace("SOURCE", "a.jsonl").replace("max_tokens: 16", "max_tokens: 64")
+    recipe = TrainRecipe.from_yaml(text, name="compared").compared(2)
     run, units = trained(cleaned, recipe)
     assert run.state == "done", run.reason
     result: dict[str, Any] = run.result or {}
@@ -360,6 +362,8 @@ def test_every_control_is_run_at_equal_steps_and_the_verdict_has_an_interval(cle
     assert any(one["low"] < one["high"] for one in result["comparisons"])
     # A few steps of a tiny model show nothing, and that is said.
     assert result["curricula"] == [{"arm": "mixed", "verdict": "no gain shown"}]
+    # All are of one shape, and operations are counted on the same texts whatever the seed.
+    assert len({one["flops"] for one in result["variants"]}) == 1
     assert len(units) == 8
     assert all(0 <= (one.result or {})["stream_wait_share"] < 1 for one in units)
     assert not (cleaned.settings.home / "tokens" / run.id).exists()
