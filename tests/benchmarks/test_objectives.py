@@ -5,11 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from benchmarks.objectives import GRAMMARS, LETTERS, WORD, WORDS, planted, probe
+from benchmarks.objectives import NUM_PROBE, probe
+from benchmarks.probe_texts import GRAMMARS, LETTERS, WORD, WORDS, planted
 
 
 def test_grammars_differ_in_what_follows_what_and_not_in_how_often() -> None:
-    rows = planted(5)
+    rows = planted(5, 6000 + 2 * NUM_PROBE)
     followers: list[set[tuple[str, str]]] = []
     for label in map(str, range(GRAMMARS)):
         texts = [one.replace(" ", "") for one in rows.filter(label=label)["text"]]
