@@ -262,7 +262,7 @@ def main() -> None:
     if options.only == "generation":
         report("long_context_generation", options, generation(prompts), ("torch",))
         return
-    seeds, steps = (QUICK_SEEDS, 60) if options.quick else (SEEDS, 400)
+    seeds, steps = (QUICK_SEEDS, 40) if options.quick else (SEEDS, 400)
     train_data, test_data = split_text()
     if options.only == "scaling":
         figures = scaling(QUICK_SEEDS if options.quick else SCALING_SEEDS, steps, train_data, test_data)
