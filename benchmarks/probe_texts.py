@@ -16,8 +16,8 @@ PACKAGES = (
     "transformers",
 )  # fmt: skip
 """All that Winnow or what it needs brings; the standard library is the twelfth class."""
-MOST_TEXTS, SHORTEST, LONGEST = 1500, 40, 150
-"""Docstrings of a package; characters of one, which is cut at the longest."""
+SHORTEST, LONGEST = 40, 150
+"""Characters of a docstring, which is cut at the longest."""
 
 
 def planted(seed: int, count: int) -> pl.DataFrame:
@@ -38,9 +38,9 @@ def planted(seed: int, count: int) -> pl.DataFrame:
     return pl.DataFrame({"text": texts, "label": grammar.astype(str)})
 
 
-def docstrings() -> pl.DataFrame:
-    """Beginnings of docstrings and the package that each is of, whose name is blotted out."""
-    parts = [_of_package(name, folder) for name, folder in _folders()]
+def docstrings(most: int) -> pl.DataFrame:
+    """Beginnings of docstrings, so many of a package, and which package each is of, whose name is blotted out."""
+    parts = [_of_package(name, folder, most) for name, folder in _folders()]
     return pl.concat(parts)
 
 
@@ -55,16 +55,16 @@ def _folders() -> Iterator[tuple[str, Path]]:
         yield name, Path(next(iter(spec.submodule_search_locations)))
 
 
-def _of_package(name: str, folder: Path) -> pl.DataFrame:
+def _of_package(name: str, folder: Path, most: int) -> pl.DataFrame:
     files = [one for one in sorted(folder.rglob("*.py")) if "site-packages" not in one.relative_to(folder).parts]
     found: dict[str, None] = {}
     # A few of every part of it, not the first parts alone.
     for number in np.random.default_rng(0).permutation(len(files)):
         for text in _docstrings(files[number]):
             found[re.sub(name, "PACKAGE", text[:LONGEST], flags=re.IGNORECASE)] = None
-        if len(found) >= MOST_TEXTS:
+        if len(found) >= most:
             break
-    return pl.DataFrame({"text": list(found)[:MOST_TEXTS]}).with_columns(label=pl.lit(name))
+    return pl.DataFrame({"text": list(found)[:most]}).with_columns(label=pl.lit(name))
 
 
 def _docstrings(file: Path) -> Iterator[str]:
